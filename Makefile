@@ -1,0 +1,36 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEMO := .demo/library
+
+.PHONY: demo test check bench tiny-model clean
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/mmsearch -l $(DEMO) index data/postcards --captions data/postcards/captions.jsonl --model tiny
+	@echo; echo '$$ mmsearch search "two red balloons over a beach" -k 3'
+	@$(BIN)/mmsearch -l $(DEMO) search "two red balloons over a beach" -k 3
+	@echo; echo '$$ mmsearch captions data/postcards/postcard-0000.jpg -k 3'
+	@$(BIN)/mmsearch -l $(DEMO) captions data/postcards/postcard-0000.jpg -k 3
+	@echo; echo 'Open the page:  $(BIN)/mmsearch -l $(DEMO) serve   then http://127.0.0.1:8080'
+	@echo 'Your own photos: $(BIN)/mmsearch index ~/Photos'
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+tiny-model: $(INSTALLED)
+	$(BIN)/python data/tiny/train.py
+
+clean:
+	rm -rf .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

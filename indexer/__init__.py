@@ -1,0 +1,1 @@
+"""The write path: finds pictures and texts, embeds them, writes them into a library."""

@@ -1,0 +1,311 @@
+"""An indexing run: scan, load, encode, commit, report.
+
+Each batch is one transaction, so the run can be killed at any moment; what is committed is found
+by the next run by stat and hash, and only the rest is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexer.load import Loader
+from indexer.picture_stage import PictureStage
+from indexer.report import Progress, Report, Silence
+from indexer.sources import FileEntry
+from indexer.targets import Target, find_targets
+from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar
+from mmsearch.batches import batches
+from mmsearch.decode import DEFAULT_LIMITS, DecodeLimits
+from mmsearch.errors import DecodeError
+from mmsearch.library import CATALOG_NAME, Library
+from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
+from mmsearch.store.lock import writing
+from mmsearch.types import Space
+
+if TYPE_CHECKING:
+    from mmsearch.encode import Encoder
+
+logger = logging.getLogger(__name__)
+
+_KINDS = ("image", "archive", "texts", "sidecar")
+_SIDECARS_A_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to index.
+
+    model: None is the library's own, or `default` for a new one. reference: exactly open_clip's
+    preprocessing, slower. exclude, follow_links: None or empty leave a known source as it was.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    reference: bool = False
+    exclude: tuple[str, ...] = ()
+    follow_links: bool | None = None
+    limits: DecodeLimits = DEFAULT_LIMITS
+
+
+def index(
+    library: Path,
+    targets: Sequence[Path] = (),
+    captions: Sequence[Path] = (),
+    *,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Brings a library up to date with folders, files and caption files.
+
+    Without targets: with every source it already has. Ctrl-C ends the run after the batch in hand,
+    with everything so far committed and `stopped` set.
+
+    Raises:
+        LibraryLockedError: another process is writing to it.
+        SourceError: a target is not there.
+        ModelUnavailableError: the model's weights are not here.
+        SchemaVersionError, StoreError: the catalog cannot be written.
+    """
+    with writing(library):
+        writer = CatalogWriter(library / CATALOG_NAME)
+        catalog = Catalog(library / CATALOG_NAME)
+        try:
+            run = _Run(library, catalog, writer, options or Options(), progress or Silence())
+            return run.run(targets, captions)
+        finally:
+            catalog.close()
+            writer.close()
+
+
+class _Run:
+    """One run over some sources; holds the model once something needs it."""
+
+    def __init__(
+        self,
+        library: Path,
+        catalog: Catalog,
+        writer: CatalogWriter,
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self._library = library
+        self._catalog = catalog
+        self._writer = writer
+        self._options = options
+        self._progress = progress
+        self._encoder: Encoder | None = None
+        self._encoder_lock = threading.Lock()
+        self._report = Report(str(library))
+        self._model, known = self._choose_model()
+        self._space_id: int | None = None if known is None else known[0]
+        self._texts = TextEmbedder(catalog, self.encoder)
+        self._pictures = PictureStage(
+            catalog,
+            writer,
+            self.encoder,
+            self._texts,
+            Loader(self.encoder, self._known_image, limits=options.limits),
+            self._report,
+            progress,
+        )
+
+    # --- model ----------------------------------------------------------------------------------
+
+    def _choose_model(self) -> tuple[str, tuple[int, Space] | None]:
+        """The model's name, and its space if the library has one."""
+        from mmsearch.encode.presets import resolve
+
+        active = self._catalog.active_space()
+        if self._options.model is None and active is not None:
+            return active[1].name, active
+        name = resolve(self._options.model or "default")
+        return name, self._catalog.find_space(name)
+
+    def encoder(self) -> Encoder:
+        """The model; loaded when something needs it first. From any thread."""
+        with self._encoder_lock:
+            if self._encoder is None:
+                from mmsearch.encode import load_encoder
+
+                self._progress.loading_model(self._model)
+                options = self._options
+                self._encoder = load_encoder(
+                    self._model,
+                    device=options.device,
+                    dtype=options.dtype,
+                    reference=options.reference,
+                )
+                self._report.device = self._encoder.device
+                self._report.dtype = self._encoder.dtype
+            return self._encoder
+
+    def _known_image(self, digest: bytes) -> int | None:
+        if self._space_id is None:
+            return None
+        return self._catalog.embedded(self._space_id, "image", [digest]).get(digest)
+
+    # --- the run --------------------------------------------------------------------------------
+
+    def run(self, paths: Sequence[Path], captions: Sequence[Path]) -> Report:
+        report, options = self._report, self._options
+        started = time.monotonic()
+        report.model = self._model
+        targets = find_targets(
+            self._catalog.sources(),
+            paths,
+            captions,
+            exclude=options.exclude,
+            follow_links=options.follow_links,
+        )
+        try:
+            for target in targets:
+                self._source(target)
+            self._switch_space()
+        except KeyboardInterrupt:
+            report.stopped = True
+        report.encoded_texts = self._texts.encoded
+        if report.changed:
+            self._link()
+            with Library(self._library) as library:
+                library.save_indexes()
+        report.seconds = time.monotonic() - started
+        return report
+
+    def _link(self) -> None:
+        linked = self._writer.link()
+        self._report.linked = linked.linked
+        if linked.unknown:
+            self._report.warnings.append(
+                f"{linked.unknown} texts name pictures that are not in the library; "
+                "see: mmsearch status --failed"
+            )
+
+    def _switch_space(self) -> None:
+        """Searches move to the space of this run, once it is complete."""
+        active = self._catalog.active_space()
+        if self._space_id is not None and active is not None and active[0] != self._space_id:
+            self._writer.activate(self._space_id)
+
+    def _source(self, target: Target) -> None:
+        if not target.is_there():
+            self._report.warnings.append(
+                f"{target.location} is not there (unplugged drive?): its pictures are kept"
+            )
+            return
+        source_id = self._writer.ensure_source(
+            target.location, target.kind, target.exclude, target.follow_links
+        )
+        problems = self._scan(target, source_id)
+        self._report.files += self._writer.scan.count_seen("image")
+        if self._writer.scan.looks_unmounted(source_id, target.under):
+            self._report.warnings.append(
+                f"{target.absolute(target.under)} is empty, but pictures of it are known "
+                "(unmounted drive?): they are kept"
+            )
+            return
+        swept = self._writer.scan.sweep(source_id, target.under)
+        self._report.missing += swept.missing
+        self._report.returned += swept.returned
+        self._writer.commit(None, failures=problems)
+        self._report.skipped += len(problems)
+        if self._anything_readable(target, source_id):
+            self._read(target, source_id)
+        self._writer.finish_source(source_id)
+
+    def _scan(self, target: Target, source_id: int) -> list[FailureRow]:
+        """Notes what is there; returns what could not be read."""
+        writer, files = self._writer, 0
+        writer.scan.begin()
+        problems: list[FailureRow] = []
+        for part in batches(target.scan(self._library.resolve()), 5000):
+            found = [
+                Pending(e.path, e.kind, e.size, e.mtime_ns, e.of)
+                for e in part
+                if isinstance(e, FileEntry)
+            ]
+            problems += [
+                FailureRow(source_id, p.path, "", "", 0, 0, p.reason, transient=True)
+                for p in part
+                if not isinstance(p, FileEntry)
+            ]
+            writer.scan.saw(found)
+            files += len(found)
+            self._progress.scanning(target.location, files)
+        writer.scan.saw_unreadable(source_id, [p.path for p in problems])
+        return problems
+
+    def _anything_readable(self, target: Target, source_id: int) -> bool:
+        """Whether any pending file opens: for files that never do the model need not be loaded."""
+        for file in self._writer.scan.pending(source_id, self._space_id, _KINDS):
+            try:
+                with open(target.absolute(file.path), "rb"):  # noqa: PTH123
+                    return True
+            except OSError:
+                continue
+        return self._writer.scan.has_new_pending(source_id, self._space_id)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def _read(self, target: Target, source_id: int) -> None:
+        """Embeds all that is pending; loads the model, whose space may turn out to be new."""
+        writer = self._writer
+        space_id = self._space_id = writer.ensure_space(self.encoder().space)
+        counts = writer.scan.count_pending(source_id, space_id)
+        if counts.get("image"):
+            self._progress.started("images", counts["image"])
+            pending = writer.scan.pending(source_id, space_id, ["image"])
+            self._pictures.files(source_id, space_id, target, pending)
+        for file in writer.scan.pending(source_id, space_id, ["archive"]):
+            self._progress.started(f"images of {file.path}", None)
+            self._pictures.archive(source_id, space_id, target, file)
+        for file in writer.scan.pending(source_id, space_id, ["texts"]):
+            self._progress.started(f"texts of {file.path}", None)
+            self._captions(target, source_id, space_id, file)
+        if counts.get("sidecar"):
+            self._progress.started("sidecar texts", counts["sidecar"])
+            pending = writer.scan.pending(source_id, space_id, ["sidecar"])
+            for part in batches(pending, _SIDECARS_A_BATCH):
+                self._sidecars(target, source_id, space_id, part)
+
+    def _captions(self, target: Target, source_id: int, space_id: int, file: Pending) -> None:
+        self._writer.begin_container(source_id, file.path)
+        location = Path(target.absolute(file.path))
+        try:
+            for drafts, failures in caption_batches(source_id, file, location):
+                self._write(source_id, space_id, drafts, failures)
+        except DecodeError as exc:
+            row = FailureRow(source_id, file.path, "", "", file.size, file.mtime_ns, exc.reason)
+            self._write(source_id, space_id, [], [row])
+            return
+        self._writer.finish_containers(source_id, space_id, [file])
+
+    def _sidecars(
+        self, target: Target, source_id: int, space_id: int, files: Sequence[Pending]
+    ) -> None:
+        read = [sidecar(source_id, f, Path(target.absolute(f.path))) for f in files]
+        failures = [r for r in read if isinstance(r, FailureRow)]
+        failed = {f.path for f in failures}
+        drafts = [r for r in read if isinstance(r, DraftText)]
+        self._write(source_id, space_id, drafts, failures)
+        done = [f for f in files if f.path not in failed]
+        self._writer.finish_containers(source_id, space_id, done)
+
+    def _write(
+        self,
+        source_id: int,
+        space_id: int,
+        drafts: Sequence[DraftText],
+        failures: Sequence[FailureRow],
+    ) -> None:
+        rows = self._texts.rows(source_id, space_id, drafts)
+        self._writer.commit(space_id, texts=rows, failures=failures)
+        self._report.texts += len(rows)
+        self._report.failed += len(failures)
+        self._progress.advanced(len(rows) + len(failures))

@@ -1,0 +1,131 @@
+"""Reading and decoding ahead of the model: threads prepare pictures while it encodes others."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmsearch.decode import DecodeLimits, decode
+from mmsearch.errors import DecodeError, EncodeError
+from mmsearch.types import PictureInfo
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mmsearch.encode import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A picture to prepare: a file to read, or a member of an archive with its bytes at hand.
+
+    path: relative to the source. location: absolute. size and mtime_ns: of the file, or the
+    member's size and its archive's time.
+    """
+
+    path: str
+    location: str
+    member: str = ""
+    size: int = 0
+    mtime_ns: int = 0
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a job: a failure, a known content, or pixels for the model.
+
+    pixels: (3, S, S) uint8 as the encoder's `preprocess` makes them; None when the content is
+    known (`content_id`) or failed (`reason`).
+    """
+
+    job: Job
+    size: int
+    mtime_ns: int
+    hash: bytes = b""
+    content_id: int | None = None
+    info: PictureInfo | None = None
+    pixels: NDArray[np.uint8] | None = None
+    reason: str | None = None
+    transient: bool = False
+
+
+class Loader:
+    """Turns jobs into what the model eats, a bounded number of them ahead, in order."""
+
+    def __init__(
+        self,
+        encoder: Callable[[], Encoder],
+        known: Callable[[bytes], int | None],
+        *,
+        limits: DecodeLimits,
+        threads: int | None = None,
+        max_bytes: int = 256 << 20,
+    ) -> None:
+        """`known` tells the content id of a hash that needs no encoding; `encoder` loads lazily.
+
+        max_bytes: of undecoded data of archive members held at once.
+        """
+        self._encoder = encoder
+        self._known = known
+        self._limits = limits
+        self._threads = threads or min(32, (os.cpu_count() or 1) + 1)
+        self._max_bytes = max_bytes
+
+    def load(self, jobs: Iterable[Job], ahead: int) -> Iterator[Loaded]:
+        """The outcome of each job, in the order of the jobs; at most `ahead` are in flight."""
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        flying: deque[tuple[Future[Loaded], int]] = deque()
+        held = 0
+        try:
+            for job in jobs:
+                weight = len(job.data or b"")
+                flying.append((pool.submit(self._prepare, job), weight))
+                held += weight
+                while len(flying) >= ahead or held > self._max_bytes:
+                    done, weight = flying.popleft()
+                    held -= weight
+                    yield done.result()
+            while flying:
+                yield flying.popleft()[0].result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, job: Job) -> Loaded:
+        size, mtime_ns = job.size, job.mtime_ns
+        try:
+            if job.data is None:
+                with open(job.location, "rb") as file:  # noqa: PTH123 -- names with surrogates
+                    # The stat of what is read, not of what the scan saw a while ago.
+                    stat = os.fstat(file.fileno())
+                    size, mtime_ns = stat.st_size, stat.st_mtime_ns
+                    if size > self._limits.max_bytes:
+                        reason = f"larger than {self._limits.max_bytes / 1e6:,.0f} MB"
+                        return Loaded(job, size, mtime_ns, reason=reason)
+                    data = file.read()
+            else:
+                data = job.data
+        except OSError as exc:
+            reason = (exc.strerror or str(exc)).lower()
+            return Loaded(job, size, mtime_ns, reason=reason, transient=True)
+        digest = hashlib.sha256(data).digest()
+        content_id = self._known(digest)
+        if content_id is not None:
+            return Loaded(job, size, mtime_ns, digest, content_id)
+        try:
+            encoder = self._encoder()
+            picture = decode(
+                data, source=job.path, limits=self._limits, min_side=2 * encoder.image_size
+            )
+            pixels = encoder.preprocess(picture.pixels)
+        except DecodeError as exc:
+            return Loaded(job, size, mtime_ns, digest, reason=exc.reason)
+        except EncodeError as exc:
+            return Loaded(job, size, mtime_ns, digest, reason=str(exc))
+        return Loaded(job, size, mtime_ns, digest, info=picture.info, pixels=pixels)

@@ -1,0 +1,72 @@
+"""What an indexing run tells while it runs, and at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told what happens, from one thread. All numbers are items."""
+
+    def scanning(self, location: str, files: int) -> None:
+        """`files` were seen so far in a source."""
+
+    def loading_model(self, name: str) -> None:
+        """The model is being loaded (and fetched, if it is not here yet)."""
+
+    def started(self, what: str, total: int | None) -> None:
+        """`total` items of a kind ("images", "texts") are to be done; None: not known before."""
+
+    def advanced(self, done: int) -> None:
+        """So many more are committed."""
+
+
+class Silence:
+    """Progress for nobody."""
+
+    def scanning(self, location: str, files: int) -> None: ...
+
+    def loading_model(self, name: str) -> None: ...
+
+    def started(self, what: str, total: int | None) -> None: ...
+
+    def advanced(self, done: int) -> None: ...
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of a run.
+
+    files: pictures seen by the scan. encoded_images, encoded_texts: contents that went through the
+    model. known: files that are copies of known pictures, or were moved. texts: read from caption
+    files and sidecars; linked: those of them that found their picture; carried: texts that
+    pictures carry themselves. failed: inputs of this run that could not be used; skipped: entries
+    of folders that are no files. missing, returned: files gone and come back since the last run.
+    """
+
+    library: str
+    files: int = 0
+    encoded_images: int = 0
+    known: int = 0
+    encoded_texts: int = 0
+    texts: int = 0
+    carried: int = 0
+    linked: int = 0
+    failed: int = 0
+    skipped: int = 0
+    missing: int = 0
+    returned: int = 0
+    seconds: float = 0.0
+    encode_seconds: float = 0.0
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    stopped: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the run wrote anything down that was not known before."""
+        new = self.encoded_images + self.known + self.texts + self.carried + self.failed
+        return bool(new or self.missing or self.returned)

@@ -1,0 +1,317 @@
+"""Walk a folder: which pictures, archives, caption files and sidecars are in it.
+
+Names only, and what stat says: no file is opened (but for .mmsearchignore).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from indexer.texts import is_caption_file, sidecar_for
+from mmsearch.archive import is_archive
+from mmsearch.decode import IMAGE_SUFFIXES
+from mmsearch.errors import SourceError
+from mmsearch.types import ScanProblem
+
+Kind = Literal["image", "archive", "texts", "sidecar"]
+
+IGNORE_FILE = ".mmsearchignore"
+_MAX_IGNORE_BYTES = 1 << 16
+
+# What operating systems, network drives and photo programs leave beside people's files; lower case.
+IGNORED_NAMES = frozenset({
+    "@eadir", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler", "__macosx",
+    "lost+found", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini",
+    "ipod photo cache", "node_modules", "__pycache__",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file to index. `path` is relative to the root, '/'-separated, undecodable bytes kept
+    (surrogateescape); `of` is the path of the picture that a sidecar describes."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    kind: Kind
+    of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One line of an ignore list, for paths that begin with `base`."""
+
+    base: str
+    pattern: re.Pattern[str]
+    whole_path: bool
+    folders_only: bool
+    keep: bool
+
+    def matches(self, path: str, name: str, folder: bool) -> bool:
+        if self.folders_only and not folder:
+            return False
+        return bool(self.pattern.match(path[len(self.base) :] if self.whole_path else name))
+
+
+def scan(
+    root: Path,
+    *,
+    exclude: Sequence[str] = (),
+    follow_links: bool = False,
+    skip: Path | None = None,
+    under: str = "",
+) -> Iterator[FileEntry | ScanProblem]:
+    """Walk `root`: in each folder the files by name, then its folders by name.
+
+    exclude: patterns as in .gitignore, read without case: "*.png" matches names, "2019/raw*" paths
+        below the root, "old/" folders only, "!keep.png" takes back what an earlier one excluded. A
+        file .mmsearchignore holds such lines for its folder and those below. Hidden files and
+        folders and IGNORED_NAMES are never read.
+    follow_links: symbolic links are read as what they point to, wherever that is; a folder that
+        was read before is not read again, so loops end. Otherwise links to pictures and folders
+        are ScanProblems.
+    skip: a folder not to descend into (the library itself).
+    under: only this subtree, as a path relative to the root; nothing if it is gone.
+
+    A folder or entry that cannot be read is a ScanProblem, and the walk goes on. Raises
+    SourceError when the root itself is missing, no folder or unreadable.
+    """
+    base = os.path.realpath(root)
+    try:
+        if not stat.S_ISDIR(os.stat(base).st_mode):  # noqa: PTH116 -- str paths keep odd bytes
+            raise SourceError(str(root), "not a folder")
+        with os.scandir(base):
+            pass
+    except OSError as exc:
+        raise SourceError(str(root), _reason(exc)) from exc
+    return _walk(
+        base,
+        under.strip("/"),
+        _rules(exclude, ""),
+        follow_links,
+        os.path.realpath(skip) if skip is not None else None,
+    )
+
+
+def entry_for(path: Path) -> FileEntry | ScanProblem:
+    """A single file as scan() would give it, its name as the path; any text file counts as texts.
+
+    Raises SourceError if there is no such file.
+    """
+    try:
+        info = path.stat()
+    except OSError as exc:
+        raise SourceError(str(path), _reason(exc)) from exc
+    if not stat.S_ISREG(info.st_mode):
+        return ScanProblem(path.name, _not_a_file(info.st_mode))
+    kind = kind_of(path.name)
+    if kind is None:
+        from indexer.texts import TEXT_SUFFIXES
+
+        if path.suffix.lower() not in TEXT_SUFFIXES:
+            return ScanProblem(path.name, "neither a picture, an archive nor a file of texts")
+        kind = "texts"
+    return FileEntry(path.name, info.st_size, info.st_mtime_ns, kind)
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a file of this name is taken for inside a folder; sidecars need their neighbours."""
+    lower = name.lower()
+    at = lower.rfind(".")
+    if at > 0 and lower[at:] in IMAGE_SUFFIXES:
+        return "image"
+    if is_archive(lower):
+        return "archive"
+    return "texts" if is_caption_file(name) else None
+
+
+def _walk(
+    base: str, under: str, rules: tuple[_Rule, ...], follow_links: bool, skip: str | None
+) -> Iterator[FileEntry | ScanProblem]:
+    start = f"{under}/" if under else ""
+    if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
+        yield from _one(base, under)
+        return
+    seen: set[tuple[int, int]] = set()
+    # (path relative to the root with a trailing slash, the rules that hold there); last is next
+    folders: list[tuple[str, tuple[_Rule, ...]]] = [(start, rules)]
+    while folders:
+        prefix, rules = folders.pop()
+        where = f"{base}/{prefix}"
+        if skip is not None and (where.rstrip("/") or "/") == skip:
+            continue
+        try:
+            if follow_links:
+                info = os.stat(where)  # noqa: PTH116
+                if (info.st_dev, info.st_ino) in seen:
+                    yield ScanProblem(prefix.rstrip("/"), "a link to a folder that was read before")
+                    continue
+                seen.add((info.st_dev, info.st_ino))
+                if skip is not None and os.path.realpath(where) == skip:
+                    continue
+            with os.scandir(where) as listing:
+                entries = sorted(listing, key=_name)
+        except OSError as exc:
+            yield ScanProblem(prefix.rstrip("/"), _reason(exc))
+            continue
+        rules = rules + _ignore_file(entries, prefix)
+        below: list[str] = []
+        yield from _folder(entries, prefix, rules, follow_links, below)
+        folders.extend((f"{prefix}{name}/", rules) for name in reversed(below))
+
+
+def _folder(
+    entries: list[os.DirEntry[str]],
+    prefix: str,
+    rules: tuple[_Rule, ...],
+    follow_links: bool,
+    below: list[str],
+) -> Iterator[FileEntry | ScanProblem]:
+    """The files of one folder; the names of its folders are added to `below`."""
+    texts: list[os.DirEntry[str]] = []
+    pictures: dict[str, str] = {}
+    for entry in entries:
+        name = entry.name
+        if name[0] == "." or name.lower() in IGNORED_NAMES:
+            continue
+        path = prefix + name
+        try:
+            link = entry.is_symlink()
+            folder = entry.is_dir(follow_symlinks=follow_links or link)
+            if rules and _excluded(rules, path, name, folder):
+                continue
+            kind = None if folder else kind_of(name)
+            if link and not follow_links:
+                if folder or kind or not os.path.lexists(entry.path):
+                    yield ScanProblem(path, "a symbolic link, and links are not followed")
+                continue
+            if folder:
+                below.append(name)
+                continue
+            if not entry.is_file():
+                # stat() of a broken or circular link raises, and says why
+                yield ScanProblem(path, _not_a_file(entry.stat().st_mode))
+                continue
+            if kind == "image":
+                pictures.setdefault(name.lower(), name)
+            elif name.lower().endswith(".txt"):
+                texts.append(entry)  # a sidecar, if its picture is here
+                continue
+            if kind is not None:
+                info = entry.stat()
+                yield FileEntry(path, info.st_size, info.st_mtime_ns, kind)
+        except OSError as exc:
+            yield ScanProblem(path, _reason(exc))
+    for entry in texts:
+        candidates = (pictures.get(candidate.lower()) for candidate in sidecar_for(entry.name))
+        of = next((picture for picture in candidates if picture is not None), None)
+        kind = "sidecar" if of is not None else kind_of(entry.name)
+        if kind is None:
+            continue
+        try:
+            info = entry.stat()
+        except OSError as exc:
+            yield ScanProblem(prefix + entry.name, _reason(exc))
+            continue
+        picture = prefix + of if of is not None else None
+        yield FileEntry(prefix + entry.name, info.st_size, info.st_mtime_ns, kind, picture)
+
+
+def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:
+    """scan(under=...) of what is no folder: a single file, or nothing if it is gone."""
+    full = Path(base, path)
+    kind = kind_of(full.name)
+    if kind is None or not os.path.lexists(full):
+        return
+    try:
+        info = full.stat()
+    except OSError as exc:
+        yield ScanProblem(path, _reason(exc))
+        return
+    if stat.S_ISREG(info.st_mode):
+        yield FileEntry(path, info.st_size, info.st_mtime_ns, kind)
+    else:
+        yield ScanProblem(path, _not_a_file(info.st_mode))
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+# -- ignore lists --------------------------------------------------------------------------------
+
+
+def _rules(patterns: Sequence[str], base: str) -> tuple[_Rule, ...]:
+    rules = []
+    for line in patterns:
+        pattern = line.strip()
+        if not pattern or pattern.startswith("#"):
+            continue
+        keep = pattern.startswith("!")
+        pattern = pattern[1:] if keep else pattern
+        folders_only = pattern.endswith("/")
+        pattern = pattern.rstrip("/")
+        anywhere = pattern.startswith("**/")
+        pattern = pattern[3:] if anywhere else pattern
+        whole_path = "/" in pattern
+        regex = fnmatch.translate(pattern.lstrip("/"))
+        if anywhere and whole_path:
+            regex = f"(?:.*/)?{regex}"
+        compiled = re.compile(regex, re.IGNORECASE)
+        rules.append(_Rule(base, compiled, whole_path, folders_only, keep))
+    return tuple(rules)
+
+
+def _ignore_file(entries: list[os.DirEntry[str]], prefix: str) -> tuple[_Rule, ...]:
+    for entry in entries:
+        if entry.name == IGNORE_FILE:
+            try:
+                if not entry.is_file():
+                    return ()
+                with open(entry.path, "rb") as file:  # noqa: PTH123 -- str paths keep odd bytes
+                    text = file.read(_MAX_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
+            except OSError:
+                return ()
+            return _rules(text.splitlines(), prefix)
+        if entry.name > IGNORE_FILE:
+            break
+    return ()
+
+
+def _excluded(rules: tuple[_Rule, ...], path: str, name: str, folder: bool) -> bool:
+    for rule in reversed(rules):  # the last one that matches decides
+        if rule.matches(path, name, folder):
+            return not rule.keep
+    return False
+
+
+# -- reasons -------------------------------------------------------------------------------------
+
+
+def _not_a_file(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a named pipe, not a file"
+    if stat.S_ISSOCK(mode):
+        return "a socket, not a file"
+    if stat.S_ISDIR(mode):
+        return "a folder, not a file"
+    return "a device, not a file"
+
+
+def _reason(exc: OSError) -> str:
+    if isinstance(exc, PermissionError):
+        return "no permission to read it"
+    if isinstance(exc, FileNotFoundError):
+        return "not found"
+    if isinstance(exc, NotADirectoryError):
+        return "not a folder"
+    said = (exc.strerror or str(exc) or "unreadable").lower()
+    return "a symbolic link that leads to itself" if "symbolic links" in said else said

@@ -1,0 +1,111 @@
+"""From what the user names to sources and the parts of them to scan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.sources import FileEntry, entry_for, kind_of, scan
+from mmsearch.errors import SourceError
+from mmsearch.types import ScanProblem, SourceRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A source, or a part of one, to bring up to date.
+
+    location: absolute path of the source. under: the part, relative to it ("" is all of it).
+    """
+
+    location: str
+    kind: str
+    under: str = ""
+    exclude: tuple[str, ...] = ()
+    follow_links: bool = False
+
+    @property
+    def folder(self) -> str:
+        """What the paths of the source's files are relative to."""
+        return self.location if self.kind == "folder" else os.path.dirname(self.location)  # noqa: PTH120
+
+    def absolute(self, path: str) -> str:
+        return os.path.join(self.folder, path)  # noqa: PTH118 -- names with surrogates, by the million
+
+    def is_there(self) -> bool:
+        """Whether the source can be reached at all."""
+        return os.path.exists(self.location)  # noqa: PTH110
+
+    def scan(self, skip: Path) -> Iterator[FileEntry | ScanProblem]:
+        """The files of the target; `skip` is a folder not to enter."""
+        if self.kind == "file":
+            return iter([entry_for(Path(self.location))])
+        return scan(
+            Path(self.location),
+            exclude=self.exclude,
+            follow_links=self.follow_links,
+            skip=skip,
+            under=self.under,
+        )
+
+
+def find_targets(
+    known: Sequence[SourceRecord],
+    paths: Sequence[Path],
+    captions: Sequence[Path],
+    *,
+    exclude: tuple[str, ...] = (),
+    follow_links: bool | None = None,
+) -> list[Target]:
+    """The targets that the user's paths mean; without any, every source of the library.
+
+    A path inside a folder that is a source already is a part of that source. Options that are not
+    given stay as the source has them.
+
+    Raises:
+        SourceError: a path is not there.
+    """
+    if not paths and not captions:
+        return [_known(source, exclude, follow_links) for source in known]
+    targets: dict[tuple[str, str], Target] = {}
+    folders = {s.location: s for s in known if s.kind == "folder"}
+    named: list[tuple[Path, bool]] = [(p, False) for p in paths] + [(p, True) for p in captions]
+    for path, is_captions in named:
+        if not path.exists():
+            raise SourceError(str(path), "there is no such file or folder")
+        absolute = os.path.realpath(path)
+        inside = _innermost([*folders, *(t.location for t in targets.values())], absolute)
+        is_folder = path.is_dir()
+        if is_captions and is_folder:
+            raise SourceError(str(path), "--captions takes a file; give folders without it")
+        if inside is not None and (is_folder or kind_of(path.name) is not None):
+            base = folders.get(inside)
+            options = _options(base, exclude, follow_links)
+            under = os.path.relpath(absolute, inside)
+            under = "" if under == "." else under.replace(os.sep, "/")
+            target = Target(inside, "folder", under, *options)
+        else:
+            kind = "folder" if is_folder else "file"
+            target = Target(absolute, kind, "", exclude, bool(follow_links))
+        covering = targets.get((target.location, ""))
+        if covering is None:
+            targets[target.location, target.under] = target
+    return list(targets.values())
+
+
+def _options(
+    source: SourceRecord | None, exclude: tuple[str, ...], follow_links: bool | None
+) -> tuple[tuple[str, ...], bool]:
+    kept = source.exclude if source is not None else ()
+    links = source.follow_links if source is not None else False
+    return exclude or kept, links if follow_links is None else follow_links
+
+
+def _known(source: SourceRecord, exclude: tuple[str, ...], follow_links: bool | None) -> Target:
+    return Target(source.location, source.kind, "", *_options(source, exclude, follow_links))
+
+
+def _innermost(folders: Sequence[str], path: str) -> str | None:
+    holding = [f for f in folders if path == f or path.startswith(f.rstrip("/") + "/")]
+    return max(holding, key=len, default=None)

@@ -1,0 +1,121 @@
+"""Texts on their way into the catalog: caption files, sidecars, what pictures say themselves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexer.texts import BadText, TextItem, read_sidecar, read_texts
+from mmsearch.batches import batches
+from mmsearch.errors import DecodeError
+from mmsearch.plaintext import clean
+from mmsearch.store import Catalog, FailureRow, Pending, TextRow
+from mmsearch.types import PictureInfo
+
+if TYPE_CHECKING:
+    from mmsearch.encode import TextEncoder
+    from mmsearch.types import Vectors
+
+#: Texts a transaction. Larger ones let the encoder sort by length to more effect.
+TEXTS_A_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DraftText:
+    """A text without its vector yet; the fields are those of TextRow."""
+
+    path: str
+    key: str
+    origin: str
+    body: str
+    image_ref: str | None
+    member: str = ""
+
+
+def embedded_texts(path: str, member: str, info: PictureInfo) -> list[DraftText]:
+    """The texts a picture carries: title, description, keywords; each once."""
+    bodies = {
+        "title": info.title,
+        "description": info.description,
+        "keywords": ", ".join(info.keywords),
+    }
+    drafts: dict[str, DraftText] = {}
+    for key, body in bodies.items():
+        text = clean(body) if body else ""
+        if text:
+            drafts.setdefault(text, DraftText(path, key, "embedded", text, member or path, member))
+    return list(drafts.values())
+
+
+class TextEmbedder:
+    """Gives drafts their vectors; what the space has already is not encoded again."""
+
+    def __init__(self, catalog: Catalog, encoder: Callable[[], TextEncoder]) -> None:
+        self._catalog = catalog
+        self._encoder = encoder
+        self.encoded = 0
+
+    def rows(self, source_id: int, space_id: int, drafts: Sequence[DraftText]) -> list[TextRow]:
+        """A row for each draft, in order."""
+        if not drafts:
+            return []
+        digests = [hashlib.sha256(d.body.encode()).digest() for d in drafts]
+        known = self._catalog.embedded(space_id, "text", set(digests))
+        new = {
+            digest: draft.body
+            for digest, draft in zip(digests, drafts, strict=True)
+            if digest not in known
+        }
+        vectors: dict[bytes, Vectors] = {}
+        if new:
+            found = self._encoder().encode_texts(list(new.values()))
+            vectors = dict(zip(new, found, strict=True))
+            self.encoded += len(new)
+        return [
+            TextRow(
+                source_id=source_id,
+                path=draft.path,
+                member=draft.member,
+                key=draft.key,
+                origin=draft.origin,
+                body=draft.body,
+                hash=digest,
+                image_ref=draft.image_ref,
+                # One vector a content: the first row that needs it brings it.
+                vector=vectors.pop(digest, None),
+            )
+            for digest, draft in zip(digests, drafts, strict=True)
+        ]
+
+
+def caption_batches(
+    source_id: int, file: Pending, location: Path
+) -> Iterator[tuple[list[DraftText], list[FailureRow]]]:
+    """The texts of a caption file, and the lines that are none, in batches.
+
+    Raises:
+        DecodeError: the file as a whole cannot be read.
+    """
+    for part in batches(read_texts(location), TEXTS_A_BATCH):
+        good = [item for item in part if isinstance(item, TextItem)]
+        bad = [item for item in part if isinstance(item, BadText)]
+        yield (
+            [DraftText(file.path, t.key, "file", t.body, t.image) for t in good],
+            [
+                FailureRow(source_id, file.path, "", b.key, file.size, file.mtime_ns, b.reason)
+                for b in bad
+            ],
+        )
+
+
+def sidecar(source_id: int, file: Pending, location: Path) -> DraftText | FailureRow | None:
+    """The text of a sidecar; None when it is empty."""
+    try:
+        body = read_sidecar(location)
+    except DecodeError as exc:
+        return FailureRow(source_id, file.path, "", "", file.size, file.mtime_ns, exc.reason)
+    picture = (file.of or "").rpartition("/")[2]
+    return DraftText(file.path, "sidecar", "sidecar", body, picture) if body else None

@@ -1,0 +1,49 @@
+"""mmsearch: search photos by words and words by photos.
+
+    import mmsearch
+
+    with mmsearch.open("~/library") as library:
+        for hit in library.search("a red kite over a beach", k=5):
+            print(f"{hit.score:.3f} {hit.image.path}")
+
+Importing this package is instant; the heavy libraries are loaded when a library is opened.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mmsearch.decode import DecodeLimits
+    from mmsearch.library import Library
+
+__all__ = ["__version__", "open"]
+
+
+def open(
+    path: str | PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    limits: DecodeLimits | None = None,
+) -> Library:
+    """The library at `path`, opened for searching.
+
+    path: a library folder, as `mmsearch index` makes it; None is MMSEARCH_LIBRARY or the
+        platform's data folder. device: "auto", "cpu", "cuda", "mps"; where queries are encoded.
+
+    Raises:
+        LibraryNotFoundError: there is no library there.
+        SchemaVersionError: it was written by a newer mmsearch.
+    """
+    from pathlib import Path
+
+    from mmsearch.library import Library
+
+    if path is None:
+        from mmsearch.settings import Settings
+
+        path = Settings().library
+    return Library(Path(path).expanduser(), device=device, limits=limits)

@@ -1,0 +1,318 @@
+"""Pictures inside zip and tar archives, read one at a time; nothing is ever unpacked to disk.
+
+An archive is untrusted: what it declares of sizes is only used to refuse early, and what is read
+is counted as it comes.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from mmsearch.decode import IMAGE_SUFFIXES
+from mmsearch.errors import DecodeError
+from mmsearch.types import ScanProblem
+
+ARCHIVE_SUFFIXES = (
+    ".zip", ".cbz", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",
+)  # fmt: skip
+SEPARATOR = "!/"
+
+_CHUNK = 1 << 20
+_MAX_TAR_HEADER = 1 << 20  # a long name or pax header; real ones are a few hundred bytes
+_TAR_META = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+_IGNORED = frozenset({"__macosx", "@eadir"})
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+# What zipfile, tarfile and the decompressors below them raise on damage.
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError,
+    OSError, ValueError, NotImplementedError, RuntimeError, KeyError, IndexError, OverflowError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """What is refused. `max_ratio` (unpacked to packed) holds for members over 1 MiB."""
+
+    max_member_bytes: int = 256 << 20
+    max_total_bytes: int = 64 << 30
+    max_members: int = 1_000_000
+    max_ratio: int = 200
+
+
+DEFAULT_LIMITS = ArchiveLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One picture file of an archive. `name` is '/'-separated, without "./"."""
+
+    name: str
+    size: int
+    data: bytes
+
+
+class _RefusedError(Exception):
+    """A limit was met; the message is the reason. `whole`: nothing more is read of the archive."""
+
+    def __init__(self, reason: str, *, whole: bool = False) -> None:
+        super().__init__(reason)
+        self.whole = whole
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name would be opened as an archive."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def member_path(archive: str, name: str) -> str:
+    """How a member is written as one path: "holiday.zip!/beach/1.jpg"."""
+    return f"{archive}{SEPARATOR}{name}"
+
+
+def split_member_path(path: str) -> tuple[str, str] | None:
+    """The archive and the member of such a path; None for the path of a plain file."""
+    at = path.find(SEPARATOR)
+    while at >= 0:
+        if is_archive(path[:at]):
+            return path[:at], path[at + len(SEPARATOR) :]
+        at = path.find(SEPARATOR, at + 1)  # a folder whose name ends in "!"
+    return None
+
+
+def members(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Member | ScanProblem]:
+    """The pictures of an archive, one in memory at a time.
+
+    Members that are refused (encrypted, too large, names that lead out of the archive, archives
+    in archives) come as ScanProblem with the member's name, and reading goes on; a broken archive
+    ends with a ScanProblem of the path "", and what came before stands. Folders, links, devices,
+    hidden files and files that are no pictures are passed over silently.
+    """
+    yield from _scan(path, limits)
+
+
+def read_member(path: Path, name: str, limits: ArchiveLimits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of the member that members() calls `name`.
+
+    Raises DecodeError: archive gone or broken, no such member, a limit met. A compressed tar is
+    read from its beginning.
+    """
+    source = member_path(str(path), name)
+    for item in _scan(path, limits, only=name):
+        if isinstance(item, Member):
+            return item.data
+        raise DecodeError(source, item.reason)
+    raise DecodeError(source, "the archive has no such picture")
+
+
+def _scan(
+    path: Path, limits: ArchiveLimits, only: str | None = None
+) -> Iterator[Member | ScanProblem]:
+    try:
+        with path.open("rb") as file:
+            packed = file.seek(0, 2)
+            file.seek(0)
+            if not packed:
+                raise _RefusedError("empty file")
+            magic = file.read(6)
+            file.seek(0)
+            if magic.startswith(b"PK"):
+                yield from _scan_zip(file, packed, limits, only)
+            else:
+                yield from _scan_tar(file, magic, packed, limits, only)
+    except _RefusedError as exc:
+        yield ScanProblem("", str(exc))
+    except _DAMAGE as exc:
+        yield ScanProblem("", _reason(exc))
+
+
+def _scan_zip(
+    file: IO[bytes], packed: int, limits: ArchiveLimits, only: str | None
+) -> Iterator[Member | ScanProblem]:
+    with zipfile.ZipFile(file) as archive:
+        infos = archive.infolist()
+        if len(infos) > limits.max_members:
+            raise _RefusedError(f"more than {limits.max_members:,} members")
+        total = 0
+        for info in infos:
+            # Of several members of one name the last counts, as when unpacking.
+            if info.is_dir() or archive.NameToInfo.get(info.filename) is not info:
+                continue
+            mode = info.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                continue
+            name, problem = _judge(info.filename, only)
+            if problem:
+                yield ScanProblem(name, problem)
+            elif name:
+                try:
+                    data = _zip_bytes(archive, info, packed, limits, total)
+                except _RefusedError as exc:
+                    if exc.whole:
+                        raise
+                    yield ScanProblem(name, str(exc))
+                except _DAMAGE as exc:  # the directory of a zip stands apart from its members
+                    yield ScanProblem(name, _reason(exc))
+                else:
+                    total += len(data)
+                    yield Member(name, len(data), data)
+
+
+def _zip_bytes(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, packed: int, limits: ArchiveLimits, total: int
+) -> bytes:
+    if info.flag_bits & 1:
+        raise _RefusedError("encrypted")
+    # The packed size may be a lie as well, but no larger than the archive.
+    most = max(limits.max_ratio * min(info.compress_size, packed), 1 << 20)
+    _check_size(info.file_size, most, limits, total)
+    with archive.open(info) as stream:
+        return _read(stream, most, limits, total)
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A tar header that refuses names so long that reading them would fill the memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _TAR_META and self.size > _MAX_TAR_HEADER:
+            raise _RefusedError("broken: a header of impossible length")
+        info: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return info
+
+
+def _scan_tar(
+    file: IO[bytes], magic: bytes, packed: int, limits: ArchiveLimits, only: str | None
+) -> Iterator[Member | ScanProblem]:
+    compressed = magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
+    most = max(limits.max_ratio * packed, 1 << 20)
+    with _tar(file, magic, compressed=compressed) as archive:
+        seen: set[str] = set()
+        count = total = 0
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # it keeps every header otherwise
+            count += 1
+            if count > limits.max_members:
+                raise _RefusedError(f"more than {limits.max_members:,} members")
+            # Also for members that are passed over: skipping them means unpacking them.
+            end = info.offset_data + info.size
+            if compressed and (end > most or end > limits.max_total_bytes):
+                raise _RefusedError(_bomb(end, most, limits))
+            if not info.isreg():
+                continue
+            name, problem = _judge(info.name, only)
+            if problem:
+                yield ScanProblem(name, problem)
+            elif name and name not in seen:
+                seen.add(name)
+                try:
+                    _check_size(info.size, limits.max_member_bytes, limits, total)
+                except _RefusedError as exc:
+                    if exc.whole:
+                        raise
+                    yield ScanProblem(name, str(exc))
+                    continue
+                stream = archive.extractfile(info)
+                if stream is None:
+                    continue
+                data = _read(stream, limits.max_member_bytes, limits, total)
+                total += len(data)
+                if len(data) != info.size:
+                    raise _RefusedError("truncated")
+                yield Member(name, len(data), data)
+
+
+def _tar(file: IO[bytes], magic: bytes, *, compressed: bool) -> tarfile.TarFile:
+    errors = "surrogateescape"
+    if not compressed:  # headers are reached by seeking
+        return tarfile.open(fileobj=file, mode="r:", tarinfo=_TarInfo, errors=errors)
+    stream: IO[bytes]
+    if magic.startswith(b"\x1f\x8b"):
+        stream = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
+    elif magic.startswith(b"BZh"):
+        stream = bz2.BZ2File(file)
+    else:
+        stream = lzma.LZMAFile(file)  # noqa: SIM115 -- lives as long as the TarFile
+    return tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo, errors=errors)
+
+
+def _judge(stored: str, only: str | None) -> tuple[str, str]:
+    """The member's name, "" to pass it over, and the reason why it is refused, "" for none."""
+    name = stored.replace("\\", "/")
+    while name.startswith("./"):
+        name = name[2:]
+    parts = name.split("/")
+    base = parts[-1].lower()
+    if only is not None and name != only:
+        return "", ""
+    if ".." in parts or name.startswith("/") or _DRIVE.match(name) or "\0" in name:
+        return name, "its name leads out of the archive"
+    if any(part.startswith(".") or part.lower() in _IGNORED for part in parts):
+        return "", ""
+    if is_archive(base):
+        return name, "an archive inside an archive is not opened"
+    suffix = base[base.rfind(".") :] if "." in base else ""
+    return (name, "") if suffix in IMAGE_SUFFIXES else ("", "")
+
+
+def _check_size(size: int, most: int, limits: ArchiveLimits, total: int) -> None:
+    if size > limits.max_member_bytes:
+        raise _RefusedError(
+            f"{size / 1e6:,.0f} MB unpacked is more than the limit of "
+            f"{limits.max_member_bytes / 1e6:,.0f} MB"
+        )
+    if size > most:
+        raise _RefusedError(_bomb(size, most, limits))
+    if total + size > limits.max_total_bytes:
+        raise _RefusedError(
+            f"more than {limits.max_total_bytes / 1e9:,.0f} GB of pictures in one archive",
+            whole=True,
+        )
+
+
+def _bomb(size: int, most: int, limits: ArchiveLimits) -> str:
+    if size > most:
+        return f"a zip bomb: it unpacks to more than {limits.max_ratio} times its size"
+    return f"it unpacks to more than {limits.max_total_bytes / 1e9:,.0f} GB"
+
+
+def _read(stream: IO[bytes], most: int, limits: ArchiveLimits, total: int) -> bytes:
+    """All of `stream`, checked against the limits as it comes."""
+    data = bytearray()
+    while chunk := stream.read(_CHUNK):
+        data += chunk
+        _check_size(len(data), most, limits, total)
+    return bytes(data)
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, FileNotFoundError):
+        return "the file is gone"
+    if isinstance(exc, PermissionError):
+        return "no permission to read it"
+    if isinstance(exc, NotImplementedError):
+        return "compressed in a way mmsearch cannot read"
+    said = str(exc).lower()
+    if isinstance(exc, EOFError) or "unexpected end" in said or "truncated" in said:
+        return "truncated"
+    if "password" in said or "encrypted" in said:
+        return "encrypted"
+    if "bad crc" in said or "crc check" in said:
+        return "broken: a checksum does not match"
+    if isinstance(exc, tarfile.ReadError | zipfile.BadZipFile | gzip.BadGzipFile):
+        return f"broken, or not an archive ({said[:100]})" if said else "broken"
+    return f"broken ({said[:100]})" if said else "broken"

@@ -1,0 +1,121 @@
+"""The command `mmsearch`. Subcommands are imported when called, so that help is instant."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from mmsearch import __version__
+from mmsearch.errors import MmsearchError
+
+WELCOME = """\
+Search your photos by words, and your words by photos.
+
+\b
+  mmsearch index ~/Photos                      read a folder of pictures (again: only what is new)
+  mmsearch search "a red kite over a beach"    find pictures by words
+  mmsearch serve                               the same in your browser
+
+Everything stays on this machine, in one folder (-l/--library PATH or MMSEARCH_LIBRARY chooses it).
+Without a downloaded model, `mmsearch index --model tiny` works at once; see `mmsearch models`.
+
+\b
+Exit codes: 0 done, 1 it could not be done (the reason is on stderr), 2 the command was not
+understood, 130 stopped by Ctrl-C.
+"""
+
+#: name → (module:attribute, line of help). The write commands live in `indexer`, which this
+#: package never imports; they are found by name.
+COMMANDS = {
+    "index": ("indexer.cli:index", "Read pictures and texts into the library."),
+    "search": ("mmsearch.cli.search:search", "Find pictures (or texts) by words or by a picture."),
+    "captions": ("mmsearch.cli.search:captions", "Find the texts that describe a picture."),
+    "serve": ("mmsearch.cli.serve:serve", "Search in the browser and over HTTP."),
+    "status": ("mmsearch.cli.status:status", "What the library holds, and what failed."),
+    "sources": ("mmsearch.cli.status:sources", "The folders and files the library was read from."),
+    "models": ("mmsearch.cli.status:models", "The models to choose from."),
+    "eval": ("mmsearch.cli.evaluate:evaluate", "Measure a model on pictures with known answers."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else "see: mmsearch --help"
+            ctx.fail(f"there is no command {args[0]!r}; {meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    help=WELCOME,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "-l",
+    "--library",
+    type=click.Path(path_type=Path),
+    help="The library folder (also after the subcommand).",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+@click.version_option(__version__, prog_name="mmsearch")
+@click.pass_context
+def cli(ctx: click.Context, library: Path | None, verbose: bool) -> None:
+    ctx.obj = library
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if not verbose:
+        # Chatter of libraries about the hub and the model is not for the user of a photo search.
+        for name in ("httpx", "huggingface_hub", "open_clip", "root"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Runs the command line; turns the errors mmsearch raises on purpose into one line each."""
+    try:
+        sys.exit(cli.main(prog_name="mmsearch", standalone_mode=False))
+    except MmsearchError as exc:
+        click.echo(f"mmsearch: {exc}", err=True)
+        sys.exit(1)
+    except click.exceptions.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except BrokenPipeError:
+        # `mmsearch search … | head`: the reader has what it wants.
+        sys.stderr.close()
+        sys.exit(0)

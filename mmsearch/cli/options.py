@@ -1,0 +1,87 @@
+"""Options that several commands share, and the values they stand for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from mmsearch.library import Library
+    from mmsearch.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+device_option = click.option(
+    "--device", default=None, help="Where the model runs: auto, cpu, cuda, mps.", metavar="NAME"
+)
+_k_help = "How many results."
+
+
+def library_option(command: F) -> F:
+    """-l after the subcommand; what stands before it, or the environment, is the default."""
+
+    def choose(ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+        return value if value is not None else ctx.obj
+
+    return click.option(
+        "-l",
+        "--library",
+        type=click.Path(path_type=Path),
+        callback=choose,
+        help="The library folder.",
+    )(command)
+
+
+def k_option(default: int) -> Callable[[F], F]:
+    return click.option(
+        "-k", "k", type=click.IntRange(1, 100_000), default=default, show_default=True, help=_k_help
+    )
+
+
+def load_settings() -> Settings:
+    """The settings of this process, with a clear message for a bad variable."""
+    from pydantic import ValidationError
+
+    from mmsearch.settings import Settings
+
+    try:
+        return Settings()
+    except ValidationError as exc:
+        wrong = "; ".join(
+            f"MMSEARCH_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors()
+        )
+        raise click.UsageError(f"in the environment: {wrong}") from exc
+
+
+def library_path(chosen: Path | None, settings: Settings) -> Path:
+    return (chosen or settings.library).expanduser()
+
+
+def open_library(chosen: Path | None, device: str | None = None) -> Library:
+    """The library of -l, MMSEARCH_LIBRARY or the platform's folder. Raises LibraryNotFoundError."""
+    from mmsearch.library import Library
+
+    settings = load_settings()
+    return Library(
+        library_path(chosen, settings),
+        device=device or settings.device,
+        limits=settings.decode_limits(),
+    )
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout; file names that are not UTF-8 are written with \\ufffd."""
+    text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
+    click.echo(printable(text))
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal or a pipe: bytes of file names that are not UTF-8 become U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

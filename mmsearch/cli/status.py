@@ -1,0 +1,116 @@
+"""`mmsearch status`, `sources` and `models`: what there is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmsearch.cli.options import json_option, library_option, open_library, print_json, printable
+
+
+@click.command()
+@click.option("--failed", is_flag=True, help="List every input that could not be used, and why.")
+@json_option
+@library_option
+def status(failed: bool, as_json: bool, library: Path | None) -> None:
+    """What the library holds, which model it was read with, and what failed."""
+    with open_library(library) as lib:
+        found = lib.status()
+        failures = lib.failures() if failed else []
+    if as_json:
+        document: dict[str, Any] = asdict(found)
+        if failed:
+            document["failures"] = [asdict(failure) for failure in failures]
+        print_json(document)
+        return
+    if failed:
+        for failure in failures:
+            click.echo(f"{printable(failure.path)}: {failure.reason}")
+        if not failures:
+            click.echo("Nothing failed.", err=True)
+        return
+    lines = [
+        ("library", f"{found.path}  ({found.bytes / 1e6:,.1f} MB)"),
+        ("pictures", f"{found.images:,}" + (f"  ({found.missing:,} gone)" * bool(found.missing))),
+        ("texts", f"{found.texts:,}  ({found.links:,} linked to pictures)"),
+    ]
+    if found.carried:
+        lines.append(("", f"{found.carried:,} more that pictures carry themselves"))
+    if found.failed:
+        lines.append(("failed", f"{found.failed:,}  (mmsearch status --failed)"))
+    lines += [
+        (
+            "model" if item.active else "other model",
+            f"{item.space.name}  ({item.space.dim} dimensions, {item.space.preprocessing})",
+        )
+        for item in found.spaces
+    ]
+    lines += [
+        (
+            f"{index.modality} index",
+            f"{index.factory}, exact, {index.vectors:,} vectors, "
+            f"{index.vectors * index.bytes_per_vector / 1e6:,.1f} MB",
+        )
+        for index in found.index
+    ]
+    for name, text in lines:
+        click.echo(f"{name + ':' if name else '':14}{printable(text)}")
+
+
+@click.command()
+@json_option
+@library_option
+def sources(as_json: bool, library: Path | None) -> None:
+    """The folders and files the library was read from."""
+    with open_library(library) as lib:
+        found = lib.sources()
+    if as_json:
+        print_json({"sources": [asdict(source) for source in found]})
+        return
+    for source in found:
+        when = f"{source.indexed_at:%Y-%m-%d %H:%M} UTC" if source.indexed_at else "not finished"
+        gone = f", {source.missing:,} gone" if source.missing else ""
+        click.echo(
+            f"{printable(source.location)}  {source.images:,} pictures, {source.texts:,} texts"
+            f"{gone}, read {when}"
+        )
+
+
+@click.command()
+@json_option
+def models(as_json: bool) -> None:
+    """The models to choose from with `mmsearch index --model NAME`.
+
+    Beside these: any open_clip model as ARCHITECTURE/WEIGHTS, a folder as local-dir:PATH.
+    """
+    from mmsearch.encode.presets import PRESETS
+
+    if as_json:
+        print_json({"models": [asdict(preset) for preset in PRESETS.values()]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "stands for", "download", "dim", "languages", "recall@1", "licence"):
+        table.add_column(heading, justify="right" if heading in ("download", "dim") else "left")
+    table.add_column("use", overflow="fold")
+    for preset in PRESETS.values():
+        size = f"{preset.download_mb / 1000:.1f} GB" if preset.download_mb else "none"
+        recall = f"{preset.recall:.1f} %" if preset.recall else "-"
+        table.add_row(
+            preset.name,
+            preset.spec,
+            size,
+            str(preset.dim),
+            preset.languages,
+            recall,
+            preset.licence,
+            preset.use,
+        )
+    console = Console()
+    Console(width=None if console.is_terminal else 200).print(table)
+    click.echo("recall@1: published, text to image on Flickr30k, zero-shot.")

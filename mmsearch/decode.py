@@ -1,0 +1,337 @@
+"""Bytes of a picture file to upright RGB pixels, within limits; the one place pictures are decoded.
+
+JPEG goes through simplejpeg, which can scale while it decodes; everything else, and JPEGs that
+simplejpeg will not read, through Pillow. Whatever is wrong with the bytes leaves as DecodeError
+with a reason for people.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import simplejpeg
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from mmsearch.errors import DecodeError, ImageTooLargeError
+from mmsearch.metadata import Metadata, orientation, read_metadata
+from mmsearch.types import PictureInfo
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mmsearch.types import Pixels
+
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp",
+    ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif",
+})  # fmt: skip
+"""Endings of the names of pictures, lower case. What a file is, its first bytes decide."""
+
+# This module is the owner of Pillow's process-wide limit. Every picture is checked against
+# DecodeLimits.max_pixels before it is loaded; a second limit would only forbid or warn in between.
+Image.MAX_IMAGE_PIXELS = None
+
+# Imported by name: Image.init() is not thread-safe, and would read far more formats.
+_PLUGINS = (
+    AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
+    TiffImagePlugin, WebPImagePlugin,
+)  # fmt: skip
+
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+_PILLOW_MODULES = r"(PIL|pillow_heif)\."
+_heif_lock = threading.Lock()
+_heif_ready = False
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What is refused before it is decoded."""
+
+    max_pixels: int = 300_000_000
+    max_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """`pixels`: (height, width, 3) uint8 RGB, upright, C-contiguous, alpha composed on white.
+
+    `info` has the upright size of the file; `pixels` may be smaller (see decode).
+    """
+
+    pixels: Pixels
+    info: PictureInfo
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+def decode(
+    data: bytes,
+    *,
+    source: str,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    min_side: int | None = None,
+) -> Picture:
+    """Decode the first frame of a picture; `source` names it in errors.
+
+    min_side: the pixels may be fewer than the file's as long as the shorter side stays at least
+        this long (JPEG scales by 1/2, 1/4 or 1/8 while decoding); None for full size.
+
+    Raises DecodeError (empty, truncated, broken, not a picture), ImageTooLargeError.
+    """
+    try:
+        return _decode(data, source, limits, min_side)
+    except DecodeError:
+        raise
+    # Decoders of untrusted bytes raise anything: OSError, ValueError, SyntaxError, struct.error,
+    # KeyError, MemoryError, zlib.error, RuntimeError, EOFError, AssertionError have all been seen.
+    except Exception as exc:
+        raise DecodeError(source, _reason(exc)) from exc
+
+
+def thumbnail(
+    data: bytes, *, source: str, max_side: int = 512, limits: DecodeLimits = DEFAULT_LIMITS
+) -> bytes:
+    """An upright WebP whose longer side is at most `max_side`, without any metadata.
+
+    Raises what decode() raises.
+    """
+    pixels = decode(data, source=source, limits=limits, min_side=max_side).pixels
+    image = Image.fromarray(pixels)
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=82, method=2)
+    return out.getvalue()
+
+
+def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None) -> Picture:
+    if not data:
+        raise DecodeError(source, "empty file")
+    if len(data) > limits.max_bytes:
+        raise DecodeError(
+            source,
+            f"{len(data) / 1e6:,.0f} MB is more than the limit of {limits.max_bytes / 1e6:,.0f} MB "
+            "(MMSEARCH_MAX_FILE_BYTES raises it)",
+        )
+    formats = _formats(data)
+    if not formats:
+        raise DecodeError(source, "not a picture mmsearch can read")
+    if formats == ["PNG"]:
+        _check_png(data, source)
+    elif formats == ["WEBP"] and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise DecodeError(source, "truncated")
+    _silence_pillow()
+    image = Image.open(io.BytesIO(data), formats=formats)
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise DecodeError(source, f"it has no pixels ({width} x {height})")
+    if width * height > limits.max_pixels:
+        raise ImageTooLargeError(source, width * height, limits.max_pixels)
+
+    pixels = _jpeg_pixels(data, min_side) if formats == ["JPEG"] else None
+    if pixels is None:
+        if min_side is not None and formats == ["JPEG"]:
+            image.draft(None, (min_side, min_side))
+        image.load()
+        pixels = _rgb(image)
+        if formats != ["JPEG"]:  # TIFF turns itself upright in load(), HEIF may correct its size
+            width, height = image.size
+    turn = orientation(image)
+    pixels = _upright(pixels, turn)
+    if turn >= 5:
+        width, height = height, width
+    return Picture(pixels, _info(formats[0], width, height, read_metadata(image)))
+
+
+def _info(kind: str, width: int, height: int, said: Metadata) -> PictureInfo:
+    return PictureInfo(
+        format=kind,
+        width=width,
+        height=height,
+        taken_at=said.taken_at,
+        camera=said.camera,
+        latitude=said.latitude,
+        longitude=said.longitude,
+        title=said.title,
+        description=said.description,
+        keywords=said.keywords,
+    )
+
+
+def _formats(data: bytes) -> list[str]:
+    """The Pillow formats that the first bytes allow, likeliest first; empty for no picture."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return ["JPEG"]
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ["PNG"]
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return ["WEBP"]
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return ["GIF"]
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return ["TIFF"]
+    if data[4:8] == b"ftyp":
+        _register_heif()
+        return ["AVIF", "HEIF"] if data[8:12] in (b"avif", b"avis") else ["HEIF", "AVIF"]
+    # Two letters are little: the sizes of the known BMP headers tell text from a picture.
+    if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
+        return ["BMP"]
+    return []
+
+
+def _register_heif() -> None:
+    # Imported at the first HEIC, since it brings a whole video decoder with it.
+    global _heif_ready
+    with _heif_lock:
+        if not _heif_ready:
+            import pillow_heif
+
+            # One thread: callers decode several pictures at a time already.
+            pillow_heif.register_heif_opener(
+                thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+            )
+            _heif_ready = True
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's warnings about broken metadata from being printed, or raised under -W error.
+
+    catch_warnings is not thread-safe in Python 3.11, so nothing is put back: one rule, for the
+    modules of Pillow alone, is kept at the head of the list.
+    """
+    rule = warnings.filters[0] if warnings.filters else None
+    if rule is None or getattr(rule[3], "pattern", "") != _PILLOW_MODULES:
+        warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
+
+
+# -- JPEG ----------------------------------------------------------------------------------------
+
+
+def _jpeg_pixels(data: bytes, min_side: int | None) -> Pixels | None:
+    """Pixels by simplejpeg, not turned; None where Pillow should try. Raises for lost data."""
+    side = min_side or 0
+
+    def read(*, strict: bool) -> Pixels:
+        # Scaling by less than 2 costs more than it saves.
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=side, min_width=side, min_factor=2 if side else 1, strict=strict
+        )
+        return pixels
+
+    try:
+        return read(strict=True)
+    except ValueError as exc:
+        # "Premature end of JPEG file", "premature end of data segment": rows are missing or
+        # invented, and Pillow would fill them with grey if an end marker follows.
+        said = str(exc).lower()
+        if "premature end" in said or "corrupt jpeg data: bad" in said:
+            raise
+        if "extraneous bytes before marker 0xd9" in said:  # sloppy cameras pad before the end
+            return read(strict=False)
+        return None
+
+
+# -- PNG -----------------------------------------------------------------------------------------
+
+
+def _check_png(data: bytes, source: str) -> None:
+    """Check the sum of every chunk. Pillow skips those of the pixels, and reads on past damage."""
+    at, view = 8, memoryview(data)
+    while True:
+        if at + 12 > len(data):
+            raise DecodeError(source, "truncated")
+        length = int.from_bytes(view[at : at + 4], "big")
+        end = at + 8 + length
+        if end + 4 > len(data):
+            raise DecodeError(source, "truncated")
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise DecodeError(source, "broken: a checksum does not match")
+        kind = bytes(view[at + 4 : at + 8])
+        if kind == b"IHDR" and length >= 8:
+            width, height = (int.from_bytes(view[at + i : at + i + 4], "big") for i in (8, 12))
+            if not width or not height:
+                raise DecodeError(source, f"it has no pixels ({width} x {height})")
+        if kind == b"IEND":
+            return
+        at = end + 4
+
+
+# -- pixels --------------------------------------------------------------------------------------
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """A loaded picture of any mode as (height, width, 3) uint8, alpha composed on white."""
+    mode = image.mode
+    if mode == "I" or mode == "F" or mode.startswith("I;"):
+        grey = _eight_bits(np.asarray(image), mode)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        if mode in ("RGBa", "La"):
+            image = image.convert("RGBA" if mode == "RGBa" else "LA")
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _eight_bits(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
+    """Grey values of 16 or 32 bits, or floating point, as 0 to 255.
+
+    16 bits divide by 257. Wider modes carry no scale: within 0..1 (floating point), 0..255 and
+    0..65535 they are taken to mean that, and are stretched from least to greatest otherwise.
+    """
+    if mode.startswith("I;16"):
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(wide.min()), float(wide.max())
+    if low < 0 or high > 65535:
+        wide = (wide - low) * (255 / (high - low)) if high > low else np.zeros_like(wide)
+    elif mode == "F" and high <= 1:
+        wide = wide * 255
+    elif high > 255:
+        wide = wide / 257
+    return np.rint(wide).astype(np.uint8)
+
+
+def _upright(pixels: Pixels, turn: int) -> Pixels:
+    """Undo an EXIF orientation, 1 to 8 (EXIF 2.32, tag 0x0112)."""
+    if turn in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if turn in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if turn in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+# -- reasons -------------------------------------------------------------------------------------
+
+
+def _reason(exc: Exception) -> str:
+    """What went wrong, in words for people."""
+    said = " ".join(str(exc).lower().split())
+    if isinstance(exc, MemoryError):
+        return "too large for the memory of this machine"
+    if isinstance(exc, UnidentifiedImageError):
+        return "broken, or a variant of its format that mmsearch cannot read"
+    if any(word in said for word in ("truncated", "premature", "end of file", "unexpected end")):
+        return "truncated"
+    if isinstance(exc, EOFError) or "eof" in said or "not enough data" in said:
+        return "truncated"
+    return f"broken ({said[:120]})" if said else "broken"

@@ -1,0 +1,142 @@
+"""Every error mmsearch raises on purpose: attributes carry facts, the message what to do next."""
+
+from __future__ import annotations
+
+
+class MmsearchError(Exception):
+    """The root: catch this to catch all that mmsearch raises on purpose."""
+
+
+class DecodeError(MmsearchError):
+    """A picture, archive or text file could not be read."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class ImageTooLargeError(DecodeError):
+    """The header promises more pixels than the limit; nothing was decoded."""
+
+    def __init__(self, source: str, pixels: int, limit: int) -> None:
+        super().__init__(
+            source,
+            f"{pixels / 1e6:,.0f} megapixels is more than the limit of {limit / 1e6:,.0f} "
+            "(MMSEARCH_MAX_PIXELS raises it)",
+        )
+        self.pixels = pixels
+        self.limit = limit
+
+
+class SourceError(MmsearchError):
+    """A folder or file that was to be read as a whole is not there, or not readable."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class EncodeError(MmsearchError):
+    """The model could not embed something."""
+
+
+class ModelUnavailableError(EncodeError):
+    """The model's weights are not here and could not be fetched."""
+
+    def __init__(self, name: str, why: str, remedy: str) -> None:
+        super().__init__(f"model {name!r} is not available: {why}. {remedy}")
+        self.name = name
+        self.why = why
+        self.remedy = remedy
+
+
+class StoreError(MmsearchError):
+    """The catalog could not be read or written."""
+
+
+class LibraryNotFoundError(StoreError):
+    """There is no library where one was looked for."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"there is no library at {path}. Make one with: mmsearch index FOLDER "
+            "(-l/--library or MMSEARCH_LIBRARY chooses another place)"
+        )
+        self.path = path
+
+
+class LibraryLockedError(StoreError):
+    """Another process is writing to this library."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"{holder} is writing to the library at {path}. Wait until it is done, or stop it; "
+            "searching works meanwhile"
+        )
+        self.path = path
+        self.pid = pid
+
+
+class SchemaVersionError(StoreError):
+    """The catalog was written by a version of mmsearch that this one does not know."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(
+            f"the catalog has schema {found}, this mmsearch knows up to {expected}. "
+            "Nothing was changed: upgrade mmsearch to open this library"
+        )
+        self.found = found
+        self.expected = expected
+
+
+class VectorIndexError(MmsearchError):
+    """The vector index could not be built, read or searched."""
+
+
+class SpaceMismatchError(VectorIndexError):
+    """A vector of one space met an index or a query of another."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(
+            f"this is a vector of {found}, the library holds vectors of {expected}. "
+            "Search with the model the library was indexed with, or index again with --model"
+        )
+        self.found = found
+        self.expected = expected
+
+
+class IndexMissingError(VectorIndexError):
+    """The library holds nothing to search yet."""
+
+
+class QueryError(MmsearchError):
+    """The question cannot be answered as it was put."""
+
+
+class NotFoundError(QueryError):
+    """An item was asked for by an id that the library does not have."""
+
+    def __init__(self, what: str, item_id: int) -> None:
+        super().__init__(f"there is no {what} {item_id} in this library")
+        self.what = what
+        self.item_id = item_id
+
+
+class OverloadedError(MmsearchError):
+    """More was asked at once than can be queued; ask again in a moment."""
+
+
+class ServiceError(MmsearchError):
+    """The service cannot listen where it was told to."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(
+            f"cannot listen on {host}, port {port}: {reason}. Is mmsearch serve running already? "
+            "--port takes another port, 0 any free one"
+        )
+        self.host = host
+        self.port = port
+        self.reason = reason

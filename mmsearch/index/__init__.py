@@ -1,0 +1,1 @@
+"""The vector index: FAISS. Derived from the catalog, rebuilt from it whenever in doubt."""

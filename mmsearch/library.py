@@ -1,0 +1,404 @@
+"""One library, opened for searching: wires catalog, vector indexes and encoder together."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from mmsearch import archive, decode
+from mmsearch.decode import DecodeLimits
+from mmsearch.errors import DecodeError, IndexMissingError, NotFoundError, SpaceMismatchError
+from mmsearch.index import manifest
+from mmsearch.store import Catalog
+from mmsearch.types import (
+    MODALITIES,
+    Failure,
+    ImageHit,
+    ImageRecord,
+    LibraryStatus,
+    Modality,
+    SourceRecord,
+    Space,
+    TextHit,
+    TextRecord,
+)
+
+if TYPE_CHECKING:
+    from mmsearch.encode import Encoder, TextEncoder
+    from mmsearch.index.flat import FlatIndex
+    from mmsearch.types import Vectors
+
+logger = logging.getLogger(__name__)
+
+#: A picture given by its path or by its encoded bytes (JPEG, PNG, ...).
+ImageInput = str | Path | bytes
+
+CATALOG_NAME = "catalog.db"
+INDEX_FOLDER = "index"
+_THUMBS_FOLDER = "thumbs"
+_THUMB_SIDES = (256, 512, 1024)
+#: Vectors that may be missing in an index file before it is written anew.
+_DELTA_ALLOWED = 0.1
+
+
+class Library:
+    """A library opened for reading. Thread-safe; notices what other processes commit.
+
+    The encoder loads at the first query that needs it, the indexes at the first search.
+    """
+
+    def __init__(
+        self, path: Path, *, device: str = "auto", limits: DecodeLimits | None = None
+    ) -> None:
+        """Opens the library folder `path`.
+
+        Raises:
+            LibraryNotFoundError: there is no library there.
+            SchemaVersionError: it was written by another version of mmsearch.
+        """
+        self.path = path
+        self.catalog = Catalog(path / CATALOG_NAME)
+        self._device = device
+        self._limits = limits or DecodeLimits()
+        self._encode_lock = threading.RLock()
+        self._encoder: Encoder | None = None
+        self._text_encoder: TextEncoder | None = None
+        self._index_lock = threading.RLock()
+        self._indexes: dict[Modality, FlatIndex] = {}
+        self._active: tuple[int, Space] | None = None
+        self._revision = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the catalog and the indexes."""
+        with self._index_lock:
+            self._indexes.clear()
+        self.catalog.close()
+
+    # --- model ----------------------------------------------------------------------------------
+
+    @property
+    def space(self) -> Space | None:
+        """The space that queries are embedded in; None while nothing is indexed."""
+        self.refresh()
+        return None if self._active is None else self._active[1]
+
+    def _need_space(self) -> tuple[int, Space]:
+        self.refresh()
+        if self._active is None:
+            raise IndexMissingError(
+                f"the library at {self.path} is empty. Fill it with: mmsearch index FOLDER"
+            )
+        return self._active
+
+    def encoder(self) -> Encoder:
+        """The model of the active space, images and texts. Loads torch on first use.
+
+        Raises:
+            ModelUnavailableError: its weights are not here.
+            SpaceMismatchError: the weights are not those the library was indexed with.
+        """
+        _, space = self._need_space()
+        with self._encode_lock:
+            if self._encoder is None or self._encoder.space.fingerprint != space.fingerprint:
+                from mmsearch.encode import load_encoder
+
+                encoder = load_encoder(space.name, device=self._device)
+                _same_space(encoder.space, space)
+                self._encoder = encoder
+            return self._encoder
+
+    def _encode_text(self, text: str) -> Vectors:
+        """(1, dim). Every interface takes this way, so that all give the same scores."""
+        _, space = self._need_space()
+        with self._encode_lock:
+            loaded = self._encoder
+            if loaded is not None and loaded.space == space and loaded.device != "cpu":
+                return loaded.encode_texts([text])
+            if self._text_encoder is None or self._text_encoder.space != space:
+                from mmsearch.encode import load_text_encoder
+
+                encoder = load_text_encoder(space.name, expected=space)
+                _same_space(encoder.space, space)
+                self._text_encoder = encoder
+            return self._text_encoder.encode_texts([text])
+
+    def _encode_image(self, image: ImageInput) -> tuple[Vectors, int | None]:
+        """(1, dim), and the id of the picture if the library knows it (then nothing is encoded)."""
+        space_id, _ = self._need_space()
+        source = "the picture" if isinstance(image, bytes) else str(image)
+        data = image if isinstance(image, bytes) else _read(Path(image), self._limits)
+        known = self.catalog.content_id("image", hashlib.sha256(data).digest())
+        if known is not None:
+            vector = self.catalog.vector(space_id, known)
+            if vector is not None:
+                return vector, known
+        encoder = self.encoder()
+        picture = decode.decode(
+            data, source=source, limits=self._limits, min_side=2 * encoder.image_size
+        )
+        with self._encode_lock:
+            return encoder.encode_images(encoder.preprocess(picture.pixels)[None]), known
+
+    def warm(self) -> None:
+        """Loads the model and the indexes now, so that the first query does not wait for them."""
+        if self.space is not None:
+            # Before faiss: whichever of the two comes first brings the OpenMP runtime, and torch
+            # suffers more from the other one's.
+            self.encoder()
+            self._encode_text("warm")
+            for modality in MODALITIES:
+                self.index(modality)
+
+    # --- index ----------------------------------------------------------------------------------
+
+    def index(self, modality: Modality) -> FlatIndex:
+        """The index of one modality in the active space, up to date with the catalog."""
+        space_id, space = self._need_space()
+        with self._index_lock:
+            index = self._indexes.get(modality)
+            if index is None:
+                from mmsearch.index.flat import FlatIndex
+
+                device = self._encoder.device if self._encoder is not None else "cpu"
+                folder = self.path / INDEX_FOLDER
+                index = FlatIndex.load(folder, space, modality, device=device)
+                if not self.catalog.agrees(space_id, modality, index.last_seq, index.last_id):
+                    logger.warning("the index is not of this catalog: rebuilding")
+                    index = FlatIndex(space, modality, device=device)
+                self._catch_up(index, space_id)
+                self._indexes[modality] = index
+            return index
+
+    def _catch_up(self, index: FlatIndex, space_id: int) -> None:
+        new = self.catalog.embeddings_after(space_id, index.modality, index.last_seq)
+        for last_seq, ids, vectors in new:
+            index.add(last_seq, ids, vectors)
+        index.hide(self.catalog.hidden(index.modality))
+
+    def refresh(self) -> bool:
+        """Takes in what was committed since the last look; True when there was something."""
+        revision = self.catalog.revision()
+        if revision == self._revision:
+            return False
+        with self._index_lock:
+            active = self.catalog.active_space()
+            if active != self._active:
+                self._indexes.clear()
+                self._active = active
+            for index in self._indexes.values():
+                assert active is not None
+                self._catch_up(index, active[0])
+            self._revision = revision
+        return True
+
+    def save_indexes(self) -> None:
+        """Writes the index files, where enough is new to be worth it. Only for the writer."""
+        if self.space is None:
+            return
+        for modality in MODALITIES:
+            index = self.index(modality)
+            if index.delta > _DELTA_ALLOWED * index.total:
+                index.save(self.path / INDEX_FOLDER)
+
+    # --- search ---------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        image: ImageInput | None = None,
+        k: int = 10,
+        offset: int = 0,
+    ) -> list[ImageHit]:
+        """The pictures that answer best to words, to a picture, or to both together.
+
+        Raises:
+            QueryError: nothing is asked, or k or offset make no sense.
+            IndexMissingError: the library is empty.
+            DecodeError: `image` is not a picture.
+        """
+        return self._search_images(self._vector(query, image)[0], k, offset)
+
+    def search_texts(
+        self,
+        query: str | None = None,
+        *,
+        image: ImageInput | None = None,
+        k: int = 10,
+        offset: int = 0,
+    ) -> list[TextHit]:
+        """The texts that answer best, those written for `image` marked. Errors as in `search`."""
+        vector, image_id = self._vector(query, image)
+        return self._search_texts(vector, k, offset, image_id)
+
+    def captions(self, image: ImageInput, *, k: int = 5) -> list[TextHit]:
+        """The texts of the library that describe a picture best; it need not be indexed."""
+        return self.search_texts(image=image, k=k)
+
+    def captions_of(self, image_id: int, *, k: int = 5) -> list[TextHit]:
+        """The same for an indexed picture. Raises NotFoundError for an unknown id."""
+        return self._search_texts(self._stored_vector(image_id), k, 0, image_id)
+
+    def similar(self, image_id: int, *, k: int = 10, offset: int = 0) -> list[ImageHit]:
+        """The pictures most like an indexed one, without itself. Raises NotFoundError."""
+        return self._search_images(self._stored_vector(image_id), k, offset, without=image_id)
+
+    def _vector(self, query: str | None, image: ImageInput | None) -> tuple[Vectors, int | None]:
+        from mmsearch.search import combine
+
+        parts: list[Vectors] = []
+        image_id = None
+        if image is not None:
+            vector, image_id = self._encode_image(image)
+            parts.append(vector)
+        if query and query.strip():
+            parts.append(self._encode_text(query.strip()))
+        return combine(parts), image_id
+
+    def _stored_vector(self, image_id: int) -> Vectors:
+        space_id, _ = self._need_space()
+        self.catalog.locations(image_id)
+        vector = self.catalog.vector(space_id, image_id)
+        if vector is None:
+            raise NotFoundError("image", image_id)
+        return vector
+
+    def _search_images(
+        self, query: Vectors, k: int, offset: int, *, without: int = -1
+    ) -> list[ImageHit]:
+        from mmsearch.search import image_hits, nearest
+
+        with self._index_lock:
+            found = nearest(self.index("image"), query, k, offset, without=without)
+        return image_hits(self.catalog, found)
+
+    def _search_texts(
+        self, query: Vectors, k: int, offset: int, image_id: int | None
+    ) -> list[TextHit]:
+        from mmsearch.search import nearest, text_hits
+
+        with self._index_lock:
+            found = nearest(self.index("text"), query, k, offset)
+        return text_hits(self.catalog, found, image_id=image_id)
+
+    # --- items ----------------------------------------------------------------------------------
+
+    def image(self, image_id: int) -> ImageRecord:
+        """What the library knows of a picture. Raises NotFoundError."""
+        record = self.catalog.image_records([image_id]).get(image_id)
+        if record is None:
+            raise NotFoundError("image", image_id)
+        return record
+
+    def image_captions(self, image_id: int) -> list[TextRecord]:
+        """The texts written for a picture. Raises NotFoundError."""
+        self.image(image_id)
+        ids = self.catalog.linked_texts([image_id]).get(image_id, [])
+        records = self.catalog.text_records(ids)
+        return [records[id_] for id_ in ids if id_ in records]
+
+    def read_image(self, image_id: int) -> bytes:
+        """The bytes of the picture's file, out of its archive if it lies in one.
+
+        Raises:
+            NotFoundError: the library has no such picture.
+            DecodeError: no file that held it can be read any more.
+        """
+        problem: DecodeError | None = None
+        for place in self.catalog.locations(image_id):
+            try:
+                if place.member:
+                    return archive.read_member(Path(place.path), place.member)
+                return _read(Path(place.path), self._limits)
+            except DecodeError as exc:
+                problem = exc
+        assert problem is not None
+        raise problem
+
+    def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
+        """A small WebP of the picture, upright, without metadata; made once, then kept.
+
+        `max_side` is rounded up to 256, 512 or 1024 pixels. Errors as in `read_image`.
+        """
+        side = next((s for s in _THUMB_SIDES if s >= max_side), _THUMB_SIDES[-1])
+        digest = self.catalog.content_hash(image_id)
+        if digest is None:
+            raise NotFoundError("image", image_id)
+        folder = self.path / _THUMBS_FOLDER / digest[:2]
+        path = folder / f"{digest}-{side}.webp"
+        self.catalog.locations(image_id)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            pass
+        data = decode.thumbnail(self.read_image(image_id), source=str(image_id), max_side=side)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{threading.get_ident()}.tmp")
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError as exc:
+            # A full disk or a read-only library: the picture is shown all the same.
+            logger.warning("thumbnail not kept: %s", exc)
+        return data
+
+    # --- overview -------------------------------------------------------------------------------
+
+    def status(self) -> LibraryStatus:
+        """Counts, spaces and indexes. Needs neither the model nor FAISS."""
+        spaces = self.catalog.spaces()
+        active = next((s for s in spaces if s.active), None)
+        return LibraryStatus(
+            path=str(self.path),
+            **self.catalog.counts(),
+            bytes=sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
+            spaces=tuple(spaces),
+            index=()
+            if active is None
+            else (
+                manifest.status("image", active.images, active.space.dim),
+                manifest.status("text", active.texts, active.space.dim),
+            ),
+        )
+
+    def failures(self) -> list[Failure]:
+        """Every input that could not be used, and why."""
+        return self.catalog.failures()
+
+    def sources(self) -> list[SourceRecord]:
+        """The folders and files that the library was filled from."""
+        return self.catalog.sources()
+
+
+def _same_space(found: Space, expected: Space) -> None:
+    if found.fingerprint != expected.fingerprint:
+        raise SpaceMismatchError(
+            f"{found.name} with weights {found.fingerprint[:12]}",
+            f"{expected.name} with weights {expected.fingerprint[:12]}",
+        )
+
+
+def _read(path: Path, limits: DecodeLimits) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limits.max_bytes + 1)
+    except OSError as exc:
+        raise DecodeError(str(path), exc.strerror or str(exc)) from exc
+    if len(data) > limits.max_bytes:
+        raise DecodeError(str(path), f"larger than {limits.max_bytes / 1e6:,.0f} MB")
+    return data

@@ -1,0 +1,305 @@
+"""What a picture says of itself: EXIF, IPTC, XMP and PNG text, read with Pillow and defusedxml.
+
+Bad metadata never makes a picture bad: each block is read on its own, and one that is broken is
+left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml.ElementTree
+from defusedxml.common import DefusedXmlException
+from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
+
+from mmsearch.plaintext import clean
+
+logger = logging.getLogger(__name__)
+
+MAX_TEXT = 10_000
+"""Longest title or description kept, in characters."""
+MAX_KEYWORDS = 100
+MAX_KEYWORD = 200
+MAX_XMP_BYTES = 4 << 20
+
+# Cameras write these where a description belongs; found in Exiftool's and Flickr's lists of
+# default values, and in the firmware of Huawei and Samsung phones.
+_CAMERA_DEFAULTS = frozenset({
+    "olympus digital camera", "minolta digital camera", "konica minolta digital camera",
+    "kodak digital still camera", "ricoh digital camera", "pentax digital camera", "digital camera",
+    "dcim", "samsung", "sony dsc", "sony", "nikon", "canon", "jpeg image", "exif_jpeg_picture",
+    "exif_jpeg_t422", "default", "untitled", "image description", "hdr", "hdrpl", "rhdr", "sdr",
+    "dav", "cav", "cof", "mde", "nor", "oznor", "oznorco", "rbt", "edf", "bsh", "fbt", "tor",
+    "btfmdn", "burst", "qrf", "dig", "mmexport", "description", "picasa",
+    "created with gimp",
+})  # fmt: skip
+
+_DC = "{http://purl.org/dc/elements/1.1/}"
+_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+
+# What the parsers of these blocks raise on damage; see Pillow's Exif, TiffImagePlugin and
+# IptcImagePlugin.
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, AttributeError,
+    OverflowError, ZeroDivisionError, RecursionError, AssertionError, struct.error,
+    ParseError, DefusedXmlException,
+)  # fmt: skip
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The fields of PictureInfo that do not come from pixels. Degrees; local time without zone."""
+
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    title: str | None = None
+    description: str | None = None
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    title: str | None = None
+    description: str | None = None
+    keywords: tuple[str, ...] = ()
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened picture, 1 to 8; 1 where there is none or a broken one."""
+    if not _has_exif(image):
+        return 1
+    value = _tolerant(lambda: image.getexif().get(ExifTags.Base.Orientation), None)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def read_metadata(image: ImageFile.ImageFile) -> Metadata:
+    """The metadata of a picture opened by Pillow; never raises because of it.
+
+    Where several blocks speak, XMP wins over IPTC, and that over EXIF and PNG text: the later
+    standards are those that people's photo managers write.
+    """
+    exif: Image.Exif | None = None
+    if _has_exif(image):
+        exif = _tolerant(image.getexif, None)
+    words = [
+        _tolerant(lambda: _xmp_words(image), _Words()),
+        _tolerant(lambda: _iptc_words(image), _Words()),
+        _tolerant(lambda: _exif_words(exif), _Words()) if exif else _Words(),
+        _tolerant(lambda: _png_words(image), _Words()),
+    ]
+    place = _tolerant(lambda: _place(exif), None) if exif else None
+    return Metadata(
+        taken_at=_tolerant(lambda: _taken_at(exif), None) if exif else None,
+        camera=_tolerant(lambda: _camera(exif), None) if exif else None,
+        latitude=place[0] if place else None,
+        longitude=place[1] if place else None,
+        title=next((w.title for w in words if w.title), None),
+        description=next((w.description for w in words if w.description), None),
+        keywords=_distinct(keyword for w in words for keyword in w.keywords),
+    )
+
+
+def _has_exif(image: Image.Image) -> bool:
+    # Image.getexif() costs as much as opening the file: only where there is something to read.
+    return bool(
+        image.info.get("exif")
+        or "Raw profile type exif" in image.info
+        or hasattr(image, "tag_v2")
+        or image.info.get("xmp")
+        or image.info.get("XML:com.adobe.xmp")
+    )
+
+
+def _tolerant(read: Callable[[], _T], otherwise: _T) -> _T:
+    try:
+        return read()
+    except _DAMAGE as exc:
+        logger.debug("metadata left out: %r", exc)
+        return otherwise
+
+
+# -- EXIF ----------------------------------------------------------------------------------------
+
+
+def _taken_at(exif: Image.Exif) -> datetime | None:
+    ifd = exif.get_ifd(ExifTags.IFD.Exif)
+    for tag in (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized):
+        taken = _date(ifd.get(tag))
+        if taken:
+            return taken
+    return None
+
+
+def _date(value: object) -> datetime | None:
+    text = _text(value) or ""
+    match = re.match(r"(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d):(\d\d)(?::(\d\d))?", text)
+    if match is None:
+        return None
+    try:
+        return datetime(*(int(part or 0) for part in match.groups()))  # type: ignore[arg-type]
+    except ValueError:  # 0000:00:00 of a clock never set, the 31st of June
+        return None
+
+
+def _camera(exif: Image.Exif) -> str | None:
+    make = _text(exif.get(ExifTags.Base.Make)) or ""
+    model = _text(exif.get(ExifTags.Base.Model)) or ""
+    # "Canon" + "Canon EOS 5D", "NIKON CORPORATION" + "NIKON D70": the model says it all.
+    doubled = bool(make) and model.casefold().startswith(make.split()[0].casefold())
+    name = model if doubled else f"{make} {model}".strip()
+    return name[:MAX_KEYWORD] or None
+
+
+def _place(exif: Image.Exif) -> tuple[float, float] | None:
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    latitude = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S", 90)
+    longitude = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W", 180)
+    if latitude is None or longitude is None:
+        return None
+    # Exactly 0, 0 is what receivers without a fix write.
+    return None if latitude == longitude == 0 else (latitude, longitude)
+
+
+def _degrees(
+    gps: Mapping[int, object], tag: int, ref_tag: int, negative: str, limit: float
+) -> float | None:
+    value = gps.get(tag)
+    parts = value if isinstance(value, tuple | list) else (value,)
+    if value is None or not 1 <= len(parts) <= 3:
+        return None
+    degrees: float = sum(float(part) / float(60**power) for power, part in enumerate(parts))
+    if not math.isfinite(degrees) or abs(degrees) > limit:
+        return None
+    ref = (_text(gps.get(ref_tag)) or "").upper()
+    return -degrees if ref.startswith(negative) else degrees
+
+
+def _exif_words(exif: Image.Exif) -> _Words:
+    keywords = _wide(exif.get(ExifTags.Base.XPKeywords)) or ""
+    return _Words(
+        title=_worth(_wide(exif.get(ExifTags.Base.XPTitle))),
+        description=_worth(_text(exif.get(ExifTags.Base.ImageDescription)))
+        or _worth(_wide(exif.get(ExifTags.Base.XPSubject)))
+        or _worth(_wide(exif.get(ExifTags.Base.XPComment))),
+        keywords=tuple(re.split(r"[;,]", keywords)),
+    )
+
+
+def _wide(value: object) -> str | None:
+    # The XP tags of Windows hold UTF-16LE as bytes; Pillow gives bytes or a tuple of them.
+    if isinstance(value, tuple):
+        value = bytes(value)
+    if not isinstance(value, bytes):
+        return _text(value)
+    return clean(value.decode("utf-16-le", "ignore").split("\0", 1)[0])
+
+
+# -- XMP, IPTC, PNG ------------------------------------------------------------------------------
+
+
+def _xmp_words(image: Image.Image) -> _Words:
+    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    if isinstance(packet, str):
+        packet = packet.encode()
+    if not isinstance(packet, bytes) or len(packet) > MAX_XMP_BYTES or b"<" not in packet:
+        return _Words()
+    root = defusedxml.ElementTree.fromstring(packet.strip(b"\0 \r\n\t"))
+    title = list(_xmp_values(root, "title"))
+    description = list(_xmp_values(root, "description"))
+    return _Words(
+        title=_worth(title[0]) if title else None,
+        description=_worth(description[0]) if description else None,
+        keywords=tuple(_xmp_values(root, "subject")),
+    )
+
+
+def _xmp_values(root: Element, name: str) -> Iterator[str]:
+    """The texts of a Dublin Core property, that of the default language first."""
+    for holder in root.iter(f"{_RDF}Description"):
+        attribute = holder.get(_DC + name)
+        if attribute:
+            yield attribute
+    for element in root.iter(_DC + name):
+        items = list(element.iter(f"{_RDF}li"))
+        items.sort(key=lambda item: item.get(_LANG, "x-default") != "x-default")
+        if not items and element.text:
+            yield element.text
+        for item in items:
+            if item.text:
+                yield item.text
+
+
+def _iptc_words(image: ImageFile.ImageFile) -> _Words:
+    if "photoshop" not in image.info and not hasattr(image, "tag_v2"):
+        return _Words()
+    fields = IptcImagePlugin.getiptcinfo(image) or {}
+
+    def values(record: int) -> list[str]:  # numbers of record 2, IIM 4.2
+        found = fields.get((2, record))
+        several: list[bytes] | list[bytes | None]
+        several = found if isinstance(found, list) else [found]
+        return [text for text in map(_text, several) if text]
+
+    titles = values(5) or values(105)
+    captions = values(120)
+    return _Words(
+        title=_worth(titles[0]) if titles else None,
+        description=_worth(captions[0]) if captions else None,
+        keywords=tuple(values(25)),
+    )
+
+
+def _png_words(image: Image.Image) -> _Words:
+    if image.format != "PNG":
+        return _Words()
+    return _Words(
+        title=_worth(_text(image.info.get("Title"))),
+        description=_worth(_text(image.info.get("Description"))),
+    )
+
+
+# -- words ---------------------------------------------------------------------------------------
+
+
+def _text(value: object) -> str | None:
+    """A field as text. EXIF says ASCII and means whatever the camera had: UTF-8, else Latin-1."""
+    if isinstance(value, str):
+        try:  # Pillow reads EXIF strings as Latin-1
+            value = value.encode("latin-1")
+        except UnicodeEncodeError:
+            return clean(str(value).split("\0", 1)[0]) or None
+    if not isinstance(value, bytes):
+        return None
+    value = value.split(b"\0", 1)[0]
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = value.decode("cp1252", "replace")
+    return clean(text) or None
+
+
+def _worth(text: str | None) -> str | None:
+    """`text` cleaned and cut, None for what a camera writes by itself."""
+    text = clean(text or "")[:MAX_TEXT]
+    return None if text.casefold() in _CAMERA_DEFAULTS else text or None
+
+
+def _distinct(keywords: Iterable[str]) -> tuple[str, ...]:
+    kept: dict[str, str] = {}
+    for keyword in (clean(keyword)[:MAX_KEYWORD] for keyword in keywords):
+        if keyword:
+            kept.setdefault(keyword.casefold(), keyword)
+    return tuple(kept.values())[:MAX_KEYWORDS]

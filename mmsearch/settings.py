@@ -1,0 +1,44 @@
+"""Settings: MMSEARCH_ environment variables, read once at the edge (command line, server).
+
+Everything below the edge takes plain values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import platformdirs
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from mmsearch.decode import DecodeLimits
+
+
+def default_library() -> Path:
+    """The platform's data folder for this user, for example ~/.local/share/mmsearch."""
+    return Path(platformdirs.user_data_dir("mmsearch", appauthor=False))
+
+
+class Settings(BaseSettings):
+    """What the environment may decide. Flags of a command win over these."""
+
+    model_config = SettingsConfigDict(env_prefix="MMSEARCH_", frozen=True, extra="ignore")
+
+    library: Path = Field(default_factory=default_library)
+    model: str | None = None
+    device: str = "auto"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    max_pixels: Annotated[int, Field(gt=0)] = 300_000_000
+    max_file_bytes: Annotated[int, Field(gt=0)] = 1 << 30
+    max_upload_bytes: Annotated[int, Field(gt=0)] = 64 << 20
+    max_k: Annotated[int, Field(gt=0)] = 1000
+    show_gps: bool = False
+
+    def decode_limits(self) -> DecodeLimits:
+        """What is refused before it is decoded, as `mmsearch.decode` takes it."""
+        from mmsearch.decode import DecodeLimits
+
+        return DecodeLimits(max_pixels=self.max_pixels, max_bytes=self.max_file_bytes)

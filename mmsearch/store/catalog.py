@@ -1,0 +1,433 @@
+"""Reading the catalog: records by id, vectors in order of arrival, counts."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mmsearch.batches import batches
+from mmsearch.errors import LibraryNotFoundError, NotFoundError, SchemaVersionError
+from mmsearch.store import engine as db
+from mmsearch.store.schema import (
+    SCHEMA_HEAD,
+    content,
+    embedding,
+    failure,
+    image,
+    passage,
+    picture,
+    source,
+    space,
+    state,
+    text_,
+)
+from mmsearch.types import (
+    Failure,
+    ImageRecord,
+    Modality,
+    PictureInfo,
+    SourceRecord,
+    Space,
+    SpaceStatus,
+    TextRecord,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_IDS_A_QUERY = 5000
+_ROWS_A_CHUNK = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class FileLocation:
+    """Where the bytes of a picture lie: a file, or a member of an archive ("" for a file)."""
+
+    path: str
+    member: str
+
+
+def absolute(location: str, kind: str, path: str) -> str:
+    """The absolute path of `path`, as the catalog stores it, in a source."""
+    return os.path.join(location if kind == "folder" else os.path.dirname(location), path)  # noqa: PTH118, PTH120 -- strings with surrogates, by the million
+
+
+def shown(path: str, member: str) -> str:
+    """A path for people: members of archives read "archive.zip!/name.jpg"."""
+    return f"{path}!/{member}" if member else path
+
+
+def picture_info(row: Any) -> PictureInfo:
+    """The PictureInfo of a row of `picture`."""
+    return PictureInfo(
+        format=row.format,
+        width=row.width,
+        height=row.height,
+        taken_at=row.taken_at,
+        camera=row.camera,
+        latitude=row.latitude,
+        longitude=row.longitude,
+        title=row.title,
+        description=row.description,
+        keywords=tuple(row.keywords),
+    )
+
+
+def _space(row: Any) -> Space:
+    return Space(row.name, row.dim, row.fingerprint, row.preprocessing)
+
+
+class Catalog:
+    """Read access to one catalog file. Thread-safe; sees each commit of any process."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file at `path`.
+
+        Raises:
+            LibraryNotFoundError: there is none.
+            SchemaVersionError: it is not at the schema this code reads.
+            StoreError: it is not a catalog.
+        """
+        if not path.exists():
+            raise LibraryNotFoundError(str(path.parent))
+        version = db.schema_version(path)
+        if version is None:
+            raise LibraryNotFoundError(str(path.parent))
+        if version != SCHEMA_HEAD:
+            raise SchemaVersionError(version, SCHEMA_HEAD)
+        self.path = path
+        self.engine = db.create_engine(path)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _rows(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        with db.translate_errors(self.path), self.engine.connect() as connection:
+            return connection.execute(statement).all()
+
+    def _scalar(self, statement: sa.Executable) -> Any:
+        with db.translate_errors(self.path), self.engine.connect() as connection:
+            return connection.execute(statement).scalar()
+
+    def revision(self) -> int:
+        """A number that grows with every committed change."""
+        return int(self._scalar(sa.select(state.c.revision)))
+
+    # --- spaces and vectors ---------------------------------------------------------------------
+
+    def active_space(self) -> tuple[int, Space] | None:
+        """The space that searches use, with its id; None before anything was embedded."""
+        rows = self._rows(sa.select(space).where(space.c.active))
+        return (rows[0].id, _space(rows[0])) if rows else None
+
+    def find_space(self, name: str) -> tuple[int, Space] | None:
+        """The newest space of a model by the name it was given."""
+        rows = self._rows(sa.select(space).where(space.c.name == name).order_by(space.c.id.desc()))
+        return (rows[0].id, _space(rows[0])) if rows else None
+
+    def spaces(self) -> list[SpaceStatus]:
+        counts = {
+            (row.space_id, row.modality): row.n
+            for row in self._rows(
+                sa.select(embedding.c.space_id, content.c.modality, sa.func.count().label("n"))
+                .join(content, content.c.id == embedding.c.content_id)
+                .where(~content.c.hidden)
+                .group_by(embedding.c.space_id, content.c.modality)
+            )
+        }
+        return [
+            SpaceStatus(
+                _space(row),
+                row.active,
+                counts.get((row.id, "image"), 0),
+                counts.get((row.id, "text"), 0),
+            )
+            for row in self._rows(sa.select(space).order_by(space.c.id))
+        ]
+
+    def embeddings_after(
+        self, space_id: int, modality: Modality, seq: int
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float16]]]:
+        """The vectors committed after `seq`, in order, in bounded chunks.
+
+        Yields:
+            The last seq of the chunk, content ids (n,) int64, vectors (n, dim) float16.
+        """
+        import numpy as np
+
+        statement = (
+            sa.select(embedding.c.seq, embedding.c.content_id, embedding.c.vector)
+            .join(content, content.c.id == embedding.c.content_id)
+            .where(
+                embedding.c.space_id == space_id,
+                embedding.c.seq > seq,
+                content.c.modality == modality,
+            )
+            .order_by(embedding.c.seq)
+        )
+        with db.translate_errors(self.path), self.engine.connect() as connection:
+            rows = connection.execution_options(yield_per=_ROWS_A_CHUNK).execute(statement)
+            for chunk in rows.partitions():
+                ids = np.fromiter((row[1] for row in chunk), np.int64, len(chunk))
+                vectors = np.frombuffer(b"".join([row[2] for row in chunk]), "<f2")
+                yield chunk[-1][0], ids, vectors.reshape(len(chunk), -1)
+
+    def vector(self, space_id: int, content_id: int) -> NDArray[np.float32] | None:
+        """The stored vector of one content, (1, dim) float32; None when it has none."""
+        import numpy as np
+
+        blob = self._scalar(
+            sa.select(embedding.c.vector).where(
+                embedding.c.space_id == space_id, embedding.c.content_id == content_id
+            )
+        )
+        return None if blob is None else np.frombuffer(blob, "<f2").astype(np.float32)[None]
+
+    def agrees(self, space_id: int, modality: Modality, seq: int, content_id: int | None) -> bool:
+        """Whether an index that covers all up to `seq`, `content_id` last, can be of this catalog.
+
+        It is not when the catalog was restored from an older copy, or made anew.
+        """
+        if seq == 0:
+            return True
+        found = self._scalar(
+            sa.select(embedding.c.content_id)
+            .join(content, content.c.id == embedding.c.content_id)
+            .where(
+                embedding.c.space_id == space_id,
+                embedding.c.seq == seq,
+                content.c.modality == modality,
+            )
+        )
+        return bool(found == content_id)
+
+    def hidden(self, modality: Modality) -> NDArray[np.int64]:
+        """Ids of the contents that no file holds any more, (n,) int64, ascending."""
+        import numpy as np
+
+        rows = self._rows(
+            sa.select(content.c.id)
+            .where(content.c.hidden, content.c.modality == modality)
+            .order_by(content.c.id)
+        )
+        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+
+    def content_hash(self, content_id: int) -> str | None:
+        """The SHA-256 of a content in hexadecimal; None when there is no such content."""
+        digest = self._scalar(sa.select(content.c.hash).where(content.c.id == content_id))
+        return None if digest is None else bytes(digest).hex()
+
+    def content_id(self, modality: Modality, digest: bytes) -> int | None:
+        found = self._scalar(
+            sa.select(content.c.id).where(content.c.modality == modality, content.c.hash == digest)
+        )
+        return None if found is None else int(found)
+
+    def embedded(
+        self, space_id: int, modality: Modality, digests: Iterable[bytes]
+    ) -> dict[bytes, int]:
+        """Which of these hashes already have a vector in the space: hash → content id."""
+        found: dict[bytes, int] = {}
+        for part in batches(digests, _IDS_A_QUERY):
+            rows = self._rows(
+                sa.select(content.c.hash, content.c.id)
+                .join(embedding, embedding.c.content_id == content.c.id)
+                .where(
+                    content.c.modality == modality,
+                    content.c.hash.in_(part),
+                    embedding.c.space_id == space_id,
+                )
+            )
+            found.update({row.hash: row.id for row in rows})
+        return found
+
+    # --- records --------------------------------------------------------------------------------
+
+    def image_records(self, ids: Sequence[int]) -> dict[int, ImageRecord]:
+        """The pictures with these ids that some file still holds; copies in order of path."""
+        files = self._files(ids)
+        records: dict[int, ImageRecord] = {}
+        for part in batches(ids, _IDS_A_QUERY):
+            for row in self._rows(sa.select(picture).where(picture.c.content_id.in_(part))):
+                places = files.get(row.content_id, ())
+                # A file named by itself and inside a folder is one file in two sources.
+                paths = list(dict.fromkeys(shown(f.path, f.member) for f in places))
+                if paths:
+                    records[row.content_id] = ImageRecord(
+                        row.content_id, paths[0], picture_info(row), row.bytes, tuple(paths[1:])
+                    )
+        return records
+
+    def _files(self, ids: Iterable[int]) -> dict[int, list[FileLocation]]:
+        files: dict[int, list[FileLocation]] = defaultdict(list)
+        for part in batches(ids, _IDS_A_QUERY):
+            rows = self._rows(
+                sa.select(
+                    image.c.content_id,
+                    image.c.path,
+                    image.c.member,
+                    source.c.location,
+                    source.c.kind,
+                )
+                .join(source, source.c.id == image.c.source_id)
+                .where(image.c.content_id.in_(part), image.c.missing_since.is_(None))
+                .order_by(image.c.id)
+            )
+            for row in rows:
+                path = absolute(row.location, row.kind, row.path)
+                files[row.content_id].append(FileLocation(path, row.member))
+        return files
+
+    def locations(self, image_id: int) -> list[FileLocation]:
+        """Every file that should hold this picture.
+
+        Raises:
+            NotFoundError: no file does.
+        """
+        found = self._files([image_id]).get(image_id)
+        if not found:
+            raise NotFoundError("image", image_id)
+        return found
+
+    def image_info(self, content_id: int) -> PictureInfo | None:
+        """What a picture says of itself, whether or not a file still holds it."""
+        rows = self._rows(sa.select(picture).where(picture.c.content_id == content_id))
+        return picture_info(rows[0]) if rows else None
+
+    def text_records(self, ids: Sequence[int]) -> dict[int, TextRecord]:
+        """The texts with these ids; `source` is where the first stands, `image_ids` are all links."""
+        bodies: dict[int, str] = {}
+        places: dict[int, str] = {}
+        links: dict[int, list[int]] = defaultdict(list)
+        for part in batches(ids, _IDS_A_QUERY):
+            rows = self._rows(sa.select(passage).where(passage.c.content_id.in_(part)))
+            bodies.update({row.content_id: row.body for row in rows})
+            rows = self._rows(
+                sa.select(
+                    text_.c.content_id,
+                    text_.c.path,
+                    text_.c.member,
+                    text_.c.key,
+                    source.c.location,
+                    source.c.kind,
+                    sa.case((content.c.hidden, None), else_=content.c.id).label("image_id"),
+                )
+                .join(source, source.c.id == text_.c.source_id)
+                .outerjoin(image, image.c.id == text_.c.image_id)
+                .outerjoin(content, content.c.id == image.c.content_id)
+                .where(text_.c.content_id.in_(part), text_.c.missing_since.is_(None))
+                .order_by(text_.c.id)
+            )
+            for row in rows:
+                path = shown(absolute(row.location, row.kind, row.path), row.member)
+                places.setdefault(row.content_id, f"{path}:{row.key}")
+                if row.image_id is not None and row.image_id not in links[row.content_id]:
+                    links[row.content_id].append(row.image_id)
+        return {
+            id_: TextRecord(id_, bodies[id_], places[id_], tuple(links[id_]))
+            for id_ in ids
+            if id_ in bodies and id_ in places
+        }
+
+    def linked_texts(self, image_ids: Sequence[int]) -> dict[int, list[int]]:
+        """For each picture the ids of the texts written for it, without doubles."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for part in batches(image_ids, _IDS_A_QUERY):
+            rows = self._rows(
+                sa.select(image.c.content_id, text_.c.content_id.label("text_id"))
+                .join(image, image.c.id == text_.c.image_id)
+                .where(image.c.content_id.in_(part), text_.c.missing_since.is_(None))
+                .order_by(text_.c.id)
+            )
+            for row in rows:
+                if row.text_id not in found[row.content_id]:
+                    found[row.content_id].append(row.text_id)
+        return found
+
+    # --- overview -------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """images, texts, links, carried, missing and failed: how many rows of each.
+
+        `texts` are those of caption files and sidecars, `links` those of them that belong to a
+        picture, `carried` what pictures say of themselves.
+        """
+        here = image.c.missing_since.is_(None)
+        carried = (text_.c.origin == "embedded") & text_.c.missing_since.is_(None)
+        there = (text_.c.origin != "embedded") & text_.c.missing_since.is_(None)
+        count = sa.func.count()
+        return {
+            "images": self._scalar(sa.select(count).select_from(image).where(here)),
+            "texts": self._scalar(sa.select(count).select_from(text_).where(there)),
+            "links": self._scalar(
+                sa.select(count).select_from(text_).where(there, text_.c.image_id.is_not(None))
+            ),
+            "carried": self._scalar(sa.select(count).select_from(text_).where(carried)),
+            "missing": self._scalar(sa.select(count).select_from(image).where(~here)),
+            "failed": self._scalar(sa.select(count).select_from(failure)),
+        }
+
+    def failures(self) -> list[Failure]:
+        """Every input that could not be used, in order of path."""
+        rows = self._rows(
+            sa.select(failure, source.c.location, source.c.kind)
+            .join(source, source.c.id == failure.c.source_id)
+            .order_by(source.c.location, failure.c.path, failure.c.member, failure.c.id)
+        )
+        return [
+            Failure(
+                shown(absolute(row.location, row.kind, row.path), row.member)
+                + (f":{row.key}" if row.key else ""),
+                row.reason,
+                row.at,
+            )
+            for row in rows
+        ]
+
+    def sources(self) -> list[SourceRecord]:
+        here = image.c.missing_since.is_(None)
+        images = dict(
+            self._pairs(
+                sa.select(image.c.source_id, sa.func.count())
+                .where(here)
+                .group_by(image.c.source_id)
+            )
+        )
+        missing = dict(
+            self._pairs(
+                sa.select(image.c.source_id, sa.func.count())
+                .where(~here)
+                .group_by(image.c.source_id)
+            )
+        )
+        texts = dict(
+            self._pairs(
+                sa.select(text_.c.source_id, sa.func.count())
+                .where(text_.c.missing_since.is_(None))
+                .group_by(text_.c.source_id)
+            )
+        )
+        return [
+            SourceRecord(
+                row.id,
+                row.location,
+                row.kind,
+                images.get(row.id, 0),
+                texts.get(row.id, 0),
+                missing.get(row.id, 0),
+                row.indexed_at,
+                tuple(row.exclude),
+                row.follow_links,
+            )
+            for row in self._rows(sa.select(source).order_by(source.c.location))
+        ]
+
+    def _pairs(self, statement: sa.Executable) -> list[tuple[int, int]]:
+        return [(int(row[0]), int(row[1])) for row in map(tuple, self._rows(statement))]

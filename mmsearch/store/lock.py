@@ -1,0 +1,44 @@
+"""One writer at a time: a lock on a file, which the system lets go when its process dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mmsearch.errors import LibraryLockedError, StoreError
+
+
+@contextmanager
+def writing(library: Path) -> Iterator[None]:
+    """Makes the library folder if need be and holds its write lock.
+
+    Raises:
+        LibraryLockedError: another process holds it.
+        StoreError: the folder cannot be made or written.
+    """
+    holder = library / "writer.pid"
+    try:
+        library.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(library / "writer.lock")
+        lock.acquire(timeout=0)
+    except Timeout as exc:
+        raise LibraryLockedError(str(library), _pid(holder)) from exc
+    except OSError as exc:
+        raise StoreError(f"the library at {library} cannot be written: {exc.strerror}") from exc
+    try:
+        holder.write_text(str(os.getpid()), encoding="ascii")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _pid(holder: Path) -> int | None:
+    try:
+        return int(holder.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,246 @@
+"""Comparing what is on disk with what the catalog knows, in SQL: whatever the size, little memory.
+
+The scan of one source goes into a temporary table; what is new, what came back and what is gone
+are joins with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from mmsearch.batches import batches
+from mmsearch.store import engine as db
+from mmsearch.store.rows import Pending, Swept, now
+from mmsearch.store.schema import container, embedding, failure, image, scratch_tables, seen, text_
+from mmsearch.store.transaction import commit, execute_many, hide, inside, show
+
+
+class Scan:
+    """The scan of one source at a time, on the writer's connection."""
+
+    def __init__(self, path: Path, connection: sa.Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    def begin(self) -> None:
+        """Forgets what an earlier scan saw."""
+        with db.translate_errors(self._path):
+            for table in scratch_tables:
+                self._connection.execute(sa.delete(table))
+            self._connection.commit()
+
+    def saw(self, files: Iterable[Pending]) -> None:
+        """Notes files that the scan met; `path` is relative to the source."""
+        statement = insert(seen).on_conflict_do_nothing()
+        with db.translate_errors(self._path):
+            for part in batches(files, 5000):
+                execute_many(
+                    self._connection,
+                    statement,
+                    [
+                        {
+                            "path": f.path,
+                            "kind": f.kind,
+                            "size": f.size,
+                            "mtime_ns": f.mtime_ns,
+                            "of": f.of,
+                        }
+                        for f in part
+                    ],
+                )
+            self._connection.commit()
+
+    def saw_unreadable(self, source_id: int, paths: Sequence[str]) -> None:
+        """Places that are there but could not be read: nothing in them counts as gone."""
+        columns = ["path", "kind", "size", "mtime_ns"]
+        with db.translate_errors(self._path):
+            for path in paths:
+                for table in (image, text_):
+                    there = (table.c.path == path) | inside(table.c.path, path)
+                    known = sa.select(
+                        table.c.path, sa.literal("unreadable"), sa.literal(-1), sa.literal(-1)
+                    ).where(table.c.source_id == source_id, there)
+                    self._connection.execute(
+                        insert(seen)
+                        .from_select(columns, known.distinct().where(sa.true()))
+                        .on_conflict_do_nothing()
+                    )
+            self._connection.commit()
+
+    def looks_unmounted(self, source_id: int, under: str = "") -> bool:
+        """True when the scan saw nothing where the catalog has pictures."""
+        with db.translate_errors(self._path):
+            anything = self._connection.execute(sa.select(seen.c.id).limit(1)).first()
+            known = self._connection.execute(
+                sa.select(image.c.id)
+                .where(image.c.source_id == source_id, image.c.missing_since.is_(None))
+                .where(inside(image.c.path, under))
+                .limit(1)
+            ).first()
+        return anything is None and known is not None
+
+    def sweep(self, source_id: int, under: str = "") -> Swept:
+        """Brings back the files that returned unchanged and hides those the scan did not see."""
+        stamp = now()
+        same = (
+            sa.exists()
+            .where(seen.c.path == image.c.path, seen.c.size == image.c.size)
+            .where(seen.c.mtime_ns == image.c.mtime_ns)
+        )
+        same_container = (
+            sa.exists()
+            .where(seen.c.path == container.c.path, seen.c.size == container.c.size)
+            .where(seen.c.mtime_ns == container.c.mtime_ns)
+        )
+        here = image.c.source_id == source_id
+
+        def in_same_container(path: Any) -> Any:
+            return (
+                sa.exists()
+                .where(container.c.source_id == source_id, container.c.path == path)
+                .where(same_container)
+            )
+
+        with db.translate_errors(self._path):
+            run = self._connection.execute
+            gone = image.c.missing_since.is_not(None)
+            came_back = sa.or_(sa.and_(image.c.member == "", same), in_same_container(image.c.path))
+            returned = run(
+                sa.update(image).where(here, gone, came_back).values(missing_since=None)
+            ).rowcount
+            unseen = ~sa.exists().where(seen.c.path == image.c.path)
+            missing = run(
+                sa.update(image)
+                .where(here, ~gone, unseen, inside(image.c.path, under))
+                .values(missing_since=stamp)
+            ).rowcount
+            text_here = text_.c.source_id == source_id
+            holder = sa.exists().where(
+                image.c.source_id == text_.c.source_id,
+                image.c.path == text_.c.path,
+                image.c.member == text_.c.member,
+                image.c.missing_since.is_(None),
+            )
+            embedded = text_.c.origin == "embedded"
+            text_back = sa.or_(
+                sa.and_(embedded, holder), sa.and_(~embedded, in_same_container(text_.c.path))
+            )
+            texts_back = run(
+                sa.update(text_)
+                .where(text_here, text_.c.missing_since.is_not(None), text_back)
+                .values(missing_since=None)
+            ).rowcount
+            text_unseen = ~sa.exists().where(seen.c.path == text_.c.path)
+            texts_gone = run(
+                sa.update(text_)
+                .where(text_here, text_.c.missing_since.is_(None), text_unseen)
+                .where(inside(text_.c.path, under))
+                .values(missing_since=stamp)
+            ).rowcount
+            run(
+                sa.delete(failure)
+                .where(failure.c.source_id == source_id, inside(failure.c.path, under))
+                .where(~sa.exists().where(seen.c.path == failure.c.path))
+            )
+            if returned or texts_back:
+                show(
+                    self._connection,
+                    sa.select(image.c.content_id).where(image.c.missing_since.is_(None)),
+                )
+                show(
+                    self._connection,
+                    sa.select(text_.c.content_id).where(text_.c.missing_since.is_(None)),
+                )
+            if missing or texts_gone:
+                hide(
+                    self._connection,
+                    sa.select(image.c.content_id).where(image.c.missing_since == stamp),
+                )
+                hide(
+                    self._connection,
+                    sa.select(text_.c.content_id).where(text_.c.missing_since == stamp),
+                )
+            if returned or missing or texts_back or texts_gone:
+                commit(self._connection)
+            else:
+                self._connection.commit()
+        return Swept(int(returned), int(missing))
+
+    def _pending_query(self, source_id: int, space_id: int | None) -> sa.Select[Any]:
+        space_id = -1 if space_id is None else space_id
+        known_image = (
+            sa.select(image.c.id)
+            .join(
+                embedding,
+                (embedding.c.content_id == image.c.content_id) & (embedding.c.space_id == space_id),
+            )
+            .where(image.c.source_id == source_id, image.c.path == seen.c.path)
+            .where(image.c.member == "", image.c.missing_since.is_(None))
+            .where(image.c.size == seen.c.size, image.c.mtime_ns == seen.c.mtime_ns)
+        )
+        known_container = (
+            sa.select(container.c.path)
+            .where(container.c.source_id == source_id, container.c.path == seen.c.path)
+            .where(container.c.size == seen.c.size, container.c.mtime_ns == seen.c.mtime_ns)
+            .where(container.c.space_id == space_id)
+        )
+        known_failure = (
+            sa.select(failure.c.id)
+            .where(failure.c.source_id == source_id, failure.c.path == seen.c.path)
+            .where(failure.c.member == "", failure.c.key == "", ~failure.c.transient)
+            .where(failure.c.size == seen.c.size, failure.c.mtime_ns == seen.c.mtime_ns)
+        )
+        is_image = seen.c.kind == "image"
+        return sa.select(seen).where(
+            seen.c.kind != "unreadable",
+            ~known_failure.exists(),
+            sa.or_(
+                sa.and_(is_image, ~known_image.exists()),
+                sa.and_(~is_image, ~known_container.exists()),
+            ),
+        )
+
+    def has_new_pending(self, source_id: int, space_id: int | None) -> bool:
+        """Whether a pending file has not failed before: its failure is to be noted."""
+        failed = sa.exists().where(
+            failure.c.source_id == source_id, failure.c.path == seen.c.path, failure.c.key == ""
+        )
+        with db.translate_errors(self._path):
+            query = self._pending_query(source_id, space_id).where(~failed).limit(1)
+            return self._connection.execute(query).first() is not None
+
+    def count_seen(self, kind: str) -> int:
+        with db.translate_errors(self._path):
+            statement = sa.select(sa.func.count()).select_from(seen).where(seen.c.kind == kind)
+            return int(self._connection.execute(statement).scalar_one())
+
+    def count_pending(self, source_id: int, space_id: int | None) -> dict[str, int]:
+        """How many files of each kind still have to be read for the space."""
+        pending = self._pending_query(source_id, space_id).subquery()
+        with db.translate_errors(self._path):
+            rows = self._connection.execute(
+                sa.select(pending.c.kind, sa.func.count()).group_by(pending.c.kind)
+            ).all()
+        return {row[0]: row[1] for row in rows}
+
+    def pending(
+        self, source_id: int, space_id: int | None, kinds: Sequence[str]
+    ) -> Iterator[Pending]:
+        """The files still to be read, in the order of the scan, safe against commits meanwhile."""
+        query = self._pending_query(source_id, space_id).where(seen.c.kind.in_(kinds))
+        last = 0
+        while True:
+            with db.translate_errors(self._path):
+                rows = self._connection.execute(
+                    query.where(seen.c.id > last).order_by(seen.c.id).limit(2000)
+                ).all()
+            if not rows:
+                return
+            for row in rows:
+                yield Pending(row.path, row.kind, row.size, row.mtime_ns, row.of)
+            last = rows[-1].id

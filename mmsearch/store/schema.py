@@ -1,0 +1,225 @@
+"""The tables, and the column types that SQLite lacks.
+
+Content, not path, is what is embedded: `content` is a run of bytes (a picture) or characters (a
+text) known by its hash; `image` and `text` are the places where it was found. Copies, renames and
+moves therefore cost no encoding.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
+
+#: The newest migration this code knows; a test ties it to the migration scripts.
+SCHEMA_HEAD = "0001"
+
+
+_TO_STORED = {code: code - 0xDC80 + 0xF780 for code in range(0xDC80, 0xDD00)}
+_FROM_STORED = {stored: code for code, stored in _TO_STORED.items()}
+
+
+class FilePath(sa.types.TypeDecorator[str]):
+    """A file name as Python has it, bytes outside UTF-8 included.
+
+    Such bytes arrive as lone surrogates (U+DC80 to U+DCFF, PEP 383), which no database stores as
+    text. They are kept as the private-use characters U+F780 to U+F7FF, the mapping that the MirBSD
+    and Linux "U+F7xx" conventions use, so the column stays readable, sortable and comparable.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return value if value is None or value.isascii() else value.translate(self._TO_STORED)
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return value if value is None or value.isascii() else value.translate(self._FROM_STORED)
+
+
+#: SQLite gives an autoincrementing key only to INTEGER, never to BIGINT.
+BigKey = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: One row. `revision` grows with every committed change: readers compare it to notice.
+state = Table(
+    "state",
+    metadata,
+    Column("id", sa.Integer, primary_key=True),
+    Column("revision", sa.BigInteger, nullable=False),
+)
+
+space = Table(
+    "space",
+    metadata,
+    Column("id", sa.Integer, primary_key=True),
+    Column("name", sa.Text, nullable=False),
+    Column("dim", sa.Integer, nullable=False),
+    Column("fingerprint", sa.Text, nullable=False, unique=True),
+    Column("preprocessing", sa.Text, nullable=False),
+    Column("active", sa.Boolean, nullable=False),
+    Column("created_at", sa.DateTime, nullable=False),
+)
+
+source = Table(
+    "source",
+    metadata,
+    Column("id", sa.Integer, primary_key=True),
+    Column("location", FilePath, nullable=False, unique=True),
+    Column("kind", sa.Text, nullable=False),  # "folder" or "file"
+    Column("exclude", sa.JSON, nullable=False),
+    Column("follow_links", sa.Boolean, nullable=False),
+    Column("indexed_at", sa.DateTime),
+)
+
+content = Table(
+    "content",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("modality", sa.Text, nullable=False),
+    Column("hash", sa.LargeBinary(32), nullable=False),
+    # True when no file holds it any more. Kept beside the rows it follows from so that the few
+    # hidden contents of a large library are found without reading the many visible ones.
+    Column("hidden", sa.Boolean, nullable=False, server_default=sa.false()),
+    UniqueConstraint("modality", "hash"),
+    Index("ix_content_hidden", "modality", sqlite_where=text("hidden")),
+    sqlite_autoincrement=True,  # an id is never given twice: an index may still hold the old one
+)
+
+picture = Table(
+    "picture",
+    metadata,
+    Column("content_id", BigKey, ForeignKey("content.id"), primary_key=True),
+    Column("bytes", sa.BigInteger, nullable=False),
+    Column("format", sa.Text, nullable=False),
+    Column("width", sa.Integer, nullable=False),
+    Column("height", sa.Integer, nullable=False),
+    Column("taken_at", sa.DateTime),
+    Column("camera", sa.Text),
+    Column("latitude", sa.Float),
+    Column("longitude", sa.Float),
+    Column("title", sa.Text),
+    Column("description", sa.Text),
+    Column("keywords", sa.JSON, nullable=False),
+)
+
+passage = Table(
+    "passage",
+    metadata,
+    Column("content_id", BigKey, ForeignKey("content.id"), primary_key=True),
+    Column("body", sa.Text, nullable=False),
+)
+
+#: A picture file, or a member of an archive (`member` is "" for a plain file).
+image = Table(
+    "image",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("source_id", sa.Integer, ForeignKey("source.id"), nullable=False),
+    Column("path", FilePath, nullable=False),
+    Column("member", FilePath, nullable=False),
+    Column("name", FilePath, nullable=False),
+    Column("size", sa.BigInteger, nullable=False),
+    Column("mtime_ns", sa.BigInteger, nullable=False),
+    Column("content_id", BigKey, ForeignKey("content.id"), nullable=False),
+    Column("missing_since", sa.DateTime),
+    UniqueConstraint("source_id", "path", "member"),
+    Index("ix_image_content_id", "content_id"),
+    Index("ix_image_name", "name"),
+)
+
+#: A text: line `key` of a file, a sidecar, or what a picture says of itself (`origin`).
+text_ = Table(
+    "text",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("source_id", sa.Integer, ForeignKey("source.id"), nullable=False),
+    Column("path", FilePath, nullable=False),
+    Column("member", FilePath, nullable=False),
+    Column("key", sa.Text, nullable=False),
+    Column("origin", sa.Text, nullable=False),  # "file", "sidecar" or "embedded"
+    Column("content_id", BigKey, ForeignKey("content.id"), nullable=False),
+    Column("image_ref", FilePath),  # the picture it names, as written
+    Column("image_id", BigKey, ForeignKey("image.id")),
+    Column("missing_since", sa.DateTime),
+    UniqueConstraint("source_id", "path", "member", "key"),
+    Index("ix_text_content_id", "content_id"),
+    Index("ix_text_image_id", "image_id"),
+    Index(
+        "ix_text_unlinked", "id", sqlite_where=text("image_ref IS NOT NULL AND image_id IS NULL")
+    ),
+)
+
+#: `seq` grows with every insert, so "what came after" needs no look at what was there.
+embedding = Table(
+    "embedding",
+    metadata,
+    Column("seq", BigKey, primary_key=True),
+    Column("space_id", sa.Integer, ForeignKey("space.id"), nullable=False),
+    Column("content_id", BigKey, ForeignKey("content.id"), nullable=False),
+    Column("vector", sa.LargeBinary, nullable=False),  # dim × float16, little-endian, unit norm
+    UniqueConstraint("space_id", "content_id"),
+    sqlite_autoincrement=True,
+)
+
+#: Archives and text files that were read to their end, so that they need not be read again.
+container = Table(
+    "container",
+    metadata,
+    Column("source_id", sa.Integer, ForeignKey("source.id"), primary_key=True),
+    Column("path", FilePath, primary_key=True),
+    Column("size", sa.BigInteger, nullable=False),
+    Column("mtime_ns", sa.BigInteger, nullable=False),
+    # The space its texts and members were embedded in: another space must read it again.
+    Column("space_id", sa.Integer, ForeignKey("space.id"), nullable=False),
+)
+
+#: Input that could not be used. `transient`: worth another try though the file is the same.
+failure = Table(
+    "failure",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("source_id", sa.Integer, ForeignKey("source.id"), nullable=False),
+    Column("path", FilePath, nullable=False),
+    Column("member", FilePath, nullable=False),
+    Column("key", sa.Text, nullable=False),
+    Column("size", sa.BigInteger, nullable=False),
+    Column("mtime_ns", sa.BigInteger, nullable=False),
+    Column("reason", sa.Text, nullable=False),
+    Column("transient", sa.Boolean, nullable=False),
+    Column("at", sa.DateTime, nullable=False),
+    UniqueConstraint("source_id", "path", "member", "key"),
+)
+
+_scratch = MetaData()
+
+#: What the scan of one source found. Temporary: it lives and dies with the writer's connection.
+seen = Table(
+    "seen",
+    _scratch,
+    Column("id", sa.Integer, primary_key=True),
+    Column("path", FilePath, nullable=False, unique=True),
+    Column("kind", sa.Text, nullable=False),
+    Column("size", sa.BigInteger, nullable=False),
+    Column("mtime_ns", sa.BigInteger, nullable=False),
+    Column("of", FilePath),
+    prefixes=["TEMPORARY"],
+)
+
+#: What was met inside the containers read in this run: members of archives, keys of text files.
+seen_part = Table(
+    "seen_part",
+    _scratch,
+    Column("path", FilePath, primary_key=True),
+    Column("member", FilePath, primary_key=True),
+    Column("key", sa.Text, primary_key=True),
+    prefixes=["TEMPORARY"],
+)
+scratch_tables = (seen, seen_part)

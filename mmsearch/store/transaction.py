@@ -1,0 +1,52 @@
+"""What every write needs: many rows at once, the revision, which contents are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from mmsearch.store.schema import content, image, state, text_
+
+#: Ids in one "IN (...)": well below SQLite's limit on bound parameters (32,766).
+VALUES_A_QUERY = 5000
+
+
+def execute_many(
+    connection: sa.Connection, statement: sa.Executable, rows: Sequence[dict[str, Any]]
+) -> None:
+    """The statement for every row; nothing for none."""
+    if rows:
+        connection.execute(statement, rows)
+
+
+def commit(connection: sa.Connection) -> None:
+    """Commits, and lets readers notice by the new revision."""
+    connection.execute(sa.update(state).values(revision=state.c.revision + 1))
+    connection.commit()
+
+
+def inside(column: Any, prefix: str) -> Any:
+    """`column` lies in the folder `prefix` ("" is the whole source); "0" comes right after "/"."""
+    return sa.true() if not prefix else (column >= prefix + "/") & (column < prefix + "0")
+
+
+def show(connection: sa.Connection, contents: Any) -> None:
+    """Makes contents (ids, or a query for them) that a file holds again visible."""
+    connection.execute(
+        sa.update(content).where(content.c.hidden, content.c.id.in_(contents)).values(hidden=False)
+    )
+
+
+def hide(connection: sa.Connection, contents: Any) -> None:
+    """Hides those of these contents that no file holds any more."""
+    held = [
+        sa.exists().where(table.c.content_id == content.c.id, table.c.missing_since.is_(None))
+        for table in (image, text_)
+    ]
+    connection.execute(
+        sa.update(content)
+        .where(~content.c.hidden, content.c.id.in_(contents), ~held[0], ~held[1])
+        .values(hidden=True)
+    )

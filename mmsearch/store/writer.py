@@ -1,0 +1,233 @@
+"""Writing the catalog: one process at a time, one transaction for an item, its data and its vector.
+
+A kill at any moment therefore loses at most the batch in flight, and the next run finds exactly
+that missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from mmsearch.batches import batches
+from mmsearch.store import engine as db
+from mmsearch.store.items import drop, write_failures, write_images, write_texts
+from mmsearch.store.links import Linked, link_texts
+from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow, now
+from mmsearch.store.scan import Scan
+from mmsearch.store.schema import (
+    container,
+    failure,
+    image,
+    scratch_tables,
+    seen_part,
+    source,
+    space,
+    state,
+    text_,
+)
+from mmsearch.store.transaction import VALUES_A_QUERY, commit, execute_many, inside
+from mmsearch.types import Space
+
+
+class CatalogWriter:
+    """The one writer of a catalog. The caller holds the library's lock; one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file at `path`, creating or migrating it as needed.
+
+        Raises:
+            SchemaVersionError: the file was written by a newer mmsearch.
+        """
+        self._path = path
+        with db.translate_errors(path):
+            db.prepare(path)
+            self._engine = db.create_engine(path)
+            self._connection = self._engine.connect()
+            self._connection.exec_driver_sql("PRAGMA temp_store=FILE")
+            for table in scratch_tables:
+                table.create(self._connection)
+            self._connection.execute(
+                insert(state).values(id=1, revision=0).on_conflict_do_nothing()
+            )
+            self._connection.commit()
+        self.scan = Scan(path, self._connection)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
+
+    # --- spaces and sources ---------------------------------------------------------------------
+
+    def ensure_space(self, new: Space) -> int:
+        """The id of the space, written down now if it is new (and active if it is the first)."""
+        with db.translate_errors(self._path):
+            found = self._connection.execute(
+                sa.select(space.c.id).where(space.c.fingerprint == new.fingerprint)
+            ).scalar()
+            if found is None:
+                first = not self._connection.execute(
+                    sa.select(sa.exists().where(space.c.active))
+                ).scalar()
+                found = self._connection.execute(
+                    insert(space)
+                    .values(
+                        name=new.name,
+                        dim=new.dim,
+                        fingerprint=new.fingerprint,
+                        preprocessing=new.preprocessing,
+                        active=first,
+                        created_at=now(),
+                    )
+                    .returning(space.c.id)
+                ).scalar_one()
+            commit(self._connection)
+        return int(found)
+
+    def activate(self, space_id: int) -> None:
+        """Searches use this space from now on."""
+        with db.translate_errors(self._path):
+            self._connection.execute(sa.update(space).values(active=space.c.id == space_id))
+            commit(self._connection)
+
+    def ensure_source(
+        self, location: str, kind: str, exclude: Sequence[str], follow_links: bool
+    ) -> int:
+        """The id of the source at an absolute path; its options are brought up to date.
+
+        Sources inside a new folder are taken over by it: their files are the same files.
+        """
+        options = {"exclude": list(exclude), "follow_links": follow_links}
+        with db.translate_errors(self._path):
+            source_id = self._connection.execute(
+                insert(source)
+                .values(location=location, kind=kind, **options)
+                .on_conflict_do_update(index_elements=["location"], set_={"kind": kind} | options)
+                .returning(source.c.id)
+            ).scalar_one()
+            if kind == "folder":
+                self._adopt(int(source_id), location)
+            commit(self._connection)
+        return int(source_id)
+
+    def _adopt(self, source_id: int, location: str) -> None:
+        prefix = location.rstrip("/") + "/"
+        inner = self._connection.execute(
+            sa.select(source.c.id, source.c.location, source.c.kind).where(
+                source.c.id != source_id, inside(source.c.location, location.rstrip("/"))
+            )
+        ).all()
+        for row in inner:
+            folder = row.location if row.kind == "folder" else row.location.rpartition("/")[0]
+            prefix_inside = (folder + "/").removeprefix(prefix)
+            for table in (image, text_, container, failure):
+                self._connection.execute(
+                    sa.update(table)
+                    .where(table.c.source_id == row.id)
+                    .values(
+                        source_id=source_id,
+                        path=sa.cast(sa.literal(prefix_inside, table.c.path.type), sa.Text)
+                        + table.c.path,
+                    )
+                )
+            self._connection.execute(sa.delete(source).where(source.c.id == row.id))
+
+    def finish_source(self, source_id: int) -> None:
+        """Notes that the source was read to its end just now."""
+        with db.translate_errors(self._path):
+            self._connection.execute(
+                sa.update(source).where(source.c.id == source_id).values(indexed_at=now())
+            )
+            commit(self._connection)
+
+    # --- items ----------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        space_id: int | None,
+        images: Sequence[ImageRow] = (),
+        texts: Sequence[TextRow] = (),
+        failures: Sequence[FailureRow] = (),
+    ) -> None:
+        """Writes a batch down in one transaction. Writing the same again changes nothing.
+
+        `space_id` may be None when nothing but failures is written.
+        """
+        with db.translate_errors(self._path):
+            try:
+                write_images(self._connection, space_id, images)
+                write_texts(self._connection, space_id, texts)
+                write_failures(self._connection, failures)
+                commit(self._connection)
+            except BaseException:
+                self._connection.rollback()
+                raise
+
+    def begin_container(self, source_id: int, path: str) -> None:
+        """An archive or text file is about to be read again: its old complaints go."""
+        with db.translate_errors(self._path):
+            self._connection.execute(
+                sa.delete(failure).where(
+                    failure.c.source_id == source_id,
+                    failure.c.path == path,
+                    sa.or_(failure.c.member != "", failure.c.key != ""),
+                )
+            )
+            self._connection.commit()
+
+    def finish_containers(self, source_id: int, space_id: int, files: Sequence[Pending]) -> None:
+        """Archives or text files were read to their end: what they no longer hold goes."""
+        run = self._connection.execute
+        gone_image = ~sa.exists().where(
+            seen_part.c.path == image.c.path, seen_part.c.member == image.c.member
+        )
+        gone_text = ~sa.exists().where(
+            seen_part.c.path == text_.c.path, seen_part.c.key == text_.c.key
+        )
+        with db.translate_errors(self._path):
+            for part in batches(files, VALUES_A_QUERY):
+                paths = [file.path for file in part]
+                images = run(
+                    sa.select(image.c.id, image.c.content_id)
+                    .where(image.c.source_id == source_id, image.c.path.in_(paths))
+                    .where(image.c.member != "", gone_image)
+                ).all()
+                texts = run(
+                    sa.select(text_.c.id, text_.c.content_id)
+                    .where(text_.c.source_id == source_id, text_.c.path.in_(paths))
+                    .where(text_.c.origin != "embedded", gone_text)
+                ).all()
+                drop(self._connection, images, texts)
+            statement = insert(container)
+            changed = ("size", "mtime_ns", "space_id")
+            execute_many(
+                self._connection,
+                statement.on_conflict_do_update(
+                    index_elements=["source_id", "path"],
+                    set_={name: statement.excluded[name] for name in changed},
+                ),
+                [
+                    {
+                        "source_id": source_id,
+                        "path": file.path,
+                        "size": file.size,
+                        "mtime_ns": file.mtime_ns,
+                        "space_id": space_id,
+                    }
+                    for file in files
+                ],
+            )
+            commit(self._connection)
+
+    def link(self) -> Linked:
+        """Links the texts that name a picture to it; see mmsearch.store.links."""
+        with db.translate_errors(self._path):
+            linked = link_texts(self._connection)
+            if linked.linked or linked.unknown:
+                commit(self._connection)
+            else:
+                self._connection.commit()
+        return linked

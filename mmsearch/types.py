@@ -1,0 +1,168 @@
+"""The values that travel between modules. No heavy imports: every layer may use these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    #: (n, dim) float32, C-contiguous, each row of unit norm
+    Vectors = NDArray[np.float32]
+    #: (height, width, 3) uint8 RGB, upright, C-contiguous
+    Pixels = NDArray[np.uint8]
+
+Modality = Literal["image", "text"]
+MODALITIES: tuple[Modality, ...] = ("image", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What makes vectors comparable: a model, its weights and its preprocessing.
+
+    name: the model as the user names it, for example "ViT-B-32/laion2b_s34b_b79k".
+    dim: length of a vector.
+    fingerprint: hex digest over weights, architecture and preprocessing; two spaces are the same
+        exactly when their fingerprints are.
+    preprocessing: what was done to pixels, in words for people ("224 bicubic shortest center").
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+    preprocessing: str
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInfo:
+    """What a picture says of itself. Sizes in pixels, upright; degrees; local time, no zone."""
+
+    format: str
+    width: int
+    height: int
+    taken_at: datetime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    title: str | None = None
+    description: str | None = None
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One picture of the catalog: a content, and the files that hold it.
+
+    id: of the content; stable while the library lives, the same for every copy of the file.
+    path: absolute path of the first file; a member of an archive is "archive.zip!/name.jpg".
+    copies: absolute paths of further files with the same bytes.
+    """
+
+    id: int
+    path: str
+    info: PictureInfo
+    bytes: int
+    copies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextRecord:
+    """One text of the catalog. `image_ids` are the pictures it was written for."""
+
+    id: int
+    body: str
+    source: str
+    image_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHit:
+    """A picture that answers a query; `score` is the cosine similarity, in [-1, 1]."""
+
+    score: float
+    image: ImageRecord
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextHit:
+    """A text that answers a query. `linked`: it was written for the very picture asked about."""
+
+    score: float
+    text: TextRecord
+    linked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that could not be used, and why."""
+
+    path: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScanProblem:
+    """Something in a folder or archive that is passed over; "" is the folder or archive itself."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """A place that pictures or texts come from. `kind` is "folder" or "file"."""
+
+    id: int
+    location: str
+    kind: str
+    images: int
+    texts: int
+    missing: int
+    indexed_at: datetime | None
+    exclude: tuple[str, ...] = ()
+    follow_links: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceStatus:
+    """A space of the library with the number of vectors in it."""
+
+    space: Space
+    active: bool
+    images: int
+    texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """One vector index: how it is built, how many vectors, how many bytes each."""
+
+    modality: Modality
+    factory: str
+    vectors: int
+    bytes_per_vector: float
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStatus:
+    """What a library holds. Counts are of searchable items.
+
+    texts: of caption files and sidecars; links: those of them written for a picture; carried: texts
+    that pictures carry themselves; missing: pictures that are gone; bytes: size on disk.
+    """
+
+    path: str
+    images: int
+    texts: int
+    links: int
+    carried: int
+    missing: int
+    failed: int
+    bytes: int
+    spaces: tuple[SpaceStatus, ...]
+    index: tuple[IndexStatus, ...]
