@@ -18,10 +18,11 @@ from indexer.load import Loader
 from indexer.picture_stage import PictureStage
 from indexer.report import Progress, Report, Silence
 from indexer.sources import FileEntry
-from indexer.targets import Target, find_targets
+from indexer.targets import Target, check_path, find_targets
 from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar
 from mmsearch.batches import batches
 from mmsearch.decode import DEFAULT_LIMITS, DecodeLimits
+from mmsearch.encode import presets
 from mmsearch.errors import DecodeError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
@@ -73,6 +74,11 @@ def index(
         ModelUnavailableError: the model's weights are not here.
         SchemaVersionError, StoreError: the catalog cannot be written.
     """
+    # What is wrong with the request is told before a library is made for it.
+    for path in (*targets, *captions):
+        check_path(path)
+    if options is not None and options.model is not None:
+        presets.resolve(options.model)
     with writing(library):
         writer = CatalogWriter(library / CATALOG_NAME)
         catalog = Catalog(library / CATALOG_NAME)
@@ -120,12 +126,10 @@ class _Run:
 
     def _choose_model(self) -> tuple[str, tuple[int, Space] | None]:
         """The model's name, and its space if the library has one."""
-        from mmsearch.encode.presets import resolve
-
         active = self._catalog.active_space()
         if self._options.model is None and active is not None:
             return active[1].name, active
-        name = resolve(self._options.model or "default")
+        name = presets.resolve(self._options.model or "default")
         return name, self._catalog.find_space(name)
 
     def encoder(self) -> Encoder:

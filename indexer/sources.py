@@ -9,6 +9,7 @@ import fnmatch
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,9 @@ def scan(
         below the root, "old/" folders only, "!keep.png" takes back what an earlier one excluded. A
         file .mmsearchignore holds such lines for its folder and those below. Hidden files and
         folders and IGNORED_NAMES are never read.
-    follow_links: symbolic links are read as what they point to, wherever that is; a folder that
-        was read before is not read again, so loops end. Otherwise links to pictures and folders
-        are ScanProblems.
+    follow_links: symbolic links are read as what they point to, wherever that is, linked folders
+        after all others; a folder that was read before is not read again, so loops end. Otherwise
+        links to pictures and folders are ScanProblems.
     skip: a folder not to descend into (the library itself).
     under: only this subtree, as a path relative to the root; nothing if it is gone.
 
@@ -140,11 +141,16 @@ def _walk(
     if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
         yield from _one(base, under)
         return
+    for at in (i for i, mark in enumerate(f"/{under}" if under else "") if mark == "/"):
+        rules += _ignore_file(f"{base}/{under[:at]}{IGNORE_FILE}", under[:at])
     seen: set[tuple[int, int]] = set()
-    # (path relative to the root with a trailing slash, the rules that hold there); last is next
-    folders: list[tuple[str, tuple[_Rule, ...]]] = [(start, rules)]
-    while folders:
-        prefix, rules = folders.pop()
+    # Path relative to the root with a trailing slash, and the rules that hold there; last is next.
+    folders = [(start, rules)]
+    # Links come after all real folders, so that what both lead to is found under its own name.
+    links: deque[tuple[str, tuple[_Rule, ...]]] = deque()
+    while folders or links:
+        through_link = not folders
+        prefix, rules = folders.pop() if folders else links.popleft()
         where = f"{base}/{prefix}"
         if skip is not None and (where.rstrip("/") or "/") == skip:
             continue
@@ -152,7 +158,10 @@ def _walk(
             if follow_links:
                 info = os.stat(where)  # noqa: PTH116
                 if (info.st_dev, info.st_ino) in seen:
-                    yield ScanProblem(prefix.rstrip("/"), "a link to a folder that was read before")
+                    if through_link:
+                        yield ScanProblem(
+                            prefix.rstrip("/"), "a link to a folder that was read before"
+                        )
                     continue
                 seen.add((info.st_dev, info.st_ino))
                 if skip is not None and os.path.realpath(where) == skip:
@@ -162,10 +171,12 @@ def _walk(
         except OSError as exc:
             yield ScanProblem(prefix.rstrip("/"), _reason(exc))
             continue
-        rules = rules + _ignore_file(entries, prefix)
-        below: list[str] = []
+        if any(entry.name == IGNORE_FILE for entry in entries):
+            rules += _ignore_file(where + IGNORE_FILE, prefix)
+        below: list[os.DirEntry[str]] = []
         yield from _folder(entries, prefix, rules, follow_links, below)
-        folders.extend((f"{prefix}{name}/", rules) for name in reversed(below))
+        links.extend((f"{prefix}{e.name}/", rules) for e in below if e.is_symlink())
+        folders.extend((f"{prefix}{e.name}/", rules) for e in reversed(below) if not e.is_symlink())
 
 
 def _folder(
@@ -173,9 +184,9 @@ def _folder(
     prefix: str,
     rules: tuple[_Rule, ...],
     follow_links: bool,
-    below: list[str],
+    below: list[os.DirEntry[str]],
 ) -> Iterator[FileEntry | ScanProblem]:
-    """The files of one folder; the names of its folders are added to `below`."""
+    """The files of one folder; its folders are added to `below`."""
     texts: list[os.DirEntry[str]] = []
     pictures: dict[str, str] = {}
     for entry in entries:
@@ -194,7 +205,7 @@ def _folder(
                     yield ScanProblem(path, "a symbolic link, and links are not followed")
                 continue
             if folder:
-                below.append(name)
+                below.append(entry)
                 continue
             if not entry.is_file():
                 # stat() of a broken or circular link raises, and says why
@@ -270,20 +281,15 @@ def _rules(patterns: Sequence[str], base: str) -> tuple[_Rule, ...]:
     return tuple(rules)
 
 
-def _ignore_file(entries: list[os.DirEntry[str]], prefix: str) -> tuple[_Rule, ...]:
-    for entry in entries:
-        if entry.name == IGNORE_FILE:
-            try:
-                if not entry.is_file():
-                    return ()
-                with open(entry.path, "rb") as file:  # noqa: PTH123 -- str paths keep odd bytes
-                    text = file.read(_MAX_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
-            except OSError:
-                return ()
-            return _rules(text.splitlines(), prefix)
-        if entry.name > IGNORE_FILE:
-            break
-    return ()
+def _ignore_file(path: str, prefix: str) -> tuple[_Rule, ...]:
+    try:
+        if not os.path.isfile(path):  # noqa: PTH113 -- a pipe would block
+            return ()
+        with open(path, "rb") as file:  # noqa: PTH123
+            text = file.read(_MAX_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
+    except OSError:
+        return ()
+    return _rules(text.splitlines(), prefix)
 
 
 def _excluded(rules: tuple[_Rule, ...], path: str, name: str, folder: bool) -> bool:

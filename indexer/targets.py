@@ -50,6 +50,12 @@ class Target:
         )
 
 
+def check_path(path: Path) -> None:
+    """Raises SourceError when there is nothing at `path`."""
+    if not path.exists():
+        raise SourceError(str(path), "there is no such file or folder")
+
+
 def find_targets(
     known: Sequence[SourceRecord],
     paths: Sequence[Path],
@@ -72,8 +78,7 @@ def find_targets(
     folders = {s.location: s for s in known if s.kind == "folder"}
     named: list[tuple[Path, bool]] = [(p, False) for p in paths] + [(p, True) for p in captions]
     for path, is_captions in named:
-        if not path.exists():
-            raise SourceError(str(path), "there is no such file or folder")
+        check_path(path)
         absolute = os.path.realpath(path)
         inside = _innermost([*folders, *(t.location for t in targets.values())], absolute)
         is_folder = path.is_dir()

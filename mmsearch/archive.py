@@ -148,6 +148,8 @@ def _scan_zip(
         infos = archive.infolist()
         if len(infos) > limits.max_members:
             raise _RefusedError(f"more than {limits.max_members:,} members")
+        if only in archive.NameToInfo:
+            infos = [archive.NameToInfo[only]]
         total = 0
         for info in infos:
             # Of several members of one name the last counts, as when unpacking.

@@ -137,12 +137,15 @@ def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None
     elif formats == ["WEBP"] and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise DecodeError(source, "truncated")
     _silence_pillow()
-    image = Image.open(io.BytesIO(data), formats=formats)
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError as exc:
+        picture = _bare_jpeg(data, source, limits, min_side) if formats == ["JPEG"] else None
+        if picture is None:
+            raise DecodeError(source, _reason(exc)) from exc
+        return picture
     width, height = image.size
-    if width < 1 or height < 1:
-        raise DecodeError(source, f"it has no pixels ({width} x {height})")
-    if width * height > limits.max_pixels:
-        raise ImageTooLargeError(source, width * height, limits.max_pixels)
+    _check_size(width, height, source, limits)
 
     pixels = _jpeg_pixels(data, min_side) if formats == ["JPEG"] else None
     if pixels is None:
@@ -157,6 +160,13 @@ def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None
     if turn >= 5:
         width, height = height, width
     return Picture(pixels, _info(formats[0], width, height, read_metadata(image)))
+
+
+def _check_size(width: int, height: int, source: str, limits: DecodeLimits) -> None:
+    if width < 1 or height < 1:
+        raise DecodeError(source, f"it has no pixels ({width} x {height})")
+    if width * height > limits.max_pixels:
+        raise ImageTooLargeError(source, width * height, limits.max_pixels)
 
 
 def _info(kind: str, width: int, height: int, said: Metadata) -> PictureInfo:
@@ -247,6 +257,22 @@ def _jpeg_pixels(data: bytes, min_side: int | None) -> Pixels | None:
         return None
 
 
+def _bare_jpeg(
+    data: bytes, source: str, limits: DecodeLimits, min_side: int | None
+) -> Picture | None:
+    """A JPEG whose metadata Pillow stumbles over (a cut ICC profile will do), by simplejpeg alone;
+    None if that cannot read it either."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+        _check_size(int(width), int(height), source, limits)
+        pixels = _jpeg_pixels(data, min_side)
+    except ValueError:
+        return None
+    if pixels is None:
+        return None
+    return Picture(pixels, _info("JPEG", int(width), int(height), Metadata()))
+
+
 # -- PNG -----------------------------------------------------------------------------------------
 
 
@@ -325,7 +351,7 @@ def _upright(pixels: Pixels, turn: int) -> Pixels:
 
 def _reason(exc: Exception) -> str:
     """What went wrong, in words for people."""
-    said = " ".join(str(exc).lower().split())
+    said = " ".join(str(exc).lower().split()).removesuffix(" when reading image file")
     if isinstance(exc, MemoryError):
         return "too large for the memory of this machine"
     if isinstance(exc, UnidentifiedImageError):
@@ -334,4 +360,6 @@ def _reason(exc: Exception) -> str:
         return "truncated"
     if isinstance(exc, EOFError) or "eof" in said or "not enough data" in said:
         return "truncated"
-    return f"broken ({said[:120]})" if said else "broken"
+    if not said or said in ("broken data stream", "cannot load this image", "decoder error -2"):
+        return "broken: its data does not decode"
+    return f"broken ({said[:120]})"

@@ -50,6 +50,7 @@ class _Part:
         self.ids: NDArray[np.int64] = np.empty(0, np.int64)
         self._bitmap: NDArray[np.uint8] | None = None
         self.excluded = 0
+        self.owner: Any = None  # what must live as long as `index` does
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
         self.index.add(np.ascontiguousarray(vectors, np.float32))
@@ -71,7 +72,8 @@ class _Part:
         params = None
         if self._bitmap is not None:
             selector = faiss.IDSelectorBitmap(len(self.ids), faiss.swig_ptr(self._bitmap))
-            params = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg] -- SWIG keywords
+            make: Any = faiss.SearchParameters  # SWIG takes keywords that its types lack
+            params = make(sel=selector)
         scores, positions = self.index.search(xq, k, params=params)
         return scores, np.where(positions >= 0, self.ids[positions], -1)
 
@@ -249,7 +251,7 @@ class FlatIndex:
         base = _Part(space.dim)
         base.ids = faiss.vector_to_array(mapped.id_map)
         base.index = faiss.downcast_index(mapped.index)
-        base.owner = mapped  # type: ignore[attr-defined]
+        base.owner = mapped
         index._base = base
         index.last_seq = about.last_seq
         return index

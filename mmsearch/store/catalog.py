@@ -302,7 +302,7 @@ class Catalog:
         return picture_info(rows[0]) if rows else None
 
     def text_records(self, ids: Sequence[int]) -> dict[int, TextRecord]:
-        """The texts with these ids; `source` is where the first stands, `image_ids` are all links."""
+        """The texts with these ids; `source` is the first place, `image_ids` are all links."""
         bodies: dict[int, str] = {}
         places: dict[int, str] = {}
         links: dict[int, list[int]] = defaultdict(list)

@@ -1,0 +1,147 @@
+"""The command line: where options may stand, what is printed where, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmsearch.cli import COMMANDS
+from mmsearch.cli.table import graphics_protocol
+
+
+def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own, without this process's settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MMSEARCH_")}
+    return subprocess.run(
+        [sys.executable, "-m", "mmsearch", *args],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    """A library that was made and holds nothing."""
+    from mmsearch.library import CATALOG_NAME
+    from mmsearch.store import CatalogWriter
+
+    folder = tmp_path / "library"
+    folder.mkdir()
+    CatalogWriter(folder / CATALOG_NAME).close()
+    return folder
+
+
+def test_alone_it_explains_the_three_lines_a_newcomer_needs() -> None:
+    done = run()
+    assert done.returncode == 0
+    for line in ("mmsearch index ~/Photos", "mmsearch search", "mmsearch serve"):
+        assert line in done.stdout
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_help_with_its_library_or_reason(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: mmsearch")
+    # The line in the list of commands is the first line of the command's own help.
+    assert COMMANDS[command][1].rstrip(".").split()[0] in done.stdout
+
+
+def test_library_may_stand_before_and_after_the_subcommand(empty: Path) -> None:
+    before = run("-l", str(empty), "status", "--json")
+    after = run("status", "-l", str(empty), "--json")
+    variable = run("status", "--json", MMSEARCH_LIBRARY=str(empty))
+    for done in (before, after, variable):
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["path"] == str(empty)
+
+
+def test_status_json_has_the_promised_keys(empty: Path) -> None:
+    document = json.loads(run("status", "--json", "-l", str(empty)).stdout)
+    assert {"images", "texts", "failed", "spaces", "index"} <= set(document)
+    assert document["images"] == 0
+
+
+def test_no_library_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:
+    done = run("search", "boat", "-l", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "mmsearch index FOLDER" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_empty_library_says_so(empty: Path) -> None:
+    done = run("search", "boat", "-l", str(empty))
+    assert done.returncode == 1
+    assert "is empty" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["serach", "boat"], "did you mean 'search'?"),
+        (["search"], "say what to look for"),
+        (["search", "-k", "0", "boat"], "0 is not in the range"),
+        (["captions", "no-such.jpg"], "does not exist"),
+    ],
+)
+def test_a_misunderstood_command_is_exit_code_2(args: list[str], hint: str) -> None:
+    done = run(*args)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_to_index_is_a_question(tmp_path: Path) -> None:
+    done = run("index", "-l", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "mmsearch index ~/Photos" in done.stderr
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    done = run("index", str(tmp_path / "photos"), "-l", str(tmp_path / "library"), "--model", "tiny")
+    assert done.returncode == 1
+    assert "no such file or folder" in done.stderr
+
+
+def test_a_bad_variable_is_named() -> None:
+    done = run("status", MMSEARCH_PORT="eighty")
+    assert done.returncode == 2
+    assert "MMSEARCH_PORT" in done.stderr
+
+
+def test_an_unknown_model_is_named_with_near_ones(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    library = str(tmp_path / "library")
+    done = run("index", str(tmp_path / "photos"), "-l", library, "--model", "defualt")
+    assert done.returncode == 1
+    assert "default" in done.stderr
+
+
+def test_models_json_lists_the_presets() -> None:
+    found = {m["name"]: m for m in json.loads(run("models", "--json").stdout)["models"]}
+    assert list(found) == ["tiny", "default", "multilingual", "accurate"]
+    assert found["default"]["spec"] == "ViT-B-32/laion2b_s34b_b79k"
+
+
+@pytest.mark.parametrize(
+    ("environ", "protocol"),
+    [
+        ({"TERM": "xterm-kitty"}, "kitty"),
+        ({"TERM_PROGRAM": "ghostty"}, "kitty"),
+        ({"TERM_PROGRAM": "iTerm.app"}, "iterm"),
+        ({"TERM_PROGRAM": "WezTerm"}, "iterm"),
+        ({"TERM_PROGRAM": "iTerm.app", "TMUX": "/tmp/tmux"}, None),
+        ({"TERM": "xterm-256color"}, None),
+    ],
+)
+def test_terminals_that_can_show_pictures(environ: dict[str, str], protocol: str | None) -> None:
+    assert graphics_protocol(environ) == protocol

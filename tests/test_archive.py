@@ -1,0 +1,332 @@
+"""archive: zip and tar files made here, honest and hostile ones."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmsearch.archive import (
+    ARCHIVE_SUFFIXES,
+    ArchiveLimits,
+    Member,
+    is_archive,
+    member_path,
+    members,
+    read_member,
+    split_member_path,
+)
+from mmsearch.errors import DecodeError
+from mmsearch.types import ScanProblem
+
+RANDOM = os.urandom(3000)
+MANY = {"a.jpg": RANDOM[:1000], "deep/er/b.PNG": RANDOM[1000:2500], "deep/c.webp": b"tiny"}
+
+
+def make_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def make_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def read(
+    path: Path, limits: ArchiveLimits | None = None
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    good: dict[str, bytes] = {}
+    bad: dict[str, str] = {}
+    for item in members(path, limits or ArchiveLimits()):
+        if isinstance(item, Member):
+            assert item.size == len(item.data)
+            assert item.name not in good
+            good[item.name] = item.data
+        else:
+            bad[item.path] = item.reason
+    return good, bad
+
+
+WAYS = {
+    "zip": lambda path: make_zip(path, MANY),
+    "stored.zip": lambda path: make_zip(path, MANY, zipfile.ZIP_STORED),
+    "lzma.zip": lambda path: make_zip(path, MANY, zipfile.ZIP_LZMA),
+    "tar": lambda path: make_tar(path, MANY),
+    "tar.gz": lambda path: make_tar(path, MANY, "w:gz"),
+    "tgz": lambda path: make_tar(path, MANY, "w:gz"),
+    "tar.bz2": lambda path: make_tar(path, MANY, "w:bz2"),
+    "tar.xz": lambda path: make_tar(path, MANY, "w:xz"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind(tmp_path: Path, way: str) -> None:
+    path = WAYS[way](tmp_path / f"x.{way}")
+    assert is_archive(path.name)
+    assert read(path) == (MANY, {})
+    for name, data in MANY.items():
+        assert read_member(path, name) == data
+    with pytest.raises(DecodeError, match="no such picture"):
+        read_member(path, "deep/d.webp")
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_only_pictures_come(tmp_path: Path, make: object) -> None:
+    files = {
+        "a.jpg": b"1",
+        "b.txt": b"2",
+        "jpg": b"3",
+        ".hidden.jpg": b"4",
+        ".git/d.jpg": b"5",
+        "__MACOSX/._a.jpg": b"6",
+        "x/@eaDir/t.jpg": b"7",
+        "./e.jpg": b"8",
+    }
+    good, bad = read(make(tmp_path / "a", files))  # type: ignore[operator]
+    assert good == {"a.jpg": b"1", "e.jpg": b"8"}
+    assert bad == {}
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "x/../../a.jpg", "/etc/a.jpg", "C:/a.jpg", "c:\\a.jpg", "..\\a.jpg"]
+)
+def test_names_that_lead_out(tmp_path: Path, make: object, name: str) -> None:
+    path = make(tmp_path / "a", {name: b"x", "ok.jpg": b"y"})  # type: ignore[operator]
+    good, bad = read(path)
+    assert good == {"ok.jpg": b"y"}
+    assert list(bad.values()) == ["its name leads out of the archive"]
+    with pytest.raises(DecodeError, match="leads out"):
+        read_member(path, next(iter(bad)))
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_nested_archives_are_noted(tmp_path: Path, make: object) -> None:
+    good, bad = read(make(tmp_path / "a", {"in.zip": b"PK", "ok.jpg": b"y"}))  # type: ignore[operator]
+    assert good == {"ok.jpg": b"y"}
+    assert "not opened" in bad["in.zip"]
+
+
+def test_links_and_devices_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+            info = tarfile.TarInfo(f"{kind!r}.jpg")
+            info.type = kind
+            info.linkname = "/etc/passwd"
+            archive.addfile(info)
+        folder = tarfile.TarInfo("folder.jpg")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    assert read(path) == ({}, {})
+    zipped = tmp_path / "a.zip"
+    with zipfile.ZipFile(zipped, "w") as archive_zip:
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive_zip.writestr(link, "/etc/passwd")
+        archive_zip.writestr("folder.jpg/", b"")
+    assert read(zipped) == ({}, {})
+
+
+def test_encrypted_zip(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"x" * 50, "b.jpg": b"y"})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x03\x04") + 6] |= 1  # the flag in the member's header
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # and in the directory
+    path.write_bytes(data)
+    good, bad = read(path)
+    assert good == {"b.jpg": b"y"}
+    assert bad == {"a.jpg": "encrypted"}
+    with pytest.raises(DecodeError, match="encrypted"):
+        read_member(path, "a.jpg")
+
+
+def test_zip_bomb(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "bomb.zip", {"bomb.bmp": bytes(20 << 20), "ok.jpg": RANDOM})
+    good, bad = read(path)
+    assert good == {"ok.jpg": RANDOM}
+    assert "bomb" in bad["bomb.bmp"]
+
+
+def test_small_members_may_be_packed_tightly(tmp_path: Path) -> None:
+    flat = bytes(900_000)
+    assert read(make_zip(tmp_path / "a.zip", {"flat.bmp": flat}))[0] == {"flat.bmp": flat}
+
+
+def test_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
+    """Reading is bounded by what comes, whatever the headers say."""
+    path = make_zip(tmp_path / "a.zip", {"a.bmp": bytes(4 << 20)})
+    data = bytearray(path.read_bytes())
+    for magic, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        where = data.index(magic) + at
+        data[where : where + 4] = struct.pack("<I", 100)
+    path.write_bytes(data)
+    good, bad = read(path)
+    assert good == {}
+    assert list(bad) == ["a.bmp"]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_tar_bomb(tmp_path: Path, pack: object) -> None:
+    plain = make_tar(tmp_path / "a.tar", {"ok.jpg": RANDOM, "zeros.bin": bytes(30 << 20)})
+    path = tmp_path / "a.tar.x"
+    path.write_bytes(pack(plain.read_bytes()))  # type: ignore[operator]
+    good, bad = read(path)
+    assert good == {"ok.jpg": RANDOM}
+    assert "bomb" in bad[""]
+
+
+def test_tar_header_that_would_fill_the_memory(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type = tarfile.GNUTYPE_LONGNAME
+    info.size = 8 << 30
+    path = tmp_path / "a.tar"
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    assert read(path) == ({}, {"": "broken: a header of impossible length"})
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_long_and_foreign_names(tmp_path: Path, make: object) -> None:
+    files = {"ü" * 60 + "/" + "x" * 90 + ".jpg": b"1", "日本.jpg": b"2"}
+    assert read(make(tmp_path / "a", files)) == (files, {})  # type: ignore[operator]
+
+
+def test_tar_name_that_is_not_utf8(tmp_path: Path) -> None:
+    name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = 1
+        archive.addfile(info, io.BytesIO(b"x"))
+    assert read(path) == ({name: b"x"}, {})
+    assert read_member(path, name) == b"x"
+
+
+def test_limits(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", MANY)
+    tar = make_tar(tmp_path / "a.tar", MANY)
+    for one in (path, tar):
+        good, bad = read(one, ArchiveLimits(max_member_bytes=1200))
+        assert set(good) == {"a.jpg", "deep/c.webp"}
+        assert "limit" in bad["deep/er/b.PNG"]
+        good, bad = read(one, ArchiveLimits(max_total_bytes=1200))
+        assert set(good) == {"a.jpg"}
+        assert "more than" in bad[""]
+        good, bad = read(one, ArchiveLimits(max_members=2))
+        assert "members" in bad[""]
+    with pytest.raises(DecodeError, match="limit"):
+        read_member(path, "a.jpg", ArchiveLimits(max_member_bytes=10))
+
+
+def test_duplicate_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for data in (b"one", b"two"):
+            info = tarfile.TarInfo("a.jpg")
+            info.size = 3
+            archive.addfile(info, io.BytesIO(data))
+    assert read(path)[0] == {"a.jpg": read_member(path, "a.jpg")}
+    zipped = tmp_path / "a.zip"
+    with zipfile.ZipFile(zipped, "w") as archive_zip:
+        archive_zip.writestr("a.jpg", b"one")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive_zip.writestr("a.jpg", b"two")
+    assert read(zipped)[0] == {"a.jpg": read_member(zipped, "a.jpg")} == {"a.jpg": b"two"}
+
+
+def test_corrupt_archives(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    for data, said in (
+        (b"", "empty file"),
+        (b"no archive at all" * 100, "not an archive"),
+        (b"PK\x03\x04" + bytes(100), "not an archive"),
+        (b"\x1f\x8b" + bytes(100), "broken"),
+        (b"\xfd7zXZ\0" + bytes(100), "broken"),
+    ):
+        path.write_bytes(data)
+        good, bad = read(path)
+        assert good == {}
+        assert said in bad[""], data[:10]
+        with pytest.raises(DecodeError, match=said):
+            read_member(path, "a.jpg")
+
+
+def test_what_was_read_before_damage_stays(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": RANDOM, "b.jpg": RANDOM[::-1]}, 0)
+    data = bytearray(path.read_bytes())
+    data[data.index(RANDOM[::-1]) + 10] ^= 1
+    path.write_bytes(data)
+    assert read(path) == ({"a.jpg": RANDOM}, {"b.jpg": "broken: a checksum does not match"})
+
+    for way in ("w", "w:gz", "w:bz2", "w:xz"):
+        big = {f"{n}.jpg": os.urandom(500_000) for n in range(4)}
+        path = make_tar(tmp_path / "b", big, way)
+        path.write_bytes(path.read_bytes()[:1_700_000])
+        good, bad = read(path)
+        assert list(good) in (["0.jpg", "1.jpg", "2.jpg"], ["0.jpg"], ["0.jpg", "1.jpg"])
+        assert bad[""] == "truncated"
+
+
+def test_missing_archive(tmp_path: Path) -> None:
+    assert read(tmp_path / "no.zip") == ({}, {"": "the file is gone"})
+    with pytest.raises(DecodeError) as caught:
+        read_member(tmp_path / "no.zip", "a.jpg")
+    assert caught.value.source == f"{tmp_path}/no.zip!/a.jpg"
+
+
+def test_stopping_early_closes_the_file(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", MANY)
+    first = next(iter(members(path)))  # ResourceWarnings are errors
+    assert isinstance(first, Member)
+
+
+@settings(max_examples=60, deadline=None)
+@given(way=st.sampled_from(sorted(WAYS)), spots=st.lists(st.tuples(st.floats(0, 0.999), st.binary(
+    min_size=1, max_size=4)), min_size=1, max_size=5), keep=st.floats(0.2, 1))  # fmt: skip
+def test_damage_never_escapes(
+    tmp_path_factory: pytest.TempPathFactory,
+    way: str,
+    spots: list[tuple[float, bytes]],
+    keep: float,
+) -> None:
+    path = WAYS[way](tmp_path_factory.mktemp("damage") / "x")
+    data = bytearray(path.read_bytes())
+    for where, value in spots:
+        at = int(where * len(data))
+        data[at : at + len(value)] = value
+    path.write_bytes(data[: int(keep * len(data))])
+    for item in members(path):
+        assert isinstance(item, Member | ScanProblem)
+
+
+def test_paths_of_members() -> None:
+    assert member_path("/x/a.zip", "b/c.jpg") == "/x/a.zip!/b/c.jpg"
+    assert split_member_path("/x/a.zip!/b/c.jpg") == ("/x/a.zip", "b/c.jpg")
+    assert split_member_path("/x/wow!/a.tar.gz!/c!/d.jpg") == ("/x/wow!/a.tar.gz", "c!/d.jpg")
+    assert split_member_path("/x/wow!/c.jpg") is None
+    assert split_member_path("/x/c.jpg") is None
+
+
+def test_archive_names() -> None:
+    for suffix in ARCHIVE_SUFFIXES:
+        assert is_archive(f"X{suffix.upper()}")
+    for name in ("a.jpg", "zip", "a.gz", "a.tar.jpg"):
+        assert not is_archive(name)

@@ -1,0 +1,688 @@
+"""decode and metadata: real files made with Pillow, every way they can be odd or broken."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pillow_heif
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+
+from mmsearch import decode as decode_module
+from mmsearch.decode import IMAGE_SUFFIXES, DecodeLimits, Picture, decode, thumbnail
+from mmsearch.errors import DecodeError, ImageTooLargeError
+from mmsearch.metadata import Metadata
+
+pillow_heif.register_heif_opener()
+
+
+def scene(width: int = 120, height: int = 80) -> Image.Image:
+    """Four corners of different colours on a soft gradient, so that turns and swaps show."""
+    x = np.linspace(60, 190, width)[None, :, None]
+    y = np.linspace(0, 40, height)[:, None, None]
+    pixels = np.broadcast_to(x + y, (height, width, 3)).astype(np.uint8).copy()
+    h, w = height // 4, width // 4
+    pixels[:h, :w] = (230, 20, 20)
+    pixels[:h, -w:] = (20, 200, 20)
+    pixels[-h:, :w] = (20, 20, 220)
+    return Image.fromarray(pixels)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def read(data: bytes, **options: Any) -> Picture:
+    picture = decode(data, source="x", **options)
+    pixels = picture.pixels
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert pixels.flags.c_contiguous
+    return picture
+
+
+def reason(data: bytes, **options: Any) -> str:
+    with pytest.raises(DecodeError) as caught:
+        decode(data, source="some/file.jpg", **options)
+    assert caught.value.source == "some/file.jpg"
+    assert caught.value.reason in str(caught.value)
+    assert "\n" not in caught.value.reason
+    return caught.value.reason
+
+
+def near(pixels: np.ndarray[Any, Any], image: Image.Image, tolerance: float = 3.0) -> None:
+    wanted = np.asarray(image.convert("RGB"), dtype=np.int16)
+    assert pixels.shape == wanted.shape
+    assert np.abs(pixels - wanted).mean() < tolerance
+
+
+JPEG = encode(scene(), "JPEG", quality=95)
+PNG = encode(scene(), "PNG")
+
+
+# -- formats -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {"quality": 95}),
+        ("JPEG", {"quality": 95, "progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 95}),
+        ("BMP", {}),
+        ("GIF", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "jpeg", "quality": 95}),
+        ("AVIF", {"quality": 95}),
+        ("HEIF", {"quality": 95}),
+    ],
+)
+def test_each_format(kind: str, options: dict[str, Any]) -> None:
+    picture = read(encode(scene(), kind, **options))
+    near(picture.pixels, scene(), 6)
+    assert picture.info.format == kind
+    assert (picture.info.width, picture.info.height) == (120, 80)
+
+
+def test_suffixes_are_lower_case_with_dot() -> None:
+    assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".avif", ".heic"} <= (
+        IMAGE_SUFFIXES
+    )
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in IMAGE_SUFFIXES)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
+def test_first_frame_of_an_animation(kind: str) -> None:
+    frames = [scene(), Image.new("RGB", (120, 80), "black"), Image.new("RGB", (120, 80), "red")]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    near(read(data).pixels, scene(), 6)
+
+
+def test_mpo_of_a_camera_is_its_first_jpeg() -> None:
+    data = encode(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (120, 80))])
+    picture = read(data)
+    assert picture.info.format == "JPEG"
+    near(picture.pixels, scene())
+
+
+# -- modes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_png_modes(mode: str) -> None:
+    image = scene().convert(mode)
+    near(read(encode(image, "PNG")).pixels, image, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"),
+                       ("RGBA", "AVIF"), ("RGBA", "HEIF")]
+)  # fmt: skip
+def test_alpha_is_composed_on_white(mode: str, kind: str) -> None:
+    image = scene().convert(mode)
+    alpha = Image.new("L", image.size, 255)
+    alpha.paste(0, (0, 0, 60, 80))
+    alpha.paste(128, (60, 40, 120, 80))
+    image.putalpha(alpha)
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    pixels = read(encode(image, kind, **options)).pixels
+    assert (pixels[5:75, 5:50] >= 250).all()
+    opaque = np.asarray(scene().convert(mode[:-1]).convert("RGB"), dtype=float)
+    assert np.abs(pixels[5:35, 70:110] - opaque[5:35, 70:110]).mean() < 6
+    half = (opaque[45:75, 70:110] + 255) / 2
+    assert np.abs(pixels[45:75, 70:110] - half).mean() < 6
+
+
+def test_transparent_palette_gif_and_png() -> None:
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50] + [0] * 762)
+    image.paste(1, (8, 0, 16, 16))
+    for kind, options in (
+        ("GIF", {"transparency": 0}),
+        ("PNG", {"transparency": 0}),
+        ("PNG", {"transparency": bytes([0, 255])}),
+    ):
+        pixels = read(encode(image, kind, **options)).pixels
+        assert tuple(pixels[4, 2]) == (255, 255, 255)
+        assert tuple(pixels[4, 12]) == (200, 100, 50)
+
+
+def test_transparent_colour_of_rgb_png() -> None:
+    image = Image.new("RGB", (8, 8), (1, 2, 3))
+    image.paste((9, 8, 7), (4, 0, 8, 8))
+    pixels = read(encode(image, "PNG", transparency=(1, 2, 3))).pixels
+    assert tuple(pixels[0, 0]) == (255, 255, 255)
+    assert tuple(pixels[0, 6]) == (9, 8, 7)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(kind: str) -> None:
+    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    pixels = read(encode(Image.fromarray(ramp), kind)).pixels
+    assert np.array_equal(pixels[:, :, 0].ravel(), np.arange(256))
+    assert np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def test_sixteen_bit_rgb_png() -> None:
+    rows = b"\0" + struct.pack(">6H", 0xFFFF, 0x8000, 0, 0x4000, 0x1234, 0xFF00)
+    pixels = read(png(2, 1, 16, 2, rows)).pixels
+    assert np.abs(pixels[0].astype(int) - [[255, 128, 0], [64, 18, 255]]).max() <= 1
+
+
+def test_float_and_32_bit_tiff() -> None:
+    unit = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    assert read(encode(Image.fromarray(unit), "TIFF")).pixels.max() == 255
+    wild = unit * 3e6 - 1e6
+    wild[0, 3] = np.nan
+    pixels = read(encode(Image.fromarray(wild.astype(np.float32)), "TIFF")).pixels
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    whole = (np.arange(64, dtype=np.int32) * 1040).reshape(8, 8)
+    assert read(encode(Image.fromarray(whole), "TIFF")).pixels.max() == 255
+    flat = np.full((4, 4), -5, dtype=np.int32)
+    assert read(encode(Image.fromarray(flat), "TIFF")).pixels.max() == 0
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk(kind: str) -> None:
+    image = scene().convert("CMYK")
+    options: dict[str, Any] = {"quality": 95} if kind == "JPEG" else {}
+    near(read(encode(image, kind, **options)).pixels, image, 4)
+
+
+def test_grey_and_scaled_cmyk_jpeg() -> None:
+    near(read(encode(scene().convert("L"), "JPEG", quality=95)).pixels, scene().convert("L"))
+    big = scene(1200, 800).convert("CMYK")
+    pixels = read(encode(big, "JPEG"), min_side=100).pixels
+    near(pixels, big.resize((pixels.shape[1], pixels.shape[0])), 6)
+
+
+# -- orientation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "TIFF-lzw", "AVIF"])
+def test_every_orientation(turn: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    options: dict[str, Any] = {"quality": 95} if kind in ("JPEG", "WEBP", "AVIF") else {}
+    if kind == "TIFF-lzw":
+        kind, options = "TIFF", {"compression": "tiff_lzw"}
+    data = encode(scene(), kind, exif=exif, **options)
+    wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    picture = read(data)
+    near(picture.pixels, wanted, 3)
+    assert (picture.info.width, picture.info.height) == wanted.size
+    assert wanted.size == ((80, 120) if turn >= 5 else (120, 80))
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_heif_orientation_is_applied_once(turn: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    jpeg = encode(scene(), "JPEG", exif=exif)
+    data = encode(Image.open(io.BytesIO(jpeg)), "HEIF", quality=95)
+    picture = read(data)
+    near(picture.pixels, ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg))), 6)
+    assert (picture.info.height, picture.info.width) == picture.pixels.shape[:2]
+
+
+@pytest.mark.parametrize("turn", [0, 9, 255])
+def test_impossible_orientation_is_ignored(turn: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    near(read(encode(scene(), "JPEG", exif=exif, quality=95)).pixels, scene())
+
+
+# -- scaled decoding -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [
+        ((1600, 1200), 300),
+        ((4000, 500), 224),
+        ((400, 300), 448),
+        ((901, 903), 450),
+        ((300, 2400), 448),
+    ],
+)
+def test_scaled_jpeg_keeps_the_shorter_side(size: tuple[int, int], side: int) -> None:
+    picture = read(encode(scene(*size), "JPEG", quality=95), min_side=side)
+    height, width = picture.pixels.shape[:2]
+    assert min(height, width) >= min(side, *size)
+    assert (picture.info.width, picture.info.height) == size
+    assert abs(width / height - size[0] / size[1]) < 0.02 * size[0] / size[1]
+    if min(size) >= 2 * side:
+        assert min(height, width) < min(size)
+    near(picture.pixels, scene(*size).resize((width, height), Image.Resampling.BOX))
+
+
+def test_scaled_jpeg_by_pillow_when_simplejpeg_declines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "_jpeg_pixels", lambda data, side: None)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture = read(encode(scene(1600, 1200), "JPEG", exif=exif), min_side=300)
+    assert picture.pixels.shape == (400, 300, 3)
+    assert (picture.info.width, picture.info.height) == (1200, 1600)
+
+
+def test_full_size_is_what_simplejpeg_says() -> None:
+    assert np.array_equal(read(JPEG).pixels, simplejpeg.decode_jpeg(JPEG))
+
+
+# -- bad input -----------------------------------------------------------------------------------
+
+
+def test_empty_and_foreign_files() -> None:
+    assert reason(b"") == "empty file"
+    for data in (b"just a text\n" * 100, b"\0" * 1000, b"BM and more text " * 20, b"%PDF-1.7\n",
+                 b"x", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\xff\xd8"):  # fmt: skip
+        assert reason(data).startswith("not a picture")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_truncated(kind: str, part: float) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), kind)
+    said = reason(data[: int(len(data) * part)])
+    if kind in ("JPEG", "PNG", "WEBP", "BMP"):
+        assert said == "truncated"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_truncated_jpeg_with_an_end_marker_is_not_half_grey(mode: str) -> None:
+    data = encode(scene(600, 400).convert(mode), "JPEG", quality=95)
+    assert reason(data[: len(data) // 2] + b"\xff\xd9") == "truncated"
+    assert reason(data[:-2]) == "truncated"
+    assert reason(data[:200]) == "truncated"
+
+
+def test_sloppy_but_whole_jpegs_are_read() -> None:
+    near(read(JPEG[:-2] + b"\0\0\0\0" + JPEG[-2:]).pixels, scene())  # padded before the end
+    near(read(JPEG + b"trailing" * 100).pixels, scene())
+    unknown = JPEG[:2] + b"\xff\xe0\x00\x10JFIF\0\x07\x09\0\0\x01\0\x01\0\0" + JPEG[20:]
+    near(read(unknown).pixels, scene())  # a JFIF version that nobody knows
+
+
+def test_twelve_bit_jpeg_is_an_error() -> None:
+    at = JPEG.index(b"\xff\xc0")
+    assert "mmsearch cannot read" in reason(JPEG[: at + 4] + b"\x0c" + JPEG[at + 5 :])
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"IEND"])
+def test_png_with_a_broken_crc(kind: bytes) -> None:
+    broken = bytearray(PNG)
+    at = broken.index(kind)
+    length = int.from_bytes(broken[at - 4 : at], "big")
+    broken[at + 4 + length] ^= 0xFF
+    assert "checksum" in reason(bytes(broken))
+
+
+def test_header_bombs_are_refused_before_decoding() -> None:
+    for data, pixels in (
+        (png(50_000, 50_000, 8, 2, b""), 2_500_000_000),
+        (b"BM" + struct.pack("<IIIIiiHH24x", 54, 0, 54, 40, 50_000, 50_000, 1, 24),
+         2_500_000_000),
+        (JPEG[: (at := JPEG.index(b"\xff\xc0")) + 5] + struct.pack(">HH", 60_000, 60_000)
+         + JPEG[at + 9 :], 3_600_000_000),
+        (b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0)
+         + b"\x2c" + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0) + b"\x02\0\x3b", 65_535**2),
+    ):  # fmt: skip
+        with pytest.raises(ImageTooLargeError) as caught:
+            decode(data, source="bomb")
+        assert caught.value.pixels == pixels
+        assert caught.value.limit == DecodeLimits().max_pixels
+        assert "megapixels" in caught.value.reason
+
+
+def test_limits_are_the_callers() -> None:
+    for data in (JPEG, PNG, encode(scene(), "WEBP"), encode(scene(), "HEIF")):
+        assert read(data, limits=DecodeLimits(max_pixels=9600)).info.width == 120
+        with pytest.raises(ImageTooLargeError):
+            decode(data, source="x", limits=DecodeLimits(max_pixels=9599))
+    assert "limit" in reason(JPEG, limits=DecodeLimits(max_bytes=len(JPEG) - 1))
+    read(JPEG, limits=DecodeLimits(max_bytes=len(JPEG)))
+
+
+def test_zero_width() -> None:
+    assert "no pixels" in reason(png(0, 10, 8, 2, b""))
+    at = JPEG.index(b"\xff\xc0")
+    reason(JPEG[: at + 7] + b"\0\0" + JPEG[at + 9 :])
+    reason(b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0) + b"\x3b")
+
+
+def test_png_text_bomb_is_bounded() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * (PngImagePlugin.MAX_TEXT_CHUNK + 10), zip=True)
+    reason(encode(scene(8, 8), "PNG", pnginfo=info))
+
+
+def test_out_of_memory_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decode_module, "_decode", full)
+    assert "memory" in reason(JPEG)
+
+
+FORMATS = {
+    kind: encode(scene(40, 30), kind)
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(FORMATS)),
+    spots=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
+    keep=st.floats(0.1, 1),
+)
+def test_damage_is_an_error_or_a_picture(
+    kind: str, spots: list[tuple[float, int]], keep: float
+) -> None:
+    data = bytearray(FORMATS[kind])
+    for where, value in spots:
+        data[int(where * len(data))] = value
+    try:
+        picture = decode(
+            bytes(data[: int(keep * len(data))]),
+            source="x",
+            limits=DecodeLimits(max_pixels=2_000_000),
+        )
+    except DecodeError:
+        return
+    assert picture.pixels.shape[2] == 3
+
+
+def test_threads_and_warnings() -> None:
+    """Broken EXIF makes Pillow warn: neither printed nor raised, in any thread."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "a long description of the picture"
+    block = bytearray(exif.tobytes())
+    block[-10:] = b""  # the value's end is gone
+    data = encode(scene(), "JPEG", exif=bytes(block))
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(10):
+                near(decode(data, source="x").pixels, scene(), 4)
+        except BaseException as exc:  # noqa: BLE001 -- reported by the test
+            failures.append(exc)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert not seen
+
+
+# -- metadata ------------------------------------------------------------------------------------
+
+
+def said(data: bytes) -> Metadata:
+    info = read(data).info
+    return Metadata(
+        info.taken_at, info.camera, info.latitude, info.longitude, info.title, info.description,
+        info.keywords,
+    )  # fmt: skip
+
+
+def with_exif(fill: Callable[[Image.Exif], None], kind: str = "JPEG") -> Metadata:
+    exif = Image.Exif()
+    fill(exif)
+    for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if fields := exif.get_ifd(tag):
+            exif[tag] = dict(fields)  # Pillow's TIFF writer forgets them otherwise
+    return said(encode(scene(), kind, exif=exif))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_exif(kind: str) -> None:
+    def fill(exif: Image.Exif) -> None:
+        exif[ExifTags.Base.Make] = "Canon"
+        exif[ExifTags.Base.Model] = "Canon EOS 5D"
+        exif[ExifTags.Base.ImageDescription] = "A red kite over the beach"
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2019:07:14 16:05:09"
+        gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+        gps[ExifTags.GPS.GPSLatitudeRef] = "S"
+        gps[ExifTags.GPS.GPSLatitude] = (33.0, 51.0, 24.0)
+        gps[ExifTags.GPS.GPSLongitudeRef] = "E"
+        gps[ExifTags.GPS.GPSLongitude] = (151.0, 12.5, 0.0)
+
+    found = with_exif(fill, kind)
+    assert found.taken_at == datetime(2019, 7, 14, 16, 5, 9)
+    assert found.camera == "Canon EOS 5D"
+    assert found.description == "A red kite over the beach"
+    assert found.latitude == pytest.approx(-(33 + 51 / 60 + 24 / 3600))
+    assert found.longitude == pytest.approx(151 + 12.5 / 60)
+
+
+@pytest.mark.parametrize(
+    ("make", "model", "camera"),
+    [
+        ("SONY", "DSC-RX100M3", "SONY DSC-RX100M3"),
+        ("NIKON CORPORATION", "NIKON D70", "NIKON D70"),
+        ("Apple\0\0", " iPhone 12 ", "Apple iPhone 12"),
+        ("", "X", "X"),
+        ("Leica", "", "Leica"),
+    ],
+)
+def test_camera(make: str, model: str, camera: str) -> None:
+    def fill(exif: Image.Exif) -> None:
+        if make:
+            exif[ExifTags.Base.Make] = make
+        if model:
+            exif[ExifTags.Base.Model] = model
+
+    assert with_exif(fill).camera == camera
+
+
+def test_date_falls_back_and_ignores_nonsense() -> None:
+    def fill(exif: Image.Exif) -> None:
+        ifd = exif.get_ifd(ExifTags.IFD.Exif)
+        ifd[ExifTags.Base.DateTimeOriginal] = "0000:00:00 00:00:00"
+        ifd[ExifTags.Base.DateTimeDigitized] = "2001-02-03T04:05"
+
+    assert with_exif(fill).taken_at == datetime(2001, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude"),
+    [((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), ((91.0, 0.0, 0.0), (5.0, 0.0, 0.0))],
+)
+def test_impossible_places(latitude: tuple[float, ...], longitude: tuple[float, ...]) -> None:
+    def fill(exif: Image.Exif) -> None:
+        gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+        gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLongitudeRef] = "N", "W"
+        gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLongitude] = latitude, longitude
+
+    found = with_exif(fill)
+    assert found.latitude is None
+    assert found.longitude is None
+
+
+@pytest.mark.parametrize(
+    "default", ["OLYMPUS DIGITAL CAMERA         ", "DCIM", "SAMSUNG", "SONY DSC", " ", "hdrpl"]
+)
+def test_what_cameras_write_by_themselves_is_dropped(default: str) -> None:
+    def fill(exif: Image.Exif) -> None:
+        exif[ExifTags.Base.ImageDescription] = default
+
+    assert with_exif(fill).description is None
+
+
+def test_windows_fields_and_utf8_in_ascii() -> None:
+    def fill(exif: Image.Exif) -> None:
+        exif[ExifTags.Base.XPTitle] = "Grüße\0".encode("utf-16-le")
+        exif[ExifTags.Base.XPKeywords] = "kite; beach;Kite;\0".encode("utf-16-le")
+        exif[ExifTags.Base.ImageDescription] = "Zürich am See".encode()
+
+    found = with_exif(fill)
+    assert found.title == "Grüße"
+    assert found.keywords == ("kite", "beach")
+    assert found.description == "Zürich am See"
+
+
+XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/">
+<dc:title><rdf:Alt><rdf:li xml:lang="de">Drachen</rdf:li>
+<rdf:li xml:lang="x-default">Kite</rdf:li></rdf:Alt></dc:title>
+<dc:description><rdf:Alt><rdf:li xml:lang="x-default">A kite &amp; a
+ beach</rdf:li></rdf:Alt></dc:description>
+<dc:subject><rdf:Bag><rdf:li>kite</rdf:li><rdf:li>Nordsee</rdf:li></rdf:Bag></dc:subject>
+</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>"""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_xmp(kind: str) -> None:
+    options: dict[str, Any] = {"xmp": XMP.encode()}
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP)
+        options = {"pnginfo": info}
+    elif kind == "TIFF":
+        options = {"tiffinfo": {700: XMP.encode()}}
+    found = said(encode(scene(), kind, **options))
+    assert found.title == "Kite"
+    assert found.description == "A kite & a beach"
+    assert found.keywords == ("kite", "Nordsee")
+
+
+def iptc(*fields: tuple[int, bytes]) -> bytes:
+    """A JPEG with an IPTC block (IIM 4.2, record 2) in its Photoshop segment."""
+    body = b"".join(b"\x1c\x02" + bytes([n]) + struct.pack(">H", len(v)) + v for n, v in fields)
+    resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(body)) + body + b"\0" * (len(body) % 2)
+    segment = b"Photoshop 3.0\0" + resource
+    return JPEG[:2] + b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment + JPEG[2:]
+
+
+def test_iptc() -> None:
+    found = said(
+        iptc(
+            (5, b"Kite"),
+            (25, b"beach"),
+            (25, "Dünen".encode()),
+            (120, "Über See".encode("latin-1")),
+        )
+    )
+    assert found.title == "Kite"
+    assert found.description == "Über See"
+    assert found.keywords == ("beach", "Dünen")
+    assert said(iptc((25, b"one"))).keywords == ("one",)
+
+
+def test_png_text() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Title", "Kite")
+    info.add_text("Description", "over  the\nbeach")
+    found = said(encode(scene(), "PNG", pnginfo=info))
+    assert (found.title, found.description) == ("Kite", "over the beach")
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+     b"Exif\0\0II*\0\xff\xff\xff\xff",
+     b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\xff\xff\xff\xf0\0\0\0\0"],
+)  # fmt: skip
+def test_bad_exif_never_makes_a_picture_bad(exif: bytes) -> None:
+    for kind in ("JPEG", "PNG", "WEBP"):
+        picture = read(encode(scene(), kind, exif=exif))
+        assert picture.info.taken_at is None
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [b"<x:xmpmeta", b"<a>" * 5000, b"\xff\xfe\0", b"not xml at all <",
+     b'<!DOCTYPE a [<!ENTITY b "cc"><!ENTITY d "&b;&b;">]><a>&d;</a>'],
+)  # fmt: skip
+def test_bad_xmp_never_makes_a_picture_bad(xmp: bytes) -> None:
+    found = said(encode(scene(), "JPEG", xmp=xmp))
+    assert found == Metadata()
+
+
+def test_cut_icc_profile_never_makes_a_jpeg_bad() -> None:
+    data = JPEG[:2] + b"\xff\xe2\x00\x0eICC_PROFILE\0" + JPEG[2:]
+    picture = read(data)
+    near(picture.pixels, scene())
+    assert (picture.info.format, picture.info.width, picture.info.height) == ("JPEG", 120, 80)
+    with pytest.raises(ImageTooLargeError):
+        decode(data, source="x", limits=DecodeLimits(max_pixels=100))
+    assert reason(data[:-100]) != ""
+
+
+def test_bad_iptc_never_makes_a_picture_bad() -> None:
+    whole = iptc((5, b"Kite"), (120, b"caption"))
+    at = whole.index(b"\x1c\x02\x78")
+    assert read(whole[:at] + b"\x99" + whole[at + 1 :]).info.width == 120
+    read(whole[: at + 3] + b"\xff\xff" + whole[at + 5 :])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_exif_bytes(block: bytes) -> None:
+    data = encode(scene(16, 16), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08" + block)
+    assert decode(data, source="x").pixels.shape == (16, 16, 3)
+
+
+# -- thumbnails ----------------------------------------------------------------------------------
+
+
+def test_thumbnail_is_upright_small_and_says_nothing() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Make] = "Canon"
+    data = encode(scene(1200, 800), "JPEG", exif=exif, xmp=XMP.encode(), comment=b"secret")
+    small = thumbnail(data, source="x", max_side=256)
+    image = Image.open(io.BytesIO(small))
+    assert image.format == "WEBP"
+    assert image.size == (171, 256)
+    assert not {"exif", "xmp", "icc_profile", "comment"} & set(image.info)
+    assert b"Canon" not in small
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).resize(image.size)
+    near(np.asarray(image.convert("RGB")), upright, 5)
+
+
+def test_thumbnail_never_enlarges_and_raises_like_decode() -> None:
+    assert Image.open(io.BytesIO(thumbnail(PNG, source="x"))).size == (120, 80)
+    with pytest.raises(DecodeError, match="empty file"):
+        thumbnail(b"", source="x")
+    with pytest.raises(ImageTooLargeError):
+        thumbnail(PNG, source="x", limits=DecodeLimits(max_pixels=10))
