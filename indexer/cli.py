@@ -129,10 +129,10 @@ def summary(report: Report) -> str:
     if not report.changed and not report.stopped:
         lines.append(f"Nothing new: {report.files:,} pictures, all known, nothing to encode.")
     else:
-        rate = report.encoded_images / report.seconds if report.seconds else 0.0
+        rate = report.encoded_images / report.picture_seconds if report.picture_seconds else 0.0
         lines.append(
             f"{report.encoded_images:,} pictures encoded"
-            + (f" ({rate:,.0f} a second in all)" if report.encoded_images else "")
+            + (f" ({rate:,.0f} a second)" if report.encoded_images else "")
             + f", {report.texts:,} texts ({report.linked:,} linked to pictures)"
         )
         parts = [

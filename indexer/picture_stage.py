@@ -79,9 +79,16 @@ class PictureStage:
 
     def _run(self, source_id: int, space_id: int, jobs: Iterable[Job]) -> None:
         size = self._encoder().batch_size
+        started = perf_counter()
+        try:
+            self._batches(source_id, space_id, self._loader.load(jobs, _BATCHES_AHEAD * size), size)
+        finally:
+            self._report.picture_seconds += perf_counter() - started
+
+    def _batches(self, source_id: int, space_id: int, items: Iterable[Loaded], size: int) -> None:
         waiting: list[Loaded] = []
         pixels = 0
-        for loaded in self._loader.load(jobs, ahead=_BATCHES_AHEAD * size):
+        for loaded in items:
             waiting.append(loaded)
             pixels += loaded.pixels is not None
             if pixels >= size or len(waiting) >= _KNOWN_A_BATCH:
@@ -144,11 +151,9 @@ class PictureStage:
 
         new = {item.hash: item.pixels for item in items if item.pixels is not None}
         found: dict[bytes, NDArray[np.float32]] = {}
-        started = perf_counter()
         for part in batches(new.items(), self._encoder().batch_size) if new else ():
             vectors = self._encoder().encode_images(np.stack([pixels for _, pixels in part]))
             found.update(zip((digest for digest, _ in part), vectors, strict=True))
-        self._report.encode_seconds += perf_counter() - started
         return found
 
 

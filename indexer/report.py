@@ -42,7 +42,9 @@ class Report:
     model. known: files that are copies of known pictures, or were moved. texts: read from caption
     files and sidecars; linked: those of them that found their picture; carried: texts that
     pictures carry themselves. failed: inputs of this run that could not be used; skipped: entries
-    of folders that are no files. missing, returned: files gone and come back since the last run.
+    of folders that are no files. picture_seconds: of `seconds`, reading and encoding pictures,
+    the loading of the model left out. missing, returned: files gone and come back since the last
+    run.
     """
 
     library: str
@@ -58,7 +60,7 @@ class Report:
     missing: int = 0
     returned: int = 0
     seconds: float = 0.0
-    encode_seconds: float = 0.0
+    picture_seconds: float = 0.0
     model: str | None = None
     device: str | None = None
     dtype: str | None = None

@@ -21,7 +21,9 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 def create_engine(path: Path) -> sa.Engine:
     """An engine on the SQLite file `path`, in write-ahead-log mode, that waits 30 s for locks."""
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    # Not as one string: a "?" in a folder's name would begin the options.
+    url = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
 
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
@@ -58,7 +60,8 @@ def schema_version(path: Path) -> str | None:
     if not path.exists() or path.stat().st_size == 0:
         return None
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.OperationalError as exc:
         if "no such table" in str(exc):
@@ -101,6 +104,8 @@ def prepare(path: Path) -> None:
     engine = create_engine(path)
     try:
         with engine.begin() as connection:
+            # Python's driver begins no transaction for DDL: a kill would leave half the tables.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from mmsearch.store.schema import (
     seen_part,
     text_,
 )
-from mmsearch.store.transaction import VALUES_A_QUERY, execute_many, hide, show
+from mmsearch.store.transaction import VALUES_A_QUERY, execute_many, hide, show, upsert
 from mmsearch.types import Modality
 
 if TYPE_CHECKING:
@@ -62,32 +63,15 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
         connection,
         insert(picture).on_conflict_do_nothing(),
         [
-            {
-                "content_id": ids[row.hash],
-                "bytes": row.size,
-                "format": row.info.format,
-                "width": row.info.width,
-                "height": row.info.height,
-                "taken_at": row.info.taken_at,
-                "camera": row.info.camera,
-                "latitude": row.info.latitude,
-                "longitude": row.info.longitude,
-                "title": row.info.title,
-                "description": row.info.description,
-                "keywords": list(row.info.keywords),
-            }
+            asdict(row.info) | {"content_id": ids[row.hash], "bytes": row.size}
             for row in rows
             if row.info is not None
         ],
     )
-    statement = insert(image)
-    changed = ("size", "mtime_ns", "content_id", "missing_since")
-    execute_many(
+    upsert(
         connection,
-        statement.on_conflict_do_update(
-            index_elements=["source_id", "path", "member"],
-            set_={name: statement.excluded[name] for name in changed},
-        ),
+        image,
+        ("source_id", "path", "member"),
         [
             {
                 "source_id": row.source_id,
@@ -103,16 +87,7 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
         ],
     )
     # What a picture says of itself is written anew with it.
-    execute_many(
-        connection,
-        sa.delete(text_).where(
-            text_.c.source_id == sa.bindparam("s"),
-            text_.c.path == sa.bindparam("p", type_=text_.c.path.type),
-            text_.c.member == sa.bindparam("m", type_=text_.c.member.type),
-            text_.c.origin == "embedded",
-        ),
-        [{"s": row.source_id, "p": row.path, "m": row.member} for row in rows],
-    )
+    _forget_embedded(connection, rows)
     _note_parts(connection, [(row.path, row.member, "") for row in rows if row.member])
     _finish_items(connection, space_id, rows, ids, replaced)
 
@@ -127,14 +102,10 @@ def write_texts(connection: sa.Connection, space_id: int | None, rows: Sequence[
         insert(passage).on_conflict_do_nothing(),
         [{"content_id": ids[row.hash], "body": row.body} for row in rows],
     )
-    statement = insert(text_)
-    changed = ("origin", "content_id", "image_ref", "image_id", "missing_since")
-    execute_many(
+    upsert(
         connection,
-        statement.on_conflict_do_update(
-            index_elements=["source_id", "path", "member", "key"],
-            set_={name: statement.excluded[name] for name in changed},
-        ),
+        text_,
+        ("source_id", "path", "member", "key"),
         [
             {
                 "source_id": row.source_id,
@@ -154,21 +125,42 @@ def write_texts(connection: sa.Connection, space_id: int | None, rows: Sequence[
     _finish_items(connection, space_id, rows, ids, replaced)
 
 
+def _forget_embedded(connection: sa.Connection, rows: Sequence[ImageRow | FailureRow]) -> None:
+    """Deletes what the pictures at these places said of themselves."""
+    places = {(row.path, row.member) for row in rows}
+    source_id = rows[0].source_id
+    found: list[Any] = []
+    for part in batches({row.path for row in rows}, VALUES_A_QUERY):
+        found += connection.execute(
+            sa.select(text_.c.id, text_.c.content_id, text_.c.path, text_.c.member).where(
+                text_.c.source_id == source_id,
+                text_.c.path.in_(part),
+                text_.c.origin == "embedded",
+                text_.c.member.in_({row.member for row in rows}),
+            )
+        ).all()
+    drop(connection, [], [row for row in found if (row.path, row.member) in places])
+
+
 def _current(
     connection: sa.Connection, table: sa.Table, rows: Sequence[ImageRow | TextRow]
 ) -> list[int]:
     """The contents that the rows' places hold before they are written."""
-    paths = list({row.path for row in rows})
     places = {(row.path, row.member, getattr(row, "key", "")) for row in rows}
-    key = table.c.key if "key" in table.c else sa.literal("").label("key")
+    # The third column tells apart the many rows that one archive or one text file has.
+    third = table.c.key if "key" in table.c else table.c.member
+    wanted = {getattr(row, "key", row.member) for row in rows}
+    key = table.c.key if "key" in table.c else sa.literal("")
     found: list[Any] = []
-    for part in batches(paths, VALUES_A_QUERY):
+    for part in batches({row.path for row in rows}, VALUES_A_QUERY):
         found += connection.execute(
-            sa.select(table.c.content_id, table.c.path, table.c.member, key).where(
-                table.c.source_id == rows[0].source_id, table.c.path.in_(part)
+            sa.select(table.c.content_id, table.c.path, table.c.member, key.label("key")).where(
+                table.c.source_id == rows[0].source_id,
+                table.c.path.in_(part),
+                third.in_(wanted),
             )
         ).all()
-    return [row[0] for row in found if (row[1], row[2], row[3]) in places]
+    return [row.content_id for row in found if (row.path, row.member, row.key) in places]
 
 
 def _finish_items(
@@ -208,28 +200,11 @@ def _finish_items(
 
 
 def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> None:
-    statement = insert(failure)
-    changed = ("size", "mtime_ns", "reason", "transient", "at")
-    execute_many(
+    upsert(
         connection,
-        statement.on_conflict_do_update(
-            index_elements=["source_id", "path", "member", "key"],
-            set_={name: statement.excluded[name] for name in changed},
-        ),
-        [
-            {
-                "source_id": row.source_id,
-                "path": row.path,
-                "member": row.member,
-                "key": row.key,
-                "size": row.size,
-                "mtime_ns": row.mtime_ns,
-                "reason": row.reason,
-                "transient": row.transient,
-                "at": now(),
-            }
-            for row in rows
-        ],
+        failure,
+        ("source_id", "path", "member", "key"),
+        [asdict(row) | {"at": now()} for row in rows],
     )
     for row in rows:
         if row.key or row.transient:
@@ -245,6 +220,7 @@ def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> Non
         if contents:
             connection.execute(sa.update(image).where(held).values(missing_since=now()))
             hide(connection, contents)
+            _forget_embedded(connection, [row])
 
 
 def _note_parts(connection: sa.Connection, parts: Sequence[tuple[str, str, str]]) -> None:

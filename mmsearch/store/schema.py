@@ -14,8 +14,15 @@ from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstra
 SCHEMA_HEAD = "0001"
 
 
-_TO_STORED = {code: code - 0xDC80 + 0xF780 for code in range(0xDC80, 0xDD00)}
-_FROM_STORED = {stored: code for code, stored in _TO_STORED.items()}
+_BYTES = range(0xDC80, 0xDD00)
+_FROM_STORED = {code - 0xDC80 + 0xF780: code for code in _BYTES}
+_TO_STORED: dict[int, int | str] = {code: stored for stored, code in _FROM_STORED.items()}
+# Characters of that range in a name are stored as their own three bytes: nothing else is.
+_TO_STORED |= {
+    code: "".join(chr(0xF700 + byte) for byte in chr(code).encode()) for code in _FROM_STORED
+}
+# Other lone surrogates are in no file's name, but texts may claim them.
+_TO_STORED |= {c: 0xFFFD for c in range(0xD800, 0xE000) if c not in _BYTES}
 
 
 class FilePath(sa.types.TypeDecorator[str]):
@@ -30,10 +37,14 @@ class FilePath(sa.types.TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        return value if value is None or value.isascii() else value.translate(self._TO_STORED)
+        return value if value is None or value.isascii() else value.translate(_TO_STORED)
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        return value if value is None or value.isascii() else value.translate(self._FROM_STORED)
+        if value is None or value.isascii():
+            return value
+        # Through bytes, so that the three bytes of one character become it again.
+        data = value.translate(_FROM_STORED).encode("utf-8", "surrogateescape")
+        return data.decode("utf-8", "surrogateescape")
 
 
 #: SQLite gives an autoincrementing key only to INTEGER, never to BIGINT.

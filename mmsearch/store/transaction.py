@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.store.schema import content, image, state, text_
 
@@ -19,6 +20,22 @@ def execute_many(
     """The statement for every row; nothing for none."""
     if rows:
         connection.execute(statement, rows)
+
+
+def upsert(
+    connection: sa.Connection, table: sa.Table, key: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Inserts rows; one that is there by `key` takes the new values. All rows have all columns."""
+    if not rows:
+        return
+    statement = insert(table)
+    changed = [name for name in rows[0] if name not in key]
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(key), set_={name: statement.excluded[name] for name in changed}
+        ),
+        rows,
+    )
 
 
 def commit(connection: sa.Connection) -> None:

@@ -29,7 +29,7 @@ from mmsearch.store.schema import (
     state,
     text_,
 )
-from mmsearch.store.transaction import VALUES_A_QUERY, commit, execute_many, inside
+from mmsearch.store.transaction import VALUES_A_QUERY, commit, inside, upsert
 from mmsearch.types import Space
 
 
@@ -201,14 +201,10 @@ class CatalogWriter:
                     .where(text_.c.origin != "embedded", gone_text)
                 ).all()
                 drop(self._connection, images, texts)
-            statement = insert(container)
-            changed = ("size", "mtime_ns", "space_id")
-            execute_many(
+            upsert(
                 self._connection,
-                statement.on_conflict_do_update(
-                    index_elements=["source_id", "path"],
-                    set_={name: statement.excluded[name] for name in changed},
-                ),
+                container,
+                ("source_id", "path"),
                 [
                     {
                         "source_id": source_id,

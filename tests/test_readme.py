@@ -1,0 +1,126 @@
+"""Every command of the README is run, in its order, by a newcomer with a fresh home folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmsearch.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+#: Not run here: what they need (a network, half an hour, this very test) is not a test's to use.
+NOT_RUN = ("git clone", "pip install", "make test", "make demo", "make tiny-model", "rm -rf", "docker")
+
+
+def commands() -> list[str]:
+    """The lines after "$ " of the console blocks, continued lines joined."""
+    found = []
+    for language, text in BLOCKS:
+        if language == "console":
+            joined = text.replace("\\\n", " ")
+            found += [line[2:].strip() for line in joined.splitlines() if line.startswith("$ ")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], int]:
+    """A home folder with photos in it, the environment of a shell there, and a free port."""
+    home = tmp_path_factory.mktemp("home")
+    photos = home / "Photos"
+    photos.mkdir()
+    for picture in sorted((ROOT / "data/postcards").glob("*.jpg"))[:24]:
+        shutil.copy(picture, photos)
+    shutil.copy(ROOT / "data/postcards/captions.jsonl", home / "captions.jsonl")
+    shutil.copy(photos / "postcard-0003.jpg", home / "photo.jpg")
+    (home / "labels.txt").write_text("a red kite\nboats at night\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    environment = {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "LANG": "C.UTF-8",
+        "MMSEARCH_MODEL": "tiny",  # the default model is a download
+        "MMSEARCH_PORT": str(port),
+    }
+    return home, environment, port
+
+
+@pytest.fixture(scope="module")
+def server(
+    newcomer: tuple[Path, dict[str, str], int],
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Servers that the README starts; stopped at the end."""
+    running: list[subprocess.Popen[str]] = []
+    yield running
+    for process in running:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(commands()) > 10
+    for name in COMMANDS:
+        assert any(f"mmsearch {name}" in c for c in commands()) or f"`mmsearch {name}`" in README
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command(
+    command: str,
+    newcomer: tuple[Path, dict[str, str], int],
+    server: list[subprocess.Popen[str]],
+) -> None:
+    if command.startswith(NOT_RUN) or "| xargs" in command:
+        pytest.skip(f"not for a test: {command.split()[0]}")
+    home, environment, port = newcomer
+    command = command.replace(":8080", f":{port}")
+    if command.startswith("mmsearch serve"):
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        server.append(process)
+        assert process.stdout is not None
+        assert "mmsearch is at http://127.0.0.1:" in process.stdout.readline()
+        return
+    if command.startswith("curl") and shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("code", [text for language, text in BLOCKS if language == "python"])
+def test_python(code: str, newcomer: tuple[Path, dict[str, str], int]) -> None:
+    home, environment, _ = newcomer
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
