@@ -1,0 +1,70 @@
+"""What the rest of mmsearch sees of a model: pictures and texts in, unit vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mmsearch.types import Pixels, Space, Vectors
+
+#: Called while weights are fetched: what is fetched, bytes so far, bytes in all (None: not known).
+Progress = Callable[[str, int, int | None], None]
+
+
+class TextEncoder(Protocol):
+    """Texts to vectors of one space."""
+
+    @property
+    def space(self) -> Space: ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts, in their order.
+
+        Returns (n, dim) float32, C-contiguous, unit norm; (0, dim) for no texts. Texts longer than
+        the model's context are cut. Raises EncodeError.
+        """
+        ...
+
+
+class Encoder(TextEncoder, Protocol):
+    """Pictures and texts to vectors of one space."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs, for people: "cpu", "cuda:0 (NVIDIA H200)", "mps"."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What pictures are computed in: "fp32", "bf16" or "fp16". Vectors are float32 always."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square the model looks at, in pixels."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures at once make good use of the device."""
+        ...
+
+    def preprocess(self, pixels: Pixels) -> NDArray[np.uint8]:
+        """Resize and crop as the model wants it. Thread-safe.
+
+        pixels: (height, width, 3) uint8 RGB, at least one pixel. Returns (3, S, S) uint8,
+        C-contiguous, where S is `image_size`. Raises EncodeError for anything else.
+        """
+        ...
+
+    def encode_images(self, batch: NDArray[np.uint8]) -> Vectors:
+        """Vectors of preprocessed pictures.
+
+        batch: (n, 3, S, S) uint8. Returns (n, dim) float32, C-contiguous, unit norm; (0, dim) for
+        an empty batch. Raises EncodeError.
+        """
+        ...
