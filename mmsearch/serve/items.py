@@ -1,0 +1,154 @@
+"""The routes about single pictures: what is known of one, its file, its thumbnail."""
+
+from __future__ import annotations
+
+import mimetypes
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Path, Query, Response
+
+from mmsearch.errors import DecodeError, NotFoundError
+from mmsearch.serve.problems import FileGoneError, documented
+from mmsearch.serve.schemas import MAX_ID, Image, file_name, version_token
+from mmsearch.serve.service import Service
+
+if TYPE_CHECKING:
+    from mmsearch.library import Library
+    from mmsearch.types import ImageRecord
+
+#: The library keeps thumbnails of these sizes on disk; the next one up is given.
+THUMBNAIL_SIZES = (256, 512, 1024)
+DEFAULT_THUMBNAIL = 512
+
+#: By the format that decoding found, never by the file's name.
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+    "AVIF": "image/avif",
+    "HEIF": "image/heif",
+    "HEIC": "image/heic",
+}
+UNKNOWN_MEDIA_TYPE = "application/octet-stream"
+
+#: A picture opened by itself: nothing in it may run or load (the style is the browser's own).
+FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+
+_IMAGE_BODY = {"schema": {"type": "string", "format": "binary"}}
+_PROBLEMS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+_FILE_PROBLEMS = _PROBLEMS | documented(HTTPStatus.GONE)
+
+_ImageId = Annotated[int, Path(ge=0, le=MAX_ID)]
+_Token = Annotated[str, Query(alias="v", description="the version that `urls` carries")]
+_IfNoneMatch = Annotated[str, Header(include_in_schema=False)]
+
+
+def read_original(library: Library, image_id: int) -> bytes:
+    """The bytes of a catalogued picture. NotFoundError, FileGoneError."""
+    # Asked first, so that an id without a record is told from a record without a file.
+    record = library.image(image_id)
+    try:
+        return library.read_image(image_id)
+    except (DecodeError, NotFoundError, OSError) as exc:
+        raise _gone(record, exc) from exc
+
+
+def router(service: Service) -> APIRouter:
+    """The routes about single pictures, for this service."""
+    routes = APIRouter(prefix="/v1/images", tags=["pictures"])
+    library = service.library
+
+    @routes.get("/{image_id}", summary="What is known of a picture", responses=_PROBLEMS)
+    async def image(image_id: _ImageId) -> Image:
+        record = await service.read(library.image, image_id)
+        linked = await service.read(library.image_captions, image_id)
+        captions = tuple(text.body for text in linked)
+        return Image.of(record, captions, show_gps=service.settings.show_gps)
+
+    @routes.get(
+        "/{image_id}/file",
+        summary="The picture's file, as it is",
+        response_class=Response,
+        responses={200: {"content": {"image/*": _IMAGE_BODY}}, **_FILE_PROBLEMS},
+    )
+    async def file(
+        image_id: _ImageId, v: _Token = "", if_none_match: _IfNoneMatch = ""
+    ) -> Response:
+        record = await service.read(library.image, image_id)
+        headers = _caching(f"{version_token(record)}-file", v == version_token(record))
+        if headers["ETag"] in if_none_match:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        data = await service.read(read_original, library, image_id)
+        headers["Content-Disposition"] = disposition(file_name(record.path))
+        headers["Content-Security-Policy"] = FILE_POLICY
+        return Response(data, headers=headers, media_type=media_type(record.info.format))
+
+    @routes.get(
+        "/{image_id}/thumbnail",
+        summary="The picture small, upright and without its metadata",
+        response_class=Response,
+        responses={200: {"content": {"image/webp": _IMAGE_BODY}}, **_FILE_PROBLEMS},
+    )
+    async def thumbnail(
+        image_id: _ImageId,
+        size: Annotated[
+            int,
+            Query(
+                ge=1,
+                le=THUMBNAIL_SIZES[-1],
+                description=f"longer side in pixels; the next of {THUMBNAIL_SIZES} is given",
+            ),
+        ] = DEFAULT_THUMBNAIL,
+        v: _Token = "",
+        if_none_match: _IfNoneMatch = "",
+    ) -> Response:
+        max_side = next(given for given in THUMBNAIL_SIZES if given >= size)
+        record = await service.read(library.image, image_id)
+        headers = _caching(f"{version_token(record)}-{max_side}", v == version_token(record))
+        if headers["ETag"] in if_none_match:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        try:
+            data = await service.read(library.thumbnail, image_id, max_side)
+        except (DecodeError, NotFoundError, OSError) as exc:
+            raise _gone(record, exc) from exc
+        kind = "image/webp" if data[8:12] == b"WEBP" else "image/jpeg"
+        return Response(data, headers=headers, media_type=kind)
+
+    return routes
+
+
+def media_type(picture_format: str) -> str:
+    """The content type of a format name of the catalog ("JPEG")."""
+    known = MEDIA_TYPES.get(picture_format.upper())
+    if known is not None:
+        return known
+    guessed = mimetypes.types_map.get(f".{picture_format.lower()}", "")
+    # Of what cannot be a picture, or can carry scripts, the browser is told nothing.
+    is_plain_picture = guessed.startswith("image/") and "svg" not in guessed
+    return guessed if is_plain_picture else UNKNOWN_MEDIA_TYPE
+
+
+def disposition(name: str) -> str:
+    """Content-Disposition for a file name, by RFC 6266: plain letters for old clients, then all."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in " ._-()") else "_" for c in name)
+    return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _caching(tag: str, is_versioned: bool) -> dict[str, str]:
+    # An address with the right version never shows another picture; without it, ask each time.
+    age = "max-age=31536000, immutable" if is_versioned else "no-cache"
+    return {"ETag": f'"{tag}"', "Cache-Control": f"private, {age}"}
+
+
+def _gone(record: ImageRecord, exc: Exception) -> FileGoneError:
+    reason = exc.reason if isinstance(exc, DecodeError) else str(exc)
+    return FileGoneError(
+        f"{record.path} cannot be read now ({reason}). If it was moved or its drive is away, "
+        "bring it back, or run mmsearch index again"
+    )

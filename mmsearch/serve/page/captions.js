@@ -1,0 +1,102 @@
+// The second view: the texts of the library that describe a picture, or that words lead to.
+
+import { texts } from "./api.js";
+import { el, strength } from "./dom.js";
+
+const FIRST = 20;
+const MORE = 100;
+const THUMBS = 4;
+
+/** One text with how well it fits; following it searches pictures by its words. */
+export function textRow(hit, best, hrefWords) {
+  const power = hit.score === null ? 1 : strength(hit.score, best);
+  const row = el("li", {
+    className: hit.linked ? "text linked" : "text",
+    style: { "--power": power.toFixed(3) },
+  }, el("a", { href: hrefWords(hit.text), data: { go: "" } }, hit.text));
+  if (hit.linked) row.append(el("span", { className: "by" }, "written for this picture"));
+  if (hit.score !== null) {
+    row.append(el("span", { className: "score", title: "similarity" }, hit.score.toFixed(2)));
+  }
+  return row;
+}
+
+export class Captions {
+  /** onResults(answer), onError(error), onPick(), hrefWords(text), hrefPicture(id). */
+  constructor(box, handlers) {
+    Object.assign(this, { box }, handlers);
+  }
+
+  /** Nothing was asked yet: invite. */
+  invite() {
+    this.stop();
+    this.box.replaceChildren(
+      el("button", { type: "button", className: "invite", onclick: () => this.onPick() },
+        el("strong", {}, "Drop a picture here"),
+        el("span", {}, "or paste one, or choose one. The texts of your library that describe it come up."),
+      ),
+    );
+  }
+
+  stop() {
+    this.abort?.abort();
+  }
+
+  async show(asked, preview, k = FIRST) {
+    this.stop();
+    this.abort = new AbortController();
+    const { signal } = this.abort;
+    this.box.setAttribute("aria-busy", "true");
+    if (!this.box.querySelector(".texts")) this.frame(preview, bones());
+    try {
+      const answer = await texts(asked, k, signal);
+      if (signal.aborted) return;
+      this.fill(asked, preview, answer, k);
+      this.onResults(answer);
+    } catch (error) {
+      if (error.name === "AbortError" || signal.aborted) return;
+      this.box.replaceChildren();
+      this.onError(error);
+    } finally {
+      if (!signal.aborted) this.box.removeAttribute("aria-busy");
+    }
+  }
+
+  frame(preview, ...content) {
+    const side = preview ? el("figure", {}, el("img", { src: preview.src, alt: preview.alt })) : null;
+    this.box.replaceChildren(...[side, el("div", { className: "found" }, ...content)].filter(Boolean));
+    this.box.classList.toggle("with-picture", Boolean(side));
+  }
+
+  fill(asked, preview, { hits }, k) {
+    const best = Math.max(...hits.map((hit) => hit.score ?? 0));
+    const rows = hits.map((hit) => {
+      const row = textRow(hit, best, this.hrefWords);
+      const others = hit.image_ids.slice(0, THUMBS);
+      if (others.length) {
+        row.append(el("span", { className: "thumbs" }, ...others.map((id) => this.thumb(id, hit.text))));
+      }
+      return row;
+    });
+    const more = hits.length >= k && k < MORE
+      ? el("button", { type: "button", className: "plain", onclick: () => this.show(asked, preview, MORE) }, "Show more")
+      : null;
+    this.frame(preview, el("ol", { className: "texts large" }, ...rows), more);
+  }
+
+  thumb(id, text) {
+    const image = el("img", {
+      alt: `A picture that this was written for: ${text}`,
+      loading: "lazy",
+      src: `/v1/images/${id}/thumbnail?size=128`,
+      onerror: () => link.remove(),
+    });
+    const link = el("a", { href: this.hrefPicture(id), data: { go: "" } }, image);
+    return link;
+  }
+}
+
+function bones() {
+  const lines = Array.from({ length: 6 }, () => el("i"));
+  return el("div", { className: "bones", attrs: { "aria-hidden": "true" } }, ...lines);
+}

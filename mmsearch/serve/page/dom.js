@@ -1,0 +1,69 @@
+// Small pieces that every part of the page uses.
+
+/** The element with this id, which is there. */
+export const byId = (id) => document.getElementById(id);
+
+/**
+ * Make an element. `props` are properties, `on…` listeners, `data`/`style`/`attrs` maps;
+ * children are nodes or strings (null is left out).
+ */
+export function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  const { data, style, attrs, ...plain } = props;
+  for (const [key, value] of Object.entries(plain)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else node[key] = value;
+  }
+  for (const [key, value] of Object.entries(data ?? {})) node.dataset[key] = value;
+  for (const [key, value] of Object.entries(style ?? {})) node.style.setProperty(key, value);
+  for (const [key, value] of Object.entries(attrs ?? {})) node.setAttribute(key, value);
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export const number = (n) => n.toLocaleString();
+
+/** "1 picture", "2 pictures". */
+export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
+
+export function size(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value < 10 && unit > 0 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+/** A camera's local time, as this person's language writes dates. It carries no zone. */
+export function when(text) {
+  const date = new Date(text);
+  if (Number.isNaN(date.valueOf())) return text;
+  return date.toLocaleString(undefined, { dateStyle: "long", timeStyle: "short" });
+}
+
+/** What a screen reader says for a picture: its caption, or its name. */
+export const describe = (image) =>
+  image.captions?.[0] || image.title || image.description || image.name;
+
+/**
+ * How strong an answer looks, 0 to 1, beside the best one. Scores of different models and of words
+ * and pictures lie in different ranges, so only the ratio to the best says something.
+ */
+export function strength(score, best) {
+  if (!(best > 0)) return score === best ? 1 : 0;
+  return Math.min(1, Math.max(0, (score / best - 0.62) / 0.33));
+}
+
+/** The score that the others are measured by; a picture that finds itself does not count. */
+export function bestOf(hits) {
+  if (hits.length === 0) return 0;
+  const [first, second] = hits;
+  return first.score > 0.98 && second ? second.score : first.score;
+}
+
+export function wait(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,207 @@
+// One picture, large, with what is known of it.
+
+import { captionsOf, image as fetchImage, thumbnail } from "./api.js";
+import { byId, count, describe, el, number, size, when } from "./dom.js";
+import { textRow } from "./captions.js";
+
+const SHOWN_BY_BROWSERS = new Set(["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP"]);
+/** Past these a picture of 1024 pixels comes sooner and looks the same. */
+const MAX_PIXELS = 40e6;
+const MAX_BYTES = 25e6;
+/** Small pictures are shown larger than they are, but not to the point of blur. */
+const MAX_ZOOM = 2;
+const SWIPE_PX = 60;
+const FITTING_TEXTS = 5;
+
+export class Viewer {
+  /** onClose(), onTurn(+1 or -1), onLike(picture), onAdd(picture), hrefWords(text). */
+  constructor(handlers) {
+    Object.assign(this, handlers);
+    this.dialog = byId("viewer");
+    this.stage = byId("stage");
+    this.image = byId("viewer-image");
+    this.about = byId("viewer-about");
+    this.picture = null;
+    byId("viewer-close").addEventListener("click", () => this.onClose());
+    byId("viewer-back").addEventListener("click", () => this.onTurn(-1));
+    byId("viewer-on").addEventListener("click", () => this.onTurn(1));
+    this.dialog.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      this.onClose();
+    });
+    this.dialog.addEventListener("keydown", (event) => this.onKey(event));
+    this.stage.addEventListener("click", (event) => {
+      if (event.target === this.stage) this.onClose();
+    });
+    let startX = 0;
+    this.stage.addEventListener("touchstart", (event) => {
+      startX = event.touches.length === 1 ? event.touches[0].clientX : NaN;
+    }, { passive: true });
+    this.stage.addEventListener("touchend", (event) => {
+      const moved = event.changedTouches[0].clientX - startX;
+      if (Math.abs(moved) > SWIPE_PX) this.onTurn(moved < 0 ? 1 : -1);
+    }, { passive: true });
+    new ResizeObserver(() => this.fit()).observe(this.stage);
+  }
+
+  get isOpen() {
+    return this.dialog.open;
+  }
+
+  /** Show the picture with this id; `known` is its answer from a list, when there is one. */
+  async open(id, known, { hasBefore, hasAfter }) {
+    byId("viewer-back").disabled = !hasBefore;
+    byId("viewer-on").disabled = !hasAfter;
+    if (this.picture?.id === id && this.isOpen) return;
+    this.abort?.abort();
+    this.abort = new AbortController();
+    const { signal } = this.abort;
+    this.picture = null;
+    if (!this.isOpen) {
+      this.dialog.showModal();
+      this.dialog.focus();
+    }
+    try {
+      this.show(known ?? (await fetchImage(id, signal)), signal);
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      this.image.hidden = true;
+      this.away(error.message);
+      this.about.replaceChildren();
+    }
+  }
+
+  close() {
+    this.abort?.abort();
+    this.picture = null;
+    this.image.removeAttribute("src");
+    if (this.isOpen) this.dialog.close();
+  }
+
+  show(picture, signal) {
+    this.picture = picture;
+    this.away(null);
+    this.image.hidden = false;
+    this.image.alt = describe(picture);
+    this.image.src = thumbnail(picture);
+    this.fit();
+    const isLight = picture.width * picture.height <= MAX_PIXELS && picture.bytes <= MAX_BYTES;
+    const asFile = isLight && SHOWN_BY_BROWSERS.has(picture.format.toUpperCase());
+    const full = new Image();
+    full.src = asFile ? picture.urls.file : thumbnail(picture, 1024);
+    full.decode().then(
+      () => {
+        if (this.picture === picture) this.image.src = full.src;
+      },
+      () => {
+        if (this.picture === picture) this.away("The file of this picture cannot be read now.");
+      },
+    );
+    this.describe(picture, signal);
+  }
+
+  away(text) {
+    const note = byId("viewer-away");
+    note.hidden = text === null;
+    note.textContent = text ?? "";
+  }
+
+  fit() {
+    if (!this.picture) return;
+    const style = getComputedStyle(this.stage);
+    const width = this.stage.clientWidth - parseFloat(style.paddingLeft) * 2;
+    const height = this.stage.clientHeight - parseFloat(style.paddingTop) * 2;
+    const zoom = Math.min(width / this.picture.width, height / this.picture.height, MAX_ZOOM);
+    this.image.style.width = `${this.picture.width * zoom}px`;
+    this.image.style.height = `${this.picture.height * zoom}px`;
+  }
+
+  describe(picture, signal) {
+    const { captions, title, description, name } = picture;
+    const heading = captions[0] ?? title ?? description ?? name;
+    const further = [...new Set([...captions, title, description])].filter(
+      (text) => text && text !== heading,
+    );
+    const fitting = el("div", { className: "fitting" });
+    this.about.replaceChildren(
+      el("h2", { className: captions.length ? "linked" : "" }, heading),
+      captions.length ? el("p", { className: "by" }, "written for this picture") : "",
+      ...further.map((text) =>
+        el("p", { className: captions.includes(text) ? "more linked" : "more" }, text),
+      ),
+      el("div", { className: "acts" },
+        el("button", { type: "button", className: "main", onclick: () => this.onLike(picture) }, "More like this"),
+        el("button", { type: "button", onclick: () => this.onAdd(picture) }, "Add to the search"),
+        el("a", { href: picture.urls.file, target: "_blank", rel: "noopener" }, "Open the file"),
+      ),
+      this.facts(picture),
+      fitting,
+    );
+    this.about.scrollTop = 0;
+    this.fitting(fitting, picture, signal);
+  }
+
+  facts(picture) {
+    const cut = Math.max(picture.path.lastIndexOf("/"), picture.path.lastIndexOf("\\"));
+    const list = el("dl", { className: "facts" });
+    const add = (term, ...values) => {
+      if (values.some(Boolean)) list.append(el("dt", {}, term), el("dd", {}, ...values));
+    };
+    add("File", el("span", { className: "name" }, picture.path.slice(cut + 1)), copyButton(picture.path));
+    add("Folder", cut > 0 ? picture.path.slice(0, cut) : null);
+    add("Taken", picture.taken_at && when(picture.taken_at));
+    add("Camera", picture.camera);
+    const pixels = `${number(picture.width)} × ${number(picture.height)}`;
+    add("Size", `${pixels} · ${size(picture.bytes)} · ${picture.format}`);
+    add("Keywords", picture.keywords.join(", "));
+    if (typeof picture.latitude === "number" && typeof picture.longitude === "number") {
+      add("Place", `${picture.latitude.toFixed(5)}, ${picture.longitude.toFixed(5)}`);
+    }
+    if (picture.copies.length) {
+      const copies = picture.copies.map((path) => el("span", { className: "copy" }, path));
+      add(count(picture.copies.length, "copy", "copies"), ...copies);
+    }
+    return list;
+  }
+
+  async fitting(box, picture, signal) {
+    try {
+      const { hits } = await captionsOf(picture.id, FITTING_TEXTS, signal);
+      const others = hits.filter((hit) => !hit.linked);
+      if (signal.aborted || others.length === 0) return;
+      const best = Math.max(...hits.map((hit) => hit.score ?? 0));
+      box.append(
+        el("h3", {}, "Texts of your library that fit"),
+        el("ol", { className: "texts" }, ...others.map((hit) => textRow(hit, best, this.hrefWords))),
+      );
+    } catch (error) {
+      // The picture itself is shown; what else fits is an extra, and its absence says enough.
+      if (error.name !== "AbortError") box.replaceChildren();
+    }
+  }
+
+  onKey(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const turn = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (turn) {
+      event.preventDefault();
+      this.onTurn(turn);
+    }
+  }
+}
+
+function copyButton(text) {
+  const button = el("button", {
+    type: "button",
+    className: "quiet",
+    async onclick() {
+      try {
+        await navigator.clipboard.writeText(text);
+        button.textContent = "copied";
+      } catch {
+        button.textContent = "not allowed";
+      }
+    },
+  }, "copy path");
+  return button;
+}

@@ -1,0 +1,358 @@
+"""What goes over the wire: requests and answers, and how the library's records become them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mmsearch.types import (
+    ImageHit,
+    ImageRecord,
+    IndexStatus,
+    LibraryStatus,
+    SpaceStatus,
+    TextHit,
+    TextRecord,
+)
+
+MAX_QUERY_CHARS = 2_000
+#: How deep a result list can be read.
+MAX_OFFSET = 10_000
+DEFAULT_K = 20
+#: Ids are SQLite integers.
+MAX_ID = 2**63 - 1
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+ImageId = Annotated[int, Field(ge=0, le=MAX_ID)]
+Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
+
+
+def printable(text: str) -> str:
+    """`text` as UTF-8 can carry it: bytes of a name that were not UTF-8 become U+FFFD."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def version_token(record: ImageRecord) -> str:
+    """A short name for this picture as it is now, for ETags and cacheable addresses.
+
+    An id alone is not enough: another library served on the same port has the same ids.
+    """
+    info = record.info
+    facts = f"{record.id}|{record.path}|{record.bytes}|{info.width}x{info.height}"
+    return hashlib.blake2b(facts.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+class Answer(BaseModel):
+    """Whatever the service answers with."""
+
+    model_config = ConfigDict(ser_json_inf_nan="null")
+
+
+class Problem(Answer):
+    """RFC 9457. `type` is for programs, `detail` says what to do."""
+
+    type: str = Field(examples=["urn:mmsearch:problem:not-found"])
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["there is no image 7 in this library"])
+    instance: str | None = Field(None, examples=["/v1/images/7"])
+    errors: list[dict[str, str]] | None = None
+
+
+class ImageLinks(Answer):
+    """Addresses of one picture, relative to the service."""
+
+    self: str
+    file: str
+    thumbnail: str
+    captions: str
+    similar: str
+
+
+class Image(Answer):
+    """One picture of the library."""
+
+    id: int
+    path: str = Field(description='a member of an archive is "archive.zip!/name.jpg"')
+    name: str = Field(description="the file name alone")
+    width: int
+    height: int
+    format: str
+    bytes: int
+    taken_at: datetime | None = Field(None, description="local time, as the camera wrote it")
+    camera: str | None = None
+    title: str | None = None
+    description: str | None = None
+    keywords: list[str] = []
+    latitude: float | None = Field(None, description="only where MMSEARCH_SHOW_GPS is set")
+    longitude: float | None = Field(None, description="only where MMSEARCH_SHOW_GPS is set")
+    captions: list[str] = Field([], description="texts that were written for this picture")
+    copies: list[str] = Field([], description="further files with the same content")
+    urls: ImageLinks
+
+    @classmethod
+    def facts(
+        cls, record: ImageRecord, captions: tuple[str, ...], *, show_gps: bool
+    ) -> dict[str, Any]:
+        """The fields of this class for a record of the catalog."""
+        info = record.info
+        here = f"/v1/images/{record.id}"
+        token = version_token(record)
+        return {
+            "id": record.id,
+            "path": printable(record.path),
+            "name": file_name(record.path),
+            "width": info.width,
+            "height": info.height,
+            "format": info.format,
+            "bytes": record.bytes,
+            "taken_at": info.taken_at,
+            "camera": _clean(info.camera),
+            "title": _clean(info.title),
+            "description": _clean(info.description),
+            "keywords": [printable(word) for word in info.keywords],
+            "latitude": info.latitude if show_gps else None,
+            "longitude": info.longitude if show_gps else None,
+            "captions": [printable(text) for text in captions],
+            "copies": [printable(path) for path in record.copies],
+            "urls": ImageLinks(
+                self=here,
+                file=f"{here}/file?v={token}",
+                thumbnail=f"{here}/thumbnail?v={token}",
+                captions=f"{here}/captions",
+                similar=f"{here}/similar",
+            ),
+        }
+
+    @classmethod
+    def of(cls, record: ImageRecord, captions: tuple[str, ...], *, show_gps: bool) -> Self:
+        """The picture as it goes over the wire."""
+        return cls(**cls.facts(record, captions, show_gps=show_gps))
+
+
+class ImageAnswer(Image):
+    """A picture that answers a query."""
+
+    score: float = Field(description="cosine similarity, in [-1, 1]", examples=[0.3127])
+
+    @classmethod
+    def of_hit(cls, hit: ImageHit, *, show_gps: bool) -> Self:
+        """The hit as it goes over the wire."""
+        facts = cls.facts(hit.image, hit.captions, show_gps=show_gps)
+        return cls(score=_score(hit.score), **facts)
+
+
+class TextAnswer(Answer):
+    """A text that answers a query."""
+
+    id: int
+    score: float | None = Field(
+        description="cosine similarity, in [-1, 1]; null where a linked text was not compared"
+    )
+    text: str
+    source: str = Field(description="where the text was read from")
+    image_ids: list[int] = Field(description="the pictures it was written for")
+    linked: bool = Field(description="it was written for the very picture asked about")
+
+    @classmethod
+    def of(cls, record: TextRecord, score: float | None, *, linked: bool) -> Self:
+        """The text as it goes over the wire."""
+        return cls(
+            id=record.id,
+            score=None if score is None else _score(score),
+            text=printable(record.body),
+            source=printable(record.source),
+            image_ids=list(record.image_ids),
+            linked=linked,
+        )
+
+    @classmethod
+    def of_hit(cls, hit: TextHit) -> Self:
+        """The hit as it goes over the wire."""
+        return cls.of(hit.text, hit.score, linked=hit.linked)
+
+
+class QueryEcho(Answer):
+    """The question as it was understood. `image` is "upload", an image id, or null."""
+
+    q: str | None = None
+    image: int | Literal["upload"] | None = None
+
+
+class Results(Answer):
+    """What every list of answers says about itself."""
+
+    query: QueryEcho
+    k: int
+    offset: int
+    took_ms: float = Field(description="from the request to the answer, waiting included")
+    model: str | None = Field(description="the model that compared; null in an empty library")
+
+
+class ImageResults(Results):
+    """Pictures, best first."""
+
+    modality: Literal["image"] = "image"
+    hits: list[ImageAnswer]
+
+
+class TextResults(Results):
+    """Texts, best first (those linked to the picture asked about come before others)."""
+
+    modality: Literal["text"] = "text"
+    hits: list[TextAnswer]
+
+
+class SearchRequest(BaseModel):
+    """A question in JSON: words, a picture of the library, or both together."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"q": "a red kite over a beach", "k": 12},
+                {"q": "at night", "image_id": 7},
+            ]
+        }
+    )
+
+    q: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | None = None
+    image_id: ImageId | None = None
+    k: Annotated[int, Field(ge=1)] = DEFAULT_K
+    offset: Offset = 0
+    modality: Literal["image", "text"] = "image"
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if self.image_id is None and not (self.q and self.q.strip()):
+            raise ValueError("give q (words), image_id (a picture of the library), or both")
+        return self
+
+
+class Space(Answer):
+    """A model and how much of the library it has embedded."""
+
+    model: str
+    dim: int
+    fingerprint: str
+    preprocessing: str
+    active: bool
+    images: int
+    texts: int
+
+    @classmethod
+    def of(cls, status: SpaceStatus) -> Self:
+        """The space as it goes over the wire."""
+        space = status.space
+        return cls(
+            model=space.name,
+            dim=space.dim,
+            fingerprint=space.fingerprint,
+            preprocessing=space.preprocessing,
+            active=status.active,
+            images=status.images,
+            texts=status.texts,
+        )
+
+
+class Index(Answer):
+    """One vector index."""
+
+    modality: Literal["image", "text"]
+    factory: str
+    vectors: int
+    bytes_per_vector: float
+
+    @classmethod
+    def of(cls, status: IndexStatus) -> Self:
+        """The index as it goes over the wire."""
+        return cls(
+            modality=status.modality,
+            factory=status.factory,
+            vectors=status.vectors,
+            bytes_per_vector=status.bytes_per_vector,
+        )
+
+
+class Limits(Answer):
+    """What a request may ask for."""
+
+    max_k: int
+    max_offset: int
+    max_query_chars: int
+    max_upload_bytes: int
+
+
+class Status(Answer):
+    """What is being served."""
+
+    version: str
+    library: str
+    model: str | None
+    ready: bool
+    problem: str | None = Field(None, description="why the model could not be loaded")
+    images: int
+    texts: int
+    links: int
+    carried: int
+    missing: int
+    failed: int
+    bytes: int
+    spaces: list[Space]
+    index: list[Index]
+    limits: Limits
+
+    @classmethod
+    def of(
+        cls,
+        status: LibraryStatus,
+        *,
+        version: str,
+        model: str | None,
+        ready: bool,
+        problem: str | None,
+        limits: Limits,
+    ) -> Self:
+        """The library's status, and the service's, as they go over the wire."""
+        return cls(
+            version=version,
+            library=printable(status.path),
+            model=model,
+            ready=ready,
+            problem=None if problem is None else printable(problem),
+            images=status.images,
+            texts=status.texts,
+            links=status.links,
+            carried=status.carried,
+            missing=status.missing,
+            failed=status.failed,
+            bytes=status.bytes,
+            spaces=[Space.of(space) for space in status.spaces],
+            index=[Index.of(index) for index in status.index],
+            limits=limits,
+        )
+
+
+class Health(Answer):
+    """One word on how the service is."""
+
+    status: Literal["ok", "ready"]
+
+
+def file_name(path: str) -> str:
+    """The last part of a catalog path, also of a member of an archive."""
+    return printable(PurePath(path.replace("\\", "/")).name) or "picture"
+
+
+def _clean(text: str | None) -> str | None:
+    return None if text is None else printable(text)
+
+
+def _score(score: float) -> float:
+    # Six digits: a float32 has seven, and nobody needs 0.31270000338554382.
+    return round(float(score), 6)

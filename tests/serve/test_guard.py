@@ -1,0 +1,259 @@
+"""The outer wall: hosts, origins, sizes, headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from serve_library import BASE_URL, is_problem
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from mmsearch.library import Library
+from mmsearch.serve import create_app
+from mmsearch.serve.guard import (
+    FORM_OVERHEAD_BYTES,
+    MAX_JSON_BYTES,
+    PAGE_POLICY,
+    SECURITY_HEADERS,
+    Guard,
+    is_loopback,
+)
+from mmsearch.settings import Settings
+
+OWN = ["localhost", "127.0.0.1", "[::1]", "localhost:8080", "127.0.0.1:1", "[::1]:65535"]
+FOREIGN = [
+    "evil.example",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "127.0.0.1@evil.example",
+    "192.168.1.7",
+    "[::2]",
+    "[::1",
+    "",
+]
+
+
+@pytest.mark.parametrize("host", [*OWN, "LOCALHOST:8080"])
+def test_loopback_names_are_answered(client: TestClient, host: str) -> None:
+    assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/search?q=x", "/assets/app.js", "/nothing"])
+def test_other_names_are_not(client: TestClient, host: str, path: str) -> None:
+    problem = is_problem(client.get(path, headers={"Host": host}), 421)
+    assert "--host" in problem["detail"]
+
+
+def test_beyond_loopback_names_are_not_known(library: Library, settings: Settings) -> None:
+    app = create_app(library, settings.model_copy(update={"host": "0.0.0.0"}))
+    with TestClient(app, base_url="http://photos.lan:8080") as client:
+        assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "answer"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.7", False),
+        ("photos.lan", False),
+        ("", False),
+    ],
+)
+def test_what_is_loopback(host: str, answer: bool) -> None:
+    assert is_loopback(host) is answer
+
+
+FOREIGN_POST: list[dict[str, str]] = [
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:9999"},
+    {"Origin": "http://localhost"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN_POST)
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/search/image", "/v1/captions"])
+def test_other_sites_cannot_post(client: TestClient, path: str, headers: dict[str, str]) -> None:
+    is_problem(client.post(path, files={"file": b"x"}, headers=headers), 403)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Origin": BASE_URL},
+        {"Origin": BASE_URL, "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+)
+def test_the_page_and_programs_can_post(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.post("/v1/search", json={"q": "x"}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_other_sites_may_link_but_not_look(client: TestClient, site: str) -> None:
+    url = "/v1/search?q=x"
+    for mode in ("no-cors", "cors"):
+        headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+        is_problem(client.get(url, headers=headers), 403)
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}
+    assert client.get("/?q=x", headers=headers).status_code == 200
+
+
+def test_no_site_is_let_in_by_cors(client: TestClient) -> None:
+    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    response = client.options("/v1/search", headers=headers)
+    assert response.status_code == 405
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+PATHS = [
+    "/",
+    "/assets/app.js",
+    "/healthz",
+    "/v1/status",
+    "/v1/search?q=x",
+    "/nothing",
+    "/v1/search",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_carries_the_headers(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    for name, value in SECURITY_HEADERS.items():
+        assert response.headers.get_list(name) == [value]
+    assert "server" not in response.headers
+    assert response.headers["cache-control"] in ("no-store", "no-cache")
+
+
+def test_the_page_may_load_nothing_from_elsewhere() -> None:
+    directives = dict(part.strip().split(" ", 1) for part in PAGE_POLICY.split(";"))
+    assert directives.pop("default-src") == "'none'"
+    assert directives.pop("img-src") == "'self' blob: data:"
+    for name in ("script-src", "style-src", "connect-src"):
+        assert directives.pop(name) == "'self'"
+    assert set(directives.values()) == {"'none'"}
+    assert set(directives) == {"base-uri", "form-action", "frame-ancestors"}
+
+
+# ---- sizes, over a service of one route that reads all it gets ----------------------------------
+
+
+async def _swallow(request: Request) -> Response:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+async def _fail(request: Request) -> Response:
+    raise RuntimeError("the password is hunter2")
+
+
+@pytest.fixture
+def swallower() -> Iterator[TestClient]:
+    app = Starlette(
+        routes=[Route("/", _swallow, methods=["POST"]), Route("/fail", _fail)],
+        middleware=[Middleware(Guard, bound_to="127.0.0.1", max_upload_bytes=1000)],
+    )
+    with TestClient(app, base_url=BASE_URL, raise_server_exceptions=False) as client:
+        yield client
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+FORM_LIMIT = 1000 + FORM_OVERHEAD_BYTES
+
+
+@pytest.mark.parametrize(("headers", "limit"), [({}, MAX_JSON_BYTES), (FORM, FORM_LIMIT)])
+def test_bodies_are_read_up_to_the_limit(
+    swallower: TestClient, headers: dict[str, str], limit: int
+) -> None:
+    response = swallower.post("/", content=b"x" * limit, headers=headers)
+    assert response.text == str(limit)
+    response = swallower.post("/", content=b"x" * (limit + 1), headers=headers)
+    assert response.status_code == 413
+    assert response.headers["connection"] == "close"
+
+
+Message = dict[str, Any]
+
+
+def _exchange(
+    app: Callable[..., Awaitable[None]], headers: list[tuple[bytes, bytes]], pieces: int
+) -> tuple[int, int]:
+    """Post `pieces` pieces of 1,000 bytes. Returns the status and how many pieces were taken."""
+    taken = 0
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        nonlocal taken
+        taken += 1
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": taken < pieces}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/captions",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), *headers],
+    }
+    anyio.run(app, scope, receive, send)
+    return statuses[0], taken
+
+
+FORM_HEADER = (b"content-type", b"multipart/form-data; boundary=b")
+
+
+def test_an_endless_upload_is_cut_off(app: FastAPI, settings: Settings) -> None:
+    limit = settings.max_upload_bytes + FORM_OVERHEAD_BYTES
+    status, taken = _exchange(app, [FORM_HEADER], 1_000_000)
+    # Malformed from the first byte on, so the form parser may give up even earlier.
+    assert status in (400, 413)
+    assert taken <= limit // 1000 + 1
+
+
+def test_an_endless_file_is_cut_off() -> None:
+    app = Starlette(routes=[Route("/v1/captions", _swallow, methods=["POST"])])
+    guard = Guard(app, bound_to="::1", max_upload_bytes=100_000)
+    status, taken = _exchange(guard, [FORM_HEADER], 1_000_000)
+    assert status == 413
+    assert taken == (100_000 + FORM_OVERHEAD_BYTES) // 1000 + 1
+
+
+def test_a_declared_length_is_believed_when_it_is_too_much() -> None:
+    app = Starlette(routes=[Route("/v1/captions", _swallow, methods=["POST"])])
+    guard = Guard(app, bound_to="::1", max_upload_bytes=100_000)
+    for declared in (b"999999999", b"9" * 400):
+        assert _exchange(guard, [FORM_HEADER, (b"content-length", declared)], 10) == (413, 0)
+    for lie in (b"0", b"-5", b"ten"):
+        assert _exchange(guard, [FORM_HEADER, (b"content-length", lie)], 10**6)[0] == 413
+
+
+def test_what_fails_inside_is_not_told(
+    swallower: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = is_problem(swallower.get("/fail"), 500)
+    assert "hunter2" not in json.dumps(problem)
+    assert "hunter2" in caplog.text
+    assert swallower.get("/fail").headers["content-security-policy"] == PAGE_POLICY

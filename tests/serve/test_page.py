@@ -1,0 +1,460 @@
+"""The page, in a real browser against a real server and library.
+
+Needs playwright and a Chromium that is installed (Debian's package; MMSEARCH_TEST_CHROMIUM names
+another). Screenshots land in MMSEARCH_TEST_SHOTS, if that is set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from serve_library import SERVE, draw, save_model
+
+import mmsearch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="THE PAGE IS NOT TESTED: playwright is not installed"
+)
+CHROMIUM = os.environ.get("MMSEARCH_TEST_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="THE PAGE IS NOT TESTED: no Chromium (apt-get install chromium)"
+)
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+EXPECTED_ERRORS = re.compile(r"Failed to load resource.*(net::ERR_|status of 422)")
+PICTURES = 150
+SAID = "#said:has-text('best match first')"
+
+
+class Server:
+    """`mmsearch serve` in a process of its own, which can be stopped and started again."""
+
+    def __init__(self, library: Path) -> None:
+        self.library = library
+        self.url = ""
+        self.process: subprocess.Popen[str] | None = None
+        self.start()
+
+    def start(self) -> None:
+        port = self.url.rpartition(":")[2] or "0"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(self.library), port],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+        assert self.url
+
+    def stop(self) -> None:
+        if self.process is not None:
+            assert self.process.stdout is not None
+            self.process.terminate()
+            self.process.wait(60)
+            self.process.stdout.close()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of many pictures of all shapes, one caption each."""
+    from indexer.ingest import Options, index
+
+    root = tmp_path_factory.mktemp("gallery")
+    save_model(root / "model")
+    (root / "pictures").mkdir()
+    lines = ["image,text"]
+    for n in range(PICTURES):
+        size = (90 + 37 * n % 170, 90 + 53 * n % 110)
+        image = draw(f"hsl({n * 7 % 360}, 70%, 45%)", ("ellipse", "rectangle", "line")[n % 3], size)
+        image.save(root / "pictures" / f"picture-{n:03}.png")
+        lines.append(f"picture-{n:03}.png,drawing number {n}")
+    (root / "pictures" / "captions.csv").write_text("\n".join(lines))
+    options = Options(model=f"local-dir:{root / 'model'}", device="cpu")
+    captions = [root / "pictures" / "captions.csv"]
+    index(root / "library", [root / "pictures"], captions, options=options)
+    return root / "library"
+
+
+@pytest.fixture(scope="module")
+def server(gallery: Path) -> Iterator[Server]:
+    started = Server(gallery)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+Open = Callable[..., "Page"]
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: Server) -> Iterator[Open]:
+    """open_page(address, **context options): a page that must stay free of errors."""
+    contexts = []
+    wrong: list[str] = []
+
+    def open_(address: str = "/", **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        # Also what the content security policy has stopped is said there.
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.goto(server.url + address)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    # What the browser itself says of a refused or unanswered request is not the page's doing.
+    assert [text for text in wrong if not EXPECTED_ERRORS.search(text)] == []
+
+
+def shoot(page: Page, name: str) -> None:
+    folder = os.environ.get("MMSEARCH_TEST_SHOTS")
+    if folder:
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def shown_ids(page: Page) -> list[int]:
+    tiles = page.locator(".tile").evaluate_all(
+        "tiles => tiles.map(tile => [Number(tile.dataset.index), Number(tile.dataset.id)])"
+    )
+    return [id_ for _, id_ in sorted(tiles)]
+
+
+def id_of(library: Path, query: str, rank: int = 0) -> int:
+    with mmsearch.open(library, device="cpu") as opened:
+        return opened.search(query, k=rank + 1)[rank].image.id
+
+
+def ids_of(library: Path, query: str, k: int) -> list[int]:
+    with mmsearch.open(library, device="cpu") as opened:
+        return [hit.image.id for hit in opened.search(query, k=k)]
+
+
+def test_the_start_shows_the_collection(open_page: Open) -> None:
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    assert page.locator("#holds").inner_text().startswith("150 pictures · 150 texts · local-dir:")
+    assert page.locator("#words").evaluate("field => field === document.activeElement")
+    idea = page.locator("#aside a").first
+    text = idea.inner_text()
+    shoot(page, "start")
+    idea.click()
+    page.wait_for_selector(SAID)
+    assert page.locator("#words").input_value() == text
+    assert "?q=drawing" in page.url
+
+
+def test_typing_shows_the_best_first(open_page: Open, gallery: Path) -> None:
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.locator("#words").press_sequentially("a red kite", delay=5)
+    page.wait_for_url("**/?q=a+red+kite")
+    page.wait_for_selector(SAID)
+    assert page.locator("#said").inner_text() == "150 pictures, the best match first"
+    assert page.title() == "a red kite · mmsearch"
+    shown = shown_ids(page)
+    assert len(shown) > 5
+    assert shown == ids_of(gallery, "a red kite", len(shown))
+    # Every picture has words for those who cannot see it.
+    assert page.locator(".tile img:not([alt^='drawing number'])").count() == 0
+    shoot(page, "results")
+
+
+def test_the_end_is_reached_by_scrolling(open_page: Open, gallery: Path) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+    seen = set(shown_ids(page))
+    while page.locator("#tail").inner_text() != "That is all.":
+        page.mouse.wheel(0, 500)
+        seen |= set(shown_ids(page))
+    last = page.evaluate("document.documentElement.scrollHeight")
+    for top in range(0, last, 400):
+        page.evaluate(
+            "top => new Promise(done => { scrollTo(0, top);"
+            " requestAnimationFrame(() => requestAnimationFrame(done)); })",
+            top,
+        )
+        seen |= set(shown_ids(page))
+    assert seen == set(ids_of(gallery, "boats", 1000))
+    assert len(seen) == PICTURES
+    # Only what is near the window is in the page.
+    assert page.locator(".tile").count() < PICTURES
+
+
+def test_the_address_is_the_state(open_page: Open, gallery: Path) -> None:
+    first = id_of(gallery, "boats")
+    page = open_page(f"/?q=boats&pic={first}")
+    page.wait_for_selector("#viewer[open] .facts")
+    page.wait_for_selector("#viewer-on:enabled")
+    assert page.locator("#viewer-back").is_disabled()
+    assert page.locator("#words").input_value() == "boats"
+    page.reload()
+    page.wait_for_selector("#viewer[open] .facts")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#viewer", state="hidden")
+    page.wait_for_url("**/?q=boats")
+
+
+def test_back_and_forward(open_page: Open) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+    before = shown_ids(page)
+    page.evaluate("scrollTo(0, 300)")
+    whole = page.locator(".tile").evaluate_all(
+        "tiles => tiles.find(tile => tile.getBoundingClientRect().top > 100).dataset.index"
+    )
+    page.locator(f".tile[data-index='{whole}']").click()
+    page.wait_for_selector("#viewer[open] .facts")
+    opened = re.search(r"pic=(\d+)", page.url)
+    assert opened
+    page.get_by_role("button", name="More like this").click()
+    page.wait_for_url(f"**/?like={opened[1]}")
+    page.wait_for_selector("#chip:not([hidden])")
+    page.wait_for_selector(SAID)
+    assert int(opened[1]) not in shown_ids(page)
+    page.go_back()
+    page.wait_for_selector("#viewer[open]")
+    page.go_back()
+    page.wait_for_selector("#viewer", state="hidden")
+    assert page.url.endswith("/?q=boats")
+    assert set(shown_ids(page)) >= set(before[:5])
+    assert page.evaluate("scrollY") == 300
+    page.go_forward()
+    page.wait_for_selector("#viewer[open]")
+
+
+def test_keyboard_only(open_page: Open) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+
+    def focused() -> int:
+        return int(page.evaluate("document.activeElement.dataset.index ?? -1"))
+
+    page.locator("#words").evaluate("field => field.blur()")
+    page.keyboard.press("/")
+    assert page.locator("#words").evaluate("field => field === document.activeElement")
+    assert page.locator("#words").input_value() == "boats"
+    page.keyboard.press("ArrowDown")
+    assert focused() == 0
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert focused() == 2
+    page.keyboard.press("ArrowLeft")
+    assert focused() == 1
+    page.keyboard.press("ArrowDown")
+    below = focused()
+    assert below > 2
+    page.keyboard.press("ArrowUp")
+    assert focused() == 1
+    page.keyboard.press("End")
+    assert focused() > 20
+    page.keyboard.press("Home")
+    assert focused() == 0
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#viewer[open] .facts")
+    name = page.locator(".facts .name").inner_text()
+    shoot(page, "viewer")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(f".facts .name:not(:text-is('{name}'))")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#viewer", state="hidden")
+    assert focused() == 1
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#words").evaluate("field => field === document.activeElement")
+
+
+def test_a_picture_large(open_page: Open, gallery: Path) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.click()
+    page.wait_for_selector("#viewer[open] .fitting li")
+    best = id_of(gallery, "boats")
+    with mmsearch.open(gallery, device="cpu") as library:
+        record = library.image(best)
+        own = library.image_captions(best)[0].body
+    about = page.locator("#viewer-about")
+    assert about.locator("h2").inner_text() == own
+    assert about.locator(".by").first.inner_text() == "written for this picture"
+    assert about.locator(".facts .name").inner_text() == Path(record.path).name
+    assert f"{record.info.width} × {record.info.height}" in about.inner_text()
+    assert own not in about.locator(".fitting li").all_inner_texts()
+    page.wait_for_selector("#viewer-image[src*='/file']")
+    about.locator(".fitting a").first.click()
+    page.wait_for_selector("#viewer", state="hidden")
+    page.wait_for_url("**/?q=drawing*")
+
+
+def give(page: Page, path: Path) -> None:
+    page.locator("#file").set_input_files(path)
+
+
+def test_a_picture_given_finds_itself(open_page: Open, gallery: Path) -> None:
+    with mmsearch.open(gallery, device="cpu") as library:
+        record = library.search("boats", k=1)[0].image
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    give(page, Path(record.path))
+    page.wait_for_url("**/?like=drop-1")
+    page.wait_for_selector(SAID)
+    assert shown_ids(page)[0] == record.id
+    assert page.locator("#chip-image").get_attribute("src", timeout=1000).startswith("blob:")  # type: ignore[union-attr]
+    page.locator("#words").fill("at night")
+    page.wait_for_url("**/?q=at+night&like=drop-1")
+    page.locator("#chip-remove").click()
+    page.wait_for_url("**/?q=at+night")
+    # Its file is not in the address: after a reload the page says so.
+    page.go_back()
+    page.reload()
+    page.wait_for_selector("#note:has-text('Drop it here once more')")
+
+
+DROP = """([bytes, name]) => {
+  const moved = new DataTransfer();
+  moved.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+  for (const kind of ["dragover", "drop"]) {
+    const event = new DragEvent(kind, { dataTransfer: moved, bubbles: true, cancelable: true });
+    document.body.dispatchEvent(event);
+  }
+}"""
+
+
+def test_captions_for_a_dropped_picture(open_page: Open, gallery: Path) -> None:
+    with mmsearch.open(gallery, device="cpu") as library:
+        record = library.search("boats", k=1)[0].image
+        best = [hit.text.body for hit in library.captions(Path(record.path), k=100)]
+    page = open_page("/?view=captions")
+    page.get_by_role("button", name="Drop a picture here").wait_for()
+    shoot(page, "captions-invite")
+    page.evaluate(DROP, [list(Path(record.path).read_bytes()), "dropped.png"])
+    rows = page.locator(".texts.large .text > a")
+    rows.first.wait_for()
+    assert rows.all_inner_texts() == best[:20]
+    assert page.locator("figure img").get_attribute("alt") == "Your picture dropped.png"
+    assert page.locator("#drop").is_hidden()
+    shoot(page, "captions")
+    page.get_by_role("button", name="Show more").click()
+    page.wait_for_selector(".texts.large li:nth-child(100)")
+    assert rows.all_inner_texts() == best
+
+
+def test_captions_of_a_picture_of_the_library(open_page: Open, gallery: Path) -> None:
+    with mmsearch.open(gallery, device="cpu") as library:
+        known = library.search("boats", k=1)[0].image.id
+        own = library.image_captions(known)[0].body
+    page = open_page(f"/?like={known}&view=captions")
+    first = page.locator(".texts.large .text").first
+    first.wait_for()
+    assert first.locator("a").first.inner_text() == own
+    assert first.locator(".by").inner_text() == "written for this picture"
+    assert page.locator(".text.linked").count() == 1
+    first.locator(".thumbs a").click()
+    page.wait_for_selector("#viewer[open] .facts")
+    page.keyboard.press("Escape")
+    page.wait_for_url(f"**/?like={known}&view=captions")
+
+
+def test_words_find_texts_in_the_second_view(open_page: Open) -> None:
+    page = open_page("/?q=drawing+number+7&view=captions")
+    page.wait_for_selector(".texts.large li")
+    page.locator("#view-pictures").click()
+    page.wait_for_url("**/?q=drawing+number+7")
+    page.wait_for_selector(SAID)
+
+
+def test_what_cannot_be_read_is_told(open_page: Open, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    give(page, broken)
+    page.wait_for_selector("#note:has-text('That did not work')")
+    assert "not a picture" in page.locator("#note").inner_text()
+    assert page.locator(".tile").count() == 0
+
+
+def test_a_server_that_stops_and_comes_back(open_page: Open, server: Server) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+    before = shown_ids(page)
+    server.stop()
+    page.locator("#words").fill("kites")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    # What was found last is still there to look at.
+    assert shown_ids(page) == before
+    shoot(page, "server-gone")
+    server.start()
+    page.locator("#banner-retry").click()
+    page.wait_for_selector("#banner", state="hidden")
+    page.wait_for_selector(SAID)
+    page.go_back()
+    page.wait_for_url("**/?q=boats")
+    page.wait_for_selector(f".tile[data-id='{before[0]}']")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone(open_page: Open, scheme: str) -> None:
+    page = open_page(
+        "/?q=boats",
+        viewport={"width": 390, "height": 844},
+        is_mobile=True,
+        has_touch=True,
+        color_scheme=scheme,
+    )
+    page.wait_for_selector(SAID)
+    page.wait_for_selector(".tile.shown")
+    shoot(page, f"phone-{scheme}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator(".tile").first.tap()
+    page.wait_for_selector("#viewer[open] .facts")
+    shoot(page, f"phone-viewer-{scheme}")
+    page.get_by_role("button", name="Close").tap()
+    page.wait_for_selector("#viewer", state="hidden")
+
+
+def test_an_empty_library_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
+    from mmsearch.library import CATALOG_NAME
+    from mmsearch.store import CatalogWriter
+
+    CatalogWriter(tmp_path / CATALOG_NAME).close()
+    server = Server(tmp_path)
+    try:
+        page = browser.new_page()
+        page.goto(server.url)
+        page.wait_for_selector("#note code:has-text('mmsearch index')")
+        shoot(page, "empty")
+        page.close()
+    finally:
+        server.stop()

@@ -1,0 +1,325 @@
+"""The searching routes give what the library gives, and say plainly what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serve_library import BASE_URL, draw, encoded, is_problem
+from starlette.testclient import TestClient
+
+from mmsearch.library import Library
+from mmsearch.serve import create_app
+from mmsearch.settings import Settings
+
+
+def found(answer: dict[str, Any]) -> list[tuple[int, float]]:
+    return [(hit["id"], hit["score"]) for hit in answer["hits"]]
+
+
+def expected(hits: list[Any]) -> list[tuple[int, Any]]:
+    return [
+        ((hit.image if hasattr(hit, "image") else hit.text).id, pytest.approx(hit.score, abs=1e-3))
+        for hit in hits
+    ]
+
+
+@pytest.mark.parametrize("words", ["a red kite", "ein Drache am Strand", "海边的红风筝", "🪁"])
+def test_words_find_what_the_library_finds(
+    client: TestClient, library: Library, words: str
+) -> None:
+    response = client.get("/v1/search", params={"q": words, "k": 7})
+    assert response.status_code == 200
+    answer = response.json()
+    assert found(answer) == expected(library.search(words, k=7))
+    assert answer["query"] == {"q": words, "image": None}
+    assert (answer["k"], answer["offset"], answer["modality"]) == (7, 0, "image")
+    assert library.space is not None
+    assert answer["model"] == library.space.name
+    assert answer["took_ms"] > 0
+
+
+def test_a_hit_carries_what_a_page_needs(client: TestClient, ids: dict[str, int]) -> None:
+    hits = client.get("/v1/search", params={"q": "x", "k": 100}).json()["hits"]
+    hit = next(hit for hit in hits if hit["id"] == ids["crimson-line.png"])
+    assert hit["name"] == "crimson-line.png"
+    assert Path(hit["path"]).is_file()
+    assert (hit["width"], hit["height"], hit["format"]) == (240, 200, "PNG")
+    assert hit["bytes"] == Path(hit["path"]).stat().st_size
+    assert sorted(hit["captions"]) == [
+        "a crimson line on ivory",
+        "a second text for the crimson line",
+    ]
+    assert hit["copies"] == []
+    for url in hit["urls"].values():
+        assert client.get(url).status_code == 200
+    names = {"teal-ellipse.png", "copy of teal ellipse.png"}
+    twice = next(hit for hit in hits if hit["name"] in names)
+    assert {Path(path).name for path in (twice["path"], *twice["copies"])} == names
+
+
+def test_pages_join_up_to_the_whole_list(client: TestClient) -> None:
+    def page(k: int, offset: int) -> list[tuple[int, float]]:
+        return found(client.get(f"/v1/search?q=kite&k={k}&offset={offset}").json())
+
+    whole = page(200, 0)
+    assert len(whole) == 27
+    assert [hit for offset in range(0, 40, 10) for hit in page(10, offset)] == whole
+    assert page(10, 10_000) == []
+
+
+def test_json_asks_the_same_as_the_address(client: TestClient) -> None:
+    by_address = client.get("/v1/search?q=kite&k=5&offset=2").json()
+    by_json = client.post("/v1/search", json={"q": "kite", "k": 5, "offset": 2}).json()
+    assert found(by_json) == found(by_address)
+    assert len(client.post("/v1/search", json={"q": "kite"}).json()["hits"]) == 20
+
+
+def test_a_picture_of_the_library_finds_those_like_it(
+    client: TestClient, library: Library, ids: dict[str, int]
+) -> None:
+    teal = ids["teal-line.png"]
+    want = expected(library.similar(teal, k=6))
+    by_address = client.get(f"/v1/images/{teal}/similar?k=6").json()
+    by_json = client.post("/v1/search", json={"image_id": teal, "k": 6}).json()
+    assert found(by_address) == found(by_json) == want
+    assert teal not in [id_ for id_, _ in want]
+    assert by_json["query"] == {"q": None, "image": teal}
+
+
+def test_words_and_a_picture_of_the_library_together(
+    client: TestClient, library: Library, ids: dict[str, int]
+) -> None:
+    teal = ids["teal-line.png"]
+    body = {"q": "at night", "image_id": teal, "k": 9}
+    image = library.read_image(teal)
+    assert found(client.post("/v1/search", json=body).json()) == expected(
+        library.search("at night", image=image, k=9)
+    )
+    texts = client.post("/v1/search", json=body | {"modality": "text"}).json()
+    assert texts["modality"] == "text"
+    assert found(texts) == expected(library.search_texts("at night", image=image, k=9))
+
+
+def test_an_upload_finds_itself_first(
+    client: TestClient, library: Library, ids: dict[str, int]
+) -> None:
+    teal = ids["teal-line.png"]
+    data = library.read_image(teal)
+    answer = client.post("/v1/search/image", files={"file": data}, data={"k": 4}).json()
+    assert found(answer) == expected(library.search(image=data, k=4))
+    assert answer["hits"][0]["id"] == teal
+    assert answer["query"] == {"q": None, "image": "upload"}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_an_upload_may_be_of_any_format_and_come_with_words(
+    client: TestClient, library: Library, kind: str
+) -> None:
+    data = encoded(draw("navy", "ellipse"), kind)
+    files = {"file": ("any name", data, "application/octet-stream")}
+    answer = client.post("/v1/search/image", files=files, data={"q": "boat", "offset": 1}).json()
+    assert found(answer) == expected(library.search("boat", image=data, k=20, offset=1))
+    texts = client.post("/v1/search/image", files=files, data={"q": "boat", "modality": "text"})
+    assert found(texts.json()) == expected(library.search_texts("boat", image=data, k=20))
+
+
+def test_captions_for_an_upload(client: TestClient, library: Library, ids: dict[str, int]) -> None:
+    data = encoded(draw("navy", "ellipse", (50, 50)))
+    answer = client.post("/v1/captions", files={"file": data}, data={"k": 3}).json()
+    assert found(answer) == expected(library.captions(data, k=3))
+    assert not any(hit["linked"] for hit in answer["hits"])
+    known = ids["crimson-line.png"]
+    files = {"file": library.read_image(known)}
+    hits = client.post("/v1/captions", files=files, data={"k": 100}).json()["hits"]
+    linked = [hit for hit in hits if hit["linked"]]
+    assert len(linked) == 2
+    assert all(hit["image_ids"] == [known] for hit in linked)
+    assert all(hit["source"] for hit in linked)
+
+
+def test_captions_of_a_picture_its_own_first(client: TestClient, ids: dict[str, int]) -> None:
+    known = ids["crimson-line.png"]
+    hits = client.get(f"/v1/images/{known}/captions?k=4").json()["hits"]
+    assert [hit["linked"] for hit in hits] == [True, True, False, False, False, False]
+    assert {hit["text"] for hit in hits[:2]} == {
+        "a crimson line on ivory",
+        "a second text for the crimson line",
+    }
+    scores = [hit["score"] for hit in hits[2:]]
+    assert scores == sorted(scores, reverse=True)
+    # The same by POST, ranked throughout.
+    body = {"image_id": known, "modality": "text", "k": 100}
+    ranked = client.post("/v1/search", json=body).json()["hits"]
+    assert sum(hit["linked"] for hit in ranked) == 2
+    assert [hit["score"] for hit in ranked] == sorted((h["score"] for h in ranked), reverse=True)
+    rest = client.post("/v1/search", json=body | {"offset": 20}).json()["hits"]
+    assert rest == ranked[20:]
+
+
+def test_words_find_texts(client: TestClient, library: Library) -> None:
+    want = expected(library.search_texts("boats at night", k=5, offset=1))
+    answer = client.get("/v1/texts/search?q=boats+at+night&k=5&offset=1").json()
+    assert found(answer) == want
+    body = {"q": "boats at night", "modality": "text", "k": 5, "offset": 1}
+    assert found(client.post("/v1/search", json=body).json()) == want
+
+
+@pytest.mark.parametrize(
+    ("query", "where", "says"),
+    [
+        ("", "query.q", "write what to look for"),
+        ("q=", "query.q", "write what to look for"),
+        ("q=%20%09", "query.q", "write what to look for"),
+        (f"q={'x' * 2001}", "query.q", "2000"),
+        ("q=x&k=0", "query.k", "greater than or equal to 1"),
+        ("q=x&k=201", "query.k", "less than or equal to 200"),
+        ("q=x&k=many", "query.k", "integer"),
+        ("q=x&offset=-1", "query.offset", "greater than or equal to 0"),
+        ("q=x&offset=10001", "query.offset", "10000"),
+    ],
+)
+def test_a_wrong_question_is_told_what_to_do(
+    client: TestClient, query: str, where: str, says: str
+) -> None:
+    problem = is_problem(client.get(f"/v1/search?{query}"), 422)
+    assert problem["type"] == "urn:mmsearch:problem:invalid-request"
+    assert problem["errors"][0]["where"] == where
+    assert says in problem["errors"][0]["message"]
+    assert says in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "give q"),
+        ({"q": "  "}, "give q"),
+        ({"q": "x", "k": 201}, "less than or equal to 200"),
+        ({"q": "x", "modality": "sound"}, "'image' or 'text'"),
+        ({"image_id": "seven"}, "integer"),
+        ({"image_id": 2**63}, "less than or equal"),
+        ([], "dictionary"),
+    ],
+)
+def test_a_wrong_json_question(client: TestClient, body: Any, says: str) -> None:
+    problem = is_problem(client.post("/v1/search", json=body), 422)
+    assert says in problem["detail"]
+
+
+@pytest.mark.parametrize("raw", [b"{", b"", b'{"q": "\\ud800"}', b'{"q": "\xff"}', b"[" * 5000])
+def test_broken_json(client: TestClient, raw: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = client.post("/v1/search", content=raw, headers=headers)
+    assert response.status_code in (400, 422)
+    is_problem(response, response.status_code)
+
+
+def test_unknown_parameters_do_no_harm(client: TestClient) -> None:
+    assert client.get("/v1/search?q=x&utm_source=y").status_code == 200
+    assert client.post("/v1/search", json={"q": "x", "colour": "red"}).status_code == 200
+
+
+@pytest.mark.parametrize("route", ["/v1/search/image", "/v1/captions"])
+class TestUploads:
+    def test_without_a_file(self, client: TestClient, route: str) -> None:
+        problem = is_problem(client.post(route, data={"k": "3"}), 422)
+        assert "multipart/form-data" in problem["detail"]
+
+    def test_of_nothing(self, client: TestClient, route: str) -> None:
+        problem = is_problem(client.post(route, files={"file": b""}), 422)
+        assert "empty" in problem["detail"]
+
+    def test_of_no_picture(self, client: TestClient, route: str) -> None:
+        problem = is_problem(client.post(route, files={"file": b"<svg onload=alert(1)>"}), 422)
+        assert problem["type"] == "urn:mmsearch:problem:decode"
+
+    def test_cut_short(self, client: TestClient, route: str) -> None:
+        data = encoded(draw("navy", "line"), "JPEG")
+        is_problem(client.post(route, files={"file": data[: len(data) // 2]}), 422)
+
+    def test_that_promises_too_many_pixels(self, client: TestClient, route: str) -> None:
+        bomb = bytearray(encoded(draw("navy", "line")))
+        bomb[16:24] = (50_000).to_bytes(4, "big") * 2
+        response = client.post(route, files={"file": bytes(bomb)})
+        assert response.status_code in (413, 422)
+        is_problem(response, response.status_code)
+
+    def test_too_large(self, client: TestClient, route: str) -> None:
+        problem = is_problem(client.post(route, files={"file": bytes((1 << 20) + 1)}), 413)
+        assert "1 MiB" in problem["detail"]
+        assert "MMSEARCH_MAX_UPLOAD_BYTES" in problem["detail"]
+
+    def test_of_two_fields_of_one_name(self, client: TestClient, route: str) -> None:
+        data = encoded(draw("navy", "line"))
+        files = [("file", data), ("file", data)]
+        assert client.post(route, files=files).status_code in (200, 422)
+
+
+@pytest.mark.parametrize("path", ["", "/captions", "/similar", "/file", "/thumbnail"])
+@pytest.mark.parametrize(("image_id", "status"), [("999999", 404), ("-1", 422), ("x", 422)])
+def test_a_picture_that_is_not_there(
+    client: TestClient, path: str, image_id: str, status: int
+) -> None:
+    problem = is_problem(client.get(f"/v1/images/{image_id}{path}"), status)
+    assert problem["instance"] == f"/v1/images/{image_id}{path}"
+    if status == 404:
+        assert problem["type"] == "urn:mmsearch:problem:not-found"
+
+
+def test_a_question_about_a_picture_that_is_not_there(client: TestClient) -> None:
+    for extra in ({}, {"q": "x"}, {"modality": "text"}):
+        is_problem(client.post("/v1/search", json={"image_id": 999_999} | extra), 404)
+
+
+def test_a_picture_whose_file_is_away_still_finds(client: TestClient, ids: dict[str, int]) -> None:
+    away = ids["away.webp"]
+    assert client.get(f"/v1/images/{away}/similar").status_code == 200
+    assert client.get(f"/v1/images/{away}/captions").status_code == 200
+    problem = is_problem(client.post("/v1/search", json={"q": "x", "image_id": away}), 410)
+    assert "away.webp" in problem["detail"]
+
+
+def test_places_are_told_only_where_that_is_set(
+    client: TestClient, library: Library, settings: Settings, ids: dict[str, int]
+) -> None:
+    odd = next(id_ for name, id_ in ids.items() if name.startswith("räk"))
+
+    def answers(asked: TestClient) -> list[dict[str, Any]]:
+        hits = asked.get("/v1/search?q=x&k=100").json()["hits"]
+        return [
+            next(hit for hit in hits if hit["id"] == odd),
+            asked.get(f"/v1/images/{odd}").json(),
+        ]
+
+    for answer in answers(client):
+        assert answer["latitude"] is None
+        assert answer["longitude"] is None
+        assert answer["camera"] == "Testcam 3000"
+        assert answer["taken_at"] == "2021-06-05T12:34:56"
+    shown = create_app(library, settings.model_copy(update={"show_gps": True}))
+    with TestClient(shown, base_url=BASE_URL) as asked:
+        for answer in answers(asked):
+            assert answer["latitude"] == pytest.approx(48.8583, abs=1e-3)
+            assert answer["longitude"] == pytest.approx(2.35, abs=1e-3)
+
+
+@pytest.fixture
+def empty_client(tmp_path: Path, settings: Settings) -> Callable[[], TestClient]:
+    from mmsearch.library import CATALOG_NAME
+    from mmsearch.store import CatalogWriter
+
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    CatalogWriter(folder / CATALOG_NAME).close()
+    return lambda: TestClient(create_app(Library(folder), settings), base_url=BASE_URL)
+
+
+def test_an_empty_library_says_how_to_fill_it(empty_client: Callable[[], TestClient]) -> None:
+    with empty_client() as client:
+        problem = is_problem(client.get("/v1/search?q=x"), 409)
+        assert "mmsearch index" in problem["detail"]
+        status = client.get("/v1/status").json()
+        assert (status["images"], status["model"]) == (0, None)
+        assert client.get("/").status_code == 200

@@ -1,0 +1,69 @@
+"""Records as they go over the wire."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+
+import pytest
+
+from mmsearch.serve.schemas import Image, ImageAnswer, TextAnswer, file_name, version_token
+from mmsearch.types import ImageHit, ImageRecord, PictureInfo, TextHit, TextRecord
+
+RECORD = ImageRecord(
+    7,
+    "/photos/na\udcefve/caf\udce9.jpg",
+    PictureInfo(
+        "JPEG",
+        30,
+        20,
+        datetime(2020, 1, 2, 3, 4, 5),
+        camera="C\udcff",
+        latitude=1.5,
+        longitude=-2.5,
+        title="T",
+        keywords=("a", "\udc80"),
+    ),
+    1234,
+    ("/copy/\udce9.jpg",),
+)
+
+
+def test_names_that_are_not_utf8_still_make_json() -> None:
+    answer = ImageAnswer.of_hit(ImageHit(0.5, RECORD, ("ca\ud800ption",)), show_gps=False)
+    text = answer.model_dump_json()
+    assert answer.path == "/photos/na\ufffdve/caf\ufffd.jpg"
+    assert "ca\ufffdption" in text
+    assert answer.latitude is None
+    TextAnswer.of_hit(TextHit(0.1, TextRecord(1, "b\udc80", "s\udc80"))).model_dump_json()
+
+
+def test_places_only_when_asked_for() -> None:
+    shown = Image.of(RECORD, (), show_gps=True)
+    assert (shown.latitude, shown.longitude) == (1.5, -2.5)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b/c.jpg", "c.jpg"),
+        ("/a/b.zip!/deep/c.jpg", "c.jpg"),
+        ("C:\\photos\\c.jpg", "c.jpg"),
+        ("c.jpg", "c.jpg"),
+        ("/", "picture"),
+    ],
+)
+def test_file_names(path: str, name: str) -> None:
+    assert file_name(path) == name
+
+
+def test_the_token_follows_the_picture() -> None:
+    token = version_token(RECORD)
+    assert token == version_token(dataclasses.replace(RECORD, copies=()))
+    others = [
+        dataclasses.replace(RECORD, id=8),
+        dataclasses.replace(RECORD, path="/other.jpg"),
+        dataclasses.replace(RECORD, bytes=1235),
+        dataclasses.replace(RECORD, info=PictureInfo("JPEG", 20, 30)),
+    ]
+    assert len({token, *map(version_token, others)}) == 5

@@ -1,0 +1,109 @@
+"""The real thing: a process that listens, answers, and ends when told to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from serve_library import SERVE
+
+from mmsearch.errors import ServiceError
+from mmsearch.serve.guard import MAX_JSON_BYTES
+from mmsearch.serve.server import address_of, bind
+
+
+@pytest.fixture
+def served(library_folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(library_folder), "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield process, process.stdout.readline().strip()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_told_to_stop(
+    served: tuple[subprocess.Popen[str], str], stop: signal.Signals
+) -> None:
+    process, url = served
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
+    with httpx.Client(base_url=url, timeout=60) as client:
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert len(client.get("/v1/search", params={"q": "a kite", "k": 3}).json()["hits"]) == 3
+        assert client.get("/readyz").status_code == 200
+        assert "server" not in client.get("/").headers
+        assert client.head("/").content == b""
+    process.send_signal(stop)
+    assert process.wait(60) == 0
+    assert process.stdout is not None
+    assert process.stdout.read() == "ended\n"
+
+
+def test_an_upload_past_the_limit_ends_the_connection(
+    served: tuple[subprocess.Popen[str], str],
+) -> None:
+    _, url = served
+    port = int(url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as raw:
+        raw.sendall(
+            b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: application/json\r\n\r\n"
+        )
+        # The end of the body never comes; the answer does, and with it the connection's end.
+        size = MAX_JSON_BYTES + 1
+        raw.sendall(b"%x\r\n" % size + b"x" * size)
+        answer = b""
+        while received := raw.recv(10_000):
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_port_in_use_is_told_so() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServiceError, match=f"port {port}.*in use.*--port") as caught:
+            bind("127.0.0.1", port)
+    assert (caught.value.host, caught.value.port) == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "x" * 70, "a\0b"])
+def test_a_host_that_is_not_ours(host: str) -> None:
+    with pytest.raises(ServiceError):
+        bind(host, 0)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may take any port")
+def test_a_port_that_is_not_allowed() -> None:
+    with pytest.raises(ServiceError, match="ermission"):
+        bind("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::1", "[::1]"),
+        ("[::1]", "[::1]"),
+    ],
+)
+def test_the_address_shown(host: str, shown: str) -> None:
+    try:
+        listener = bind(host, 0)
+    except ServiceError as exc:
+        pytest.skip(str(exc))
+    with listener:
+        assert address_of(listener, host) == f"http://{shown}:{listener.getsockname()[1]}"

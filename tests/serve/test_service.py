@@ -1,0 +1,121 @@
+"""The threads behind the routes, and when the service calls itself ready."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import pytest
+from serve_library import BASE_URL, is_problem
+from starlette.testclient import TestClient
+
+from mmsearch.errors import ModelUnavailableError
+from mmsearch.library import Library
+from mmsearch.serve import create_app
+from mmsearch.serve.service import Service
+from mmsearch.settings import Settings
+
+
+@pytest.fixture
+def service(library: Library, settings: Settings) -> Iterator[Service]:
+    made = Service(library, settings)
+    yield made
+    made.close()
+
+
+def test_the_loop_goes_on_while_the_model_works(service: Service) -> None:
+    may_end = threading.Event()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(service.infer, may_end.wait)
+            # Only a loop that is free gets here, and only then does the call above end.
+            assert await service.read(lambda: 7) == 7
+            may_end.set()
+
+    anyio.run(main)
+
+
+def test_one_thread_owns_the_model(service: Service) -> None:
+    names: list[str] = []
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(
+                    service.infer, lambda: names.append(threading.current_thread().name)
+                )
+
+    anyio.run(main)
+    assert len(names) == 8
+    assert len(set(names)) == 1
+
+
+class _Stuck:
+    """A library whose model loads when told to, or fails to; the rest is the real one's."""
+
+    def __init__(self, library: Library, warm: Callable[[], object]) -> None:
+        self._library = library
+        self.warm = warm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+
+def _client(library: Library, settings: Settings, warm: Callable[[], object]) -> TestClient:
+    app = create_app(cast(Library, _Stuck(library, warm)), settings)
+    return TestClient(app, base_url=BASE_URL)
+
+
+def test_ready_once_the_model_is_loaded(library: Library, settings: Settings) -> None:
+    may_load = threading.Event()
+    with _client(library, settings, may_load.wait) as client:
+        problem = is_problem(client.get("/readyz"), 503)
+        assert problem["type"] == "urn:mmsearch:problem:not-ready"
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/v1/status").json()["ready"] is False
+        may_load.set()
+        # Answered by the same thread, after the loading.
+        assert client.get("/v1/search?q=x").status_code == 200
+        assert client.get("/readyz").json() == {"status": "ready"}
+        assert client.get("/v1/status").json()["ready"] is True
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ModelUnavailableError("m", "offline", "Put it in the cache."), "Put it in the cache."),
+        (RuntimeError("CUDA fell over"), "the log says why"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded(
+    library: Library,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    says: str,
+) -> None:
+    tried = threading.Event()
+
+    def warm() -> None:
+        tried.set()
+        raise error
+
+    with _client(library, settings, warm) as client:
+        tried.wait(30)
+        # Through the inference thread, so that the failure has been noted when this is answered.
+        known = client.get("/v1/search?q=x&k=1").json()["hits"][0]["id"]
+        assert str(error) in caplog.text
+        # That search worked after all, so the service is well again.
+        assert client.get("/readyz").status_code == 200
+        assert client.get(f"/v1/images/{known}/file").status_code in (200, 410)
+
+    failing = SimpleNamespace(warm=warm, space=None)
+    service = Service(cast(Library, failing), settings)
+    anyio.run(service.warm)
+    assert service.state == "failed"
+    assert says in str(service.problem)
+    service.close()
