@@ -19,7 +19,7 @@ from indexer.picture_stage import PictureStage
 from indexer.report import Progress, Report, Silence
 from indexer.sources import FileEntry
 from indexer.targets import Target, check_path, find_targets
-from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar
+from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar, unreadable
 from mmsearch.batches import batches
 from mmsearch.decode import DEFAULT_LIMITS, DecodeLimits
 from mmsearch.encode import presets
@@ -109,6 +109,8 @@ class _Run:
         self._encoder: Encoder | None = None
         self._encoder_lock = threading.Lock()
         self._report = Report(str(library))
+        self._adopted: set[str] = set()  # sources that became part of others
+        self._done: dict[str, int] = {}  # location of a source read to its end → for which space
         self._model, known = self._choose_model()
         self._space_id: int | None = None if known is None else known[0]
         self._texts = TextEmbedder(catalog, self.encoder)
@@ -155,6 +157,10 @@ class _Run:
             return None
         return self._catalog.embedded(self._space_id, "image", [digest]).get(digest)
 
+    def _warn(self, message: str) -> None:
+        if message not in self._report.warnings:
+            self._report.warnings.append(message)
+
     # --- the run --------------------------------------------------------------------------------
 
     def run(self, paths: Sequence[Path], captions: Sequence[Path]) -> Report:
@@ -175,41 +181,55 @@ class _Run:
         except KeyboardInterrupt:
             report.stopped = True
         report.encoded_texts = self._texts.encoded
-        if report.changed:
-            self._link()
-            with Library(self._library) as library:
-                library.save_indexes()
+        # Even when nothing is new: the run before may have been killed before it came to this.
+        self._link()
+        with Library(self._library) as library:
+            library.save_indexes()
         report.seconds = time.monotonic() - started
         return report
 
     def _link(self) -> None:
         linked = self._writer.link()
         self._report.linked = linked.linked
-        if linked.unknown:
-            self._report.warnings.append(
+        if linked.unknown and self._report.changed:
+            self._warn(
                 f"{linked.unknown} texts name pictures that are not in the library; "
                 "see: mmsearch status --failed"
             )
 
     def _switch_space(self) -> None:
-        """Searches move to the space of this run, once it is complete."""
+        """Searches move to the space of this run, once all that they find now is in it."""
         active = self._catalog.active_space()
-        if self._space_id is not None and active is not None and active[0] != self._space_id:
+        if self._space_id is None or active is None or active[0] == self._space_id:
+            return
+        for target in find_targets(self._catalog.sources(), (), ()):
+            if self._done.get(target.location) != self._space_id:
+                self._source(target)
+        lacking = self._catalog.count_lacking(self._space_id, active[0])
+        if lacking:
+            self._warn(
+                f"searches stay with {active[1].name}: {lacking:,} pictures and texts could not be "
+                f"read with {self._model} (unplugged drive?). Run the same command again when "
+                "they are there"
+            )
+        else:
             self._writer.activate(self._space_id)
 
     def _source(self, target: Target) -> None:
+        if target.location in self._adopted:
+            return
         if not target.is_there():
-            self._report.warnings.append(
-                f"{target.location} is not there (unplugged drive?): its pictures are kept"
-            )
+            self._warn(f"{target.location} is not there (unplugged drive?): its pictures are kept")
             return
         source_id = self._writer.ensure_source(
             target.location, target.kind, target.exclude, target.follow_links
         )
         problems = self._scan(target, source_id)
+        if target.kind == "folder":
+            self._adopted.update(self._writer.adopt(source_id, target.location))
         self._report.files += self._writer.scan.count_seen("image")
-        if self._writer.scan.looks_unmounted(source_id, target.under):
-            self._report.warnings.append(
+        if target.kind == "folder" and self._writer.scan.looks_unmounted(source_id, target.under):
+            self._warn(
                 f"{target.absolute(target.under)} is empty, but pictures of it are known "
                 "(unmounted drive?): they are kept"
             )
@@ -222,12 +242,15 @@ class _Run:
         if self._anything_readable(target, source_id):
             self._read(target, source_id)
         self._writer.finish_source(source_id)
+        if not target.under and self._space_id is not None:
+            self._done[target.location] = self._space_id
 
     def _scan(self, target: Target, source_id: int) -> list[FailureRow]:
         """Notes what is there; returns what could not be read."""
         writer, files = self._writer, 0
         writer.scan.begin()
         problems: list[FailureRow] = []
+        closed: list[str] = []
         for part in batches(target.scan(self._library.resolve()), 5000):
             found = [
                 Pending(e.path, e.kind, e.size, e.mtime_ns, e.of)
@@ -239,10 +262,11 @@ class _Run:
                 for p in part
                 if not isinstance(p, FileEntry)
             ]
+            closed += [p.path for p in part if not isinstance(p, FileEntry) and p.closed]
             writer.scan.saw(found)
             files += len(found)
             self._progress.scanning(target.location, files)
-        writer.scan.saw_unreadable(source_id, [p.path for p in problems])
+        writer.scan.saw_unreadable(source_id, closed)
         return problems
 
     def _anything_readable(self, target: Target, source_id: int) -> bool:
@@ -279,20 +303,20 @@ class _Run:
                 self._sidecars(target, source_id, space_id, part)
 
     def _captions(self, target: Target, source_id: int, space_id: int, file: Pending) -> None:
-        self._writer.begin_container(source_id, file.path)
+        self._writer.begin_containers(source_id, [file.path])
         location = Path(target.absolute(file.path))
         try:
             for drafts, failures in caption_batches(source_id, file, location):
                 self._write(source_id, space_id, drafts, failures)
         except DecodeError as exc:
-            row = FailureRow(source_id, file.path, "", "", file.size, file.mtime_ns, exc.reason)
-            self._write(source_id, space_id, [], [row])
+            self._write(source_id, space_id, [], [unreadable(source_id, file, exc)])
             return
         self._writer.finish_containers(source_id, space_id, [file])
 
     def _sidecars(
         self, target: Target, source_id: int, space_id: int, files: Sequence[Pending]
     ) -> None:
+        self._writer.begin_containers(source_id, [f.path for f in files])
         read = [sidecar(source_id, f, Path(target.absolute(f.path))) for f in files]
         failures = [r for r in read if isinstance(r, FailureRow)]
         failed = {f.path for f in failures}

@@ -59,7 +59,19 @@ class PictureStage:
 
     def archive(self, source_id: int, space_id: int, target: Target, file: Pending) -> None:
         """The pictures of an archive; marks it as read when that worked to the end."""
-        self._writer.begin_container(source_id, file.path)
+        try:
+            with open(target.absolute(file.path), "rb"):  # noqa: PTH123
+                pass
+        except OSError as exc:
+            # Not "read to its end": what it held stays, and the next run tries again.
+            reason = (exc.strerror or str(exc)).lower()
+            row = FailureRow(
+                source_id, file.path, "", "", file.size, file.mtime_ns, reason, transient=True
+            )
+            self._writer.commit(space_id, failures=[row])
+            self._report.failed += 1
+            return
+        self._writer.begin_containers(source_id, [file.path])
         problems: list[FailureRow] = []
         jobs = self._members(source_id, target, file, problems)
         self._run(source_id, space_id, jobs)
@@ -99,7 +111,7 @@ class PictureStage:
 
     def _commit(self, source_id: int, space_id: int, items: Sequence[Loaded]) -> None:
         good = [item for item in items if item.reason is None]
-        vectors = self._encode(good)
+        vectors = self._encode(space_id, good)
         drafts: list[DraftText] = []
         for item in good:
             info = item.info
@@ -145,11 +157,14 @@ class PictureStage:
         self._report.failed += len(failures)
         self._progress.advanced(len(items))
 
-    def _encode(self, items: Sequence[Loaded]) -> dict[bytes, NDArray[np.float32]]:
-        """Vectors by hash; a picture that is twice in the batch is encoded once."""
+    def _encode(self, space_id: int, items: Sequence[Loaded]) -> dict[bytes, NDArray[np.float32]]:
+        """Vectors by hash; a picture that is twice in the run is encoded once."""
         import numpy as np
 
         new = {item.hash: item.pixels for item in items if item.pixels is not None}
+        # A copy may have been committed since this one was decoded.
+        for digest in self._catalog.embedded(space_id, "image", list(new)):
+            del new[digest]
         found: dict[bytes, NDArray[np.float32]] = {}
         for part in batches(new.items(), self._encoder().batch_size) if new else ():
             vectors = self._encoder().encode_images(np.stack([pixels for _, pixels in part]))

@@ -169,7 +169,7 @@ def _walk(
             with os.scandir(where) as listing:
                 entries = sorted(listing, key=_name)
         except OSError as exc:
-            yield ScanProblem(prefix.rstrip("/"), _reason(exc))
+            yield ScanProblem(prefix.rstrip("/"), _reason(exc), closed=True)
             continue
         if any(entry.name == IGNORE_FILE for entry in entries):
             rules += _ignore_file(where + IGNORE_FILE, prefix)
@@ -220,7 +220,7 @@ def _folder(
                 info = entry.stat()
                 yield FileEntry(path, info.st_size, info.st_mtime_ns, kind)
         except OSError as exc:
-            yield ScanProblem(path, _reason(exc))
+            yield ScanProblem(path, _reason(exc), closed=True)
     for entry in texts:
         candidates = (pictures.get(candidate.lower()) for candidate in sidecar_for(entry.name))
         of = next((picture for picture in candidates if picture is not None), None)
@@ -230,7 +230,7 @@ def _folder(
         try:
             info = entry.stat()
         except OSError as exc:
-            yield ScanProblem(prefix + entry.name, _reason(exc))
+            yield ScanProblem(prefix + entry.name, _reason(exc), closed=True)
             continue
         picture = prefix + of if of is not None else None
         yield FileEntry(prefix + entry.name, info.st_size, info.st_mtime_ns, kind, picture)
@@ -245,7 +245,7 @@ def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:
     try:
         info = full.stat()
     except OSError as exc:
-        yield ScanProblem(path, _reason(exc))
+        yield ScanProblem(path, _reason(exc), closed=True)
         return
     if stat.S_ISREG(info.st_mode):
         yield FileEntry(path, info.st_size, info.st_mtime_ns, kind)

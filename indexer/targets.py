@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.sources import FileEntry, entry_for, kind_of, scan
+from indexer.sources import IGNORED_NAMES, FileEntry, entry_for, kind_of, scan
 from mmsearch.errors import SourceError
 from mmsearch.types import ScanProblem, SourceRecord
 
@@ -34,13 +34,23 @@ class Target:
         return os.path.join(self.folder, path)  # noqa: PTH118 -- names with surrogates, by the million
 
     def is_there(self) -> bool:
-        """Whether the source can be reached at all."""
-        return os.path.exists(self.location)  # noqa: PTH110
+        """Whether the source can be reached: of a file that is gone, its folder and what else."""
+        if os.path.exists(self.location):  # noqa: PTH110
+            return True
+        if self.kind != "file":
+            return False
+        try:
+            with os.scandir(self.folder) as others:
+                # An empty folder is what remains of a drive that was unplugged.
+                return any(True for _ in others)
+        except OSError:
+            return False
 
     def scan(self, skip: Path) -> Iterator[FileEntry | ScanProblem]:
         """The files of the target; `skip` is a folder not to enter."""
         if self.kind == "file":
-            return iter([entry_for(Path(self.location))])
+            gone = not os.path.lexists(self.location)
+            return iter([] if gone else [entry_for(Path(self.location))])
         return scan(
             Path(self.location),
             exclude=self.exclude,
@@ -84,7 +94,9 @@ def find_targets(
         is_folder = path.is_dir()
         if is_captions and is_folder:
             raise SourceError(str(path), "--captions takes a file; give folders without it")
-        if inside is not None and (is_folder or kind_of(path.name) is not None):
+        if not is_folder and isinstance(problem := entry_for(path), ScanProblem):
+            raise SourceError(str(path), problem.reason)
+        if inside is not None and _is_found_in(inside, absolute, is_folder):
             base = folders.get(inside)
             options = _options(base, exclude, follow_links)
             under = os.path.relpath(absolute, inside)
@@ -109,6 +121,16 @@ def _options(
 
 def _known(source: SourceRecord, exclude: tuple[str, ...], follow_links: bool | None) -> Target:
     return Target(source.location, source.kind, "", *_options(source, exclude, follow_links))
+
+
+def _is_found_in(folder: str, path: str, is_folder: bool) -> bool:
+    """Whether a scan of the folder comes upon the path by itself; else it is a source of its own.
+
+    The folder's patterns are not asked: what they exclude is read when it is named, and only then.
+    """
+    parts = Path(os.path.relpath(path, folder)).parts or ("",)
+    hidden = any(p.startswith(".") or p.lower() in IGNORED_NAMES for p in parts)
+    return not hidden and (is_folder or kind_of(parts[-1]) is not None)
 
 
 def _innermost(folders: Sequence[str], path: str) -> str | None:

@@ -111,11 +111,25 @@ def caption_batches(
         )
 
 
+def unreadable(source_id: int, file: Pending, error: DecodeError) -> FailureRow:
+    """A text file that cannot be used; one that the system does not give is tried again."""
+    return FailureRow(
+        source_id,
+        file.path,
+        "",
+        "",
+        file.size,
+        file.mtime_ns,
+        error.reason,
+        transient=isinstance(error.__cause__, OSError),
+    )
+
+
 def sidecar(source_id: int, file: Pending, location: Path) -> DraftText | FailureRow | None:
     """The text of a sidecar; None when it is empty."""
     try:
         body = read_sidecar(location)
     except DecodeError as exc:
-        return FailureRow(source_id, file.path, "", "", file.size, file.mtime_ns, exc.reason)
+        return unreadable(source_id, file, exc)
     picture = (file.of or "").rpartition("/")[2]
     return DraftText(file.path, "sidecar", "sidecar", body, picture) if body else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -29,7 +32,7 @@ from mmsearch.types import (
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder, TextEncoder
-    from mmsearch.index.flat import FlatIndex
+    from mmsearch.index.flat import FlatIndex, Neighbours
     from mmsearch.types import Vectors
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,15 @@ _THUMBS_FOLDER = "thumbs"
 _THUMB_SIDES = (256, 512, 1024)
 #: Vectors that may be missing in an index file before it is written anew.
 _DELTA_ALLOWED = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """A question: vector (1, dim), its space, and the picture of the library asked about."""
+
+    vector: Vectors
+    space: Space
+    image_id: int | None
 
 
 class Library:
@@ -176,10 +188,11 @@ class Library:
 
                 device = self._encoder.device if self._encoder is not None else "cpu"
                 folder = self.path / INDEX_FOLDER
-                index = FlatIndex.load(folder, space, modality, device=device)
-                if not self.catalog.agrees(space_id, modality, index.last_seq, index.last_id):
+                origin = self.catalog.space_origin(space_id)
+                index = FlatIndex.load(folder, space, modality, origin=origin, device=device)
+                if not self.catalog.agrees(space_id, modality, index.last_seq, index.last):
                     logger.warning("the index is not of this catalog: rebuilding")
-                    index = FlatIndex(space, modality, device=device)
+                    index = FlatIndex(space, modality, origin=origin, device=device)
                 self._catch_up(index, space_id)
                 self._indexes[modality] = index
             return index
@@ -208,12 +221,17 @@ class Library:
 
     def save_indexes(self) -> None:
         """Writes the index files, where enough is new to be worth it. Only for the writer."""
-        if self.space is None:
+        self.refresh()
+        if self._active is None:
             return
+        space_id, space = self._active
+        origin = self.catalog.space_origin(space_id)
+        folder = self.path / INDEX_FOLDER
         for modality in MODALITIES:
-            index = self.index(modality)
-            if index.delta > _DELTA_ALLOWED * index.total:
-                index.save(self.path / INDEX_FOLDER)
+            vectors = self.catalog.count_vectors(space_id, modality)
+            covered = manifest.covered(manifest.index_file(folder, space, modality), origin)
+            if vectors - covered > _DELTA_ALLOWED * vectors:
+                self.index(modality).save(folder)
 
     # --- search ---------------------------------------------------------------------------------
 
@@ -232,7 +250,7 @@ class Library:
             IndexMissingError: the library is empty.
             DecodeError: `image` is not a picture.
         """
-        return self._search_images(self._vector(query, image)[0], k, offset)
+        return self._search_images(self._query(query, image), k, offset)
 
     def search_texts(
         self,
@@ -243,8 +261,7 @@ class Library:
         offset: int = 0,
     ) -> list[TextHit]:
         """The texts that answer best, those written for `image` marked. Errors as in `search`."""
-        vector, image_id = self._vector(query, image)
-        return self._search_texts(vector, k, offset, image_id)
+        return self._search_texts(self._query(query, image), k, offset)
 
     def captions(self, image: ImageInput, *, k: int = 5) -> list[TextHit]:
         """The texts of the library that describe a picture best; it need not be indexed."""
@@ -252,49 +269,58 @@ class Library:
 
     def captions_of(self, image_id: int, *, k: int = 5) -> list[TextHit]:
         """The same for an indexed picture. Raises NotFoundError for an unknown id."""
-        return self._search_texts(self._stored_vector(image_id), k, 0, image_id)
+        return self._search_texts(self._stored(image_id), k, 0)
 
     def similar(self, image_id: int, *, k: int = 10, offset: int = 0) -> list[ImageHit]:
         """The pictures most like an indexed one, without itself. Raises NotFoundError."""
-        return self._search_images(self._stored_vector(image_id), k, offset, without=image_id)
+        return self._search_images(self._stored(image_id), k, offset, without=image_id)
 
-    def _vector(self, query: str | None, image: ImageInput | None) -> tuple[Vectors, int | None]:
+    def _query(self, words: str | None, image: ImageInput | None) -> _Query:
         from mmsearch.search import combine
 
-        parts: list[Vectors] = []
-        image_id = None
-        if image is not None:
-            vector, image_id = self._encode_image(image)
-            parts.append(vector)
-        if query and query.strip():
-            parts.append(self._encode_text(query.strip()))
-        return combine(parts), image_id
+        while True:
+            active = self._need_space()
+            parts: list[Vectors] = []
+            image_id = None
+            if image is not None:
+                vector, image_id = self._encode_image(image)
+                parts.append(vector)
+            if words and words.strip():
+                parts.append(self._encode_text(words.strip()))
+            # Another process may have moved the library to another model meanwhile.
+            if self._active == active:
+                return _Query(combine(parts), active[1], image_id)
 
-    def _stored_vector(self, image_id: int) -> Vectors:
-        space_id, _ = self._need_space()
+    def _stored(self, image_id: int) -> _Query:
+        space_id, space = self._need_space()
         self.catalog.locations(image_id)
         vector = self.catalog.vector(space_id, image_id)
         if vector is None:
             raise NotFoundError("image", image_id)
-        return vector
+        return _Query(vector, space, image_id)
+
+    def _nearest(
+        self, modality: Modality, query: _Query, k: int, offset: int, without: int = -1
+    ) -> Neighbours:
+        from mmsearch.search import nearest
+
+        with self._index_lock:
+            index = self.index(modality)
+            _same_space(query.space, index.space)
+            return nearest(index, query.vector, k, offset, without=without)
 
     def _search_images(
-        self, query: Vectors, k: int, offset: int, *, without: int = -1
+        self, query: _Query, k: int, offset: int, *, without: int = -1
     ) -> list[ImageHit]:
-        from mmsearch.search import image_hits, nearest
+        from mmsearch.search import image_hits
 
-        with self._index_lock:
-            found = nearest(self.index("image"), query, k, offset, without=without)
-        return image_hits(self.catalog, found)
+        return image_hits(self.catalog, self._nearest("image", query, k, offset, without))
 
-    def _search_texts(
-        self, query: Vectors, k: int, offset: int, image_id: int | None
-    ) -> list[TextHit]:
-        from mmsearch.search import nearest, text_hits
+    def _search_texts(self, query: _Query, k: int, offset: int) -> list[TextHit]:
+        from mmsearch.search import text_hits
 
-        with self._index_lock:
-            found = nearest(self.index("text"), query, k, offset)
-        return text_hits(self.catalog, found, image_id=image_id)
+        found = self._nearest("text", query, k, offset)
+        return text_hits(self.catalog, found, image_id=query.image_id)
 
     # --- items ----------------------------------------------------------------------------------
 
@@ -342,10 +368,8 @@ class Library:
         folder = self.path / _THUMBS_FOLDER / digest[:2]
         path = folder / f"{digest}-{side}.webp"
         self.catalog.locations(image_id)
-        try:
+        with contextlib.suppress(OSError):
             return path.read_bytes()
-        except FileNotFoundError:
-            pass
         data = decode.thumbnail(self.read_image(image_id), source=str(image_id), max_side=side)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -366,7 +390,7 @@ class Library:
         return LibraryStatus(
             path=str(self.path),
             **self.catalog.counts(),
-            bytes=sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
+            bytes=_bytes_in(self.path),
             spaces=tuple(spaces),
             index=()
             if active is None
@@ -376,6 +400,10 @@ class Library:
             ),
         )
 
+    def _bytes(self) -> int:
+        files = [*self.path.glob(f"{CATALOG_NAME}*"), *(self.path / INDEX_FOLDER).glob("*")]
+        return sum(file.stat().st_size for file in files)
+
     def failures(self) -> list[Failure]:
         """Every input that could not be used, and why."""
         return self.catalog.failures()
@@ -383,6 +411,16 @@ class Library:
     def sources(self) -> list[SourceRecord]:
         """The folders and files that the library was filled from."""
         return self.catalog.sources()
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of all files below a folder; files come and go while a writer is at work."""
+    total = 0
+    for where, _folders, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(where, name)).st_size  # noqa: PTH116, PTH118
+    return total
 
 
 def _same_space(found: Space, expected: Space) -> None:

@@ -107,10 +107,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ScanProblem:
-    """Something in a folder or archive that is passed over; "" is the folder or archive itself."""
+    """Something in a folder or archive that is passed over; "" is the folder or archive itself.
+
+    closed: it could not be looked at, so what it holds may be as it was.
+    """
 
     path: str
     reason: str
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,8 @@ class LibraryStatus:
     """What a library holds. Counts are of searchable items.
 
     texts: of caption files and sidecars; links: those of them written for a picture; carried: texts
-    that pictures carry themselves; missing: pictures that are gone; bytes: size on disk.
+    that pictures carry themselves; missing: pictures that are gone; bytes: of the catalog and
+    the indexes on disk (thumbnails, of which there may be many, are not counted).
     """
 
     path: str

@@ -70,7 +70,11 @@ def test_wheel_does_the_jobs_in_an_empty_folder(wheel: Path, tmp_path: Path) -> 
         return done.stdout
 
     where = subprocess.run(
-        [sys.executable, "-c", "import mmsearch, indexer; print(mmsearch.__file__, indexer.__file__)"],
+        [
+            sys.executable,
+            "-c",
+            "import mmsearch, indexer; print(mmsearch.__file__, indexer.__file__)",
+        ],
         cwd=work,
         env=environment,
         capture_output=True,

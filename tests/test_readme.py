@@ -20,7 +20,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 #: Not run here: what they need (a network, half an hour, this very test) is not a test's to use.
-NOT_RUN = ("git clone", "pip install", "make test", "make demo", "make tiny-model", "rm -rf", "docker")
+NOT_RUN = (
+    "git clone",
+    "pip install",
+    "make test",
+    "make demo",
+    "make tiny-model",
+    "rm -rf",
+    "docker",
+)
 
 
 def commands() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,8 @@ import click
 if TYPE_CHECKING:
     from mmsearch.library import Library
     from mmsearch.settings import Settings
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,9 +82,16 @@ def open_library(chosen: Path | None, device: str | None = None) -> Library:
 def print_json(document: Any) -> None:
     """One JSON document on stdout; file names that are not UTF-8 are written with \\ufffd."""
     text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
-    click.echo(printable(text))
+    click.echo(_in_utf8(text))
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal or a pipe: bytes of file names that are not UTF-8 become U+FFFD."""
+    """One line for a terminal: control characters, and bytes that are not UTF-8, become U+FFFD.
+
+    A file's name must neither break lines nor speak to the terminal.
+    """
+    return _CONTROLS.sub("\ufffd", _in_utf8(text))
+
+
+def _in_utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -113,4 +113,6 @@ def models(as_json: bool) -> None:
         )
     console = Console()
     Console(width=None if console.is_terminal else 200).print(table)
-    click.echo("recall@1: published, text to image on COCO, zero-shot; tiny knows drawn scenes only.")
+    click.echo(
+        "recall@1: published, text to image on COCO, zero-shot; tiny knows drawn scenes only."
+    )

@@ -79,10 +79,17 @@ class _Part:
 
 
 class FlatIndex:
-    """All vectors of one modality in one space. Reads are thread-safe; `update` is not."""
+    """All vectors of one modality in one space of one catalog.
 
-    def __init__(self, space: Space, modality: Modality, *, device: str = "cpu") -> None:
+    Searches from several threads are safe on the CPU; `add` and `hide` need the index alone, and so
+    does a search on a GPU. origin: tells the catalog from others that hold vectors of the space.
+    """
+
+    def __init__(
+        self, space: Space, modality: Modality, *, origin: str = "", device: str = "cpu"
+    ) -> None:
         self.space = space
+        self.origin = origin
         self.modality = modality
         self.last_seq = 0
         self._base: _Part | None = None
@@ -103,10 +110,13 @@ class FlatIndex:
         return len(self._delta.ids)
 
     @property
-    def last_id(self) -> int | None:
-        """The content id that arrived last; None while it is empty."""
+    def last(self) -> tuple[int, bytes] | None:
+        """The content that arrived last: its id, and its vector in float16; None while empty."""
         filled = [part for part in self._parts() if len(part.ids)]
-        return int(filled[-1].ids[-1]) if filled else None
+        if not filled:
+            return None
+        vector = filled[-1].index.reconstruct(len(filled[-1].ids) - 1)
+        return int(filled[-1].ids[-1]), vector.astype("<f2").tobytes()
 
     @property
     def total(self) -> int:
@@ -120,6 +130,8 @@ class FlatIndex:
         if vectors.shape[1] != self.space.dim:
             raise SpaceMismatchError(f"dimension {vectors.shape[1]}", f"{self.space.dim}")
         self._delta.add(ids, vectors)
+        if len(self._hidden):
+            self._delta.exclude(self._hidden)
         self.last_seq = last_seq
         self._gpu = None
 
@@ -142,14 +154,28 @@ class FlatIndex:
                 f"dimension {xq.shape[1]}", f"{self.space.name} (dimension {self.space.dim})"
             )
         xq = np.ascontiguousarray(xq, np.float32)
+        # One more than asked for tells whether others are as near as the last one: which of those
+        # FAISS returns is its own affair, and pages of results would overlap.
+        asked = k + 1
+        while True:
+            scores, ids = self._candidates(xq, asked)
+            found = [_sorted(*row) for row in zip(scores, ids, strict=True)]
+            if asked > len(self) or not any(_cut_in_a_tie(one, k, asked) for one in found):
+                return [Neighbours(one.scores[:k], one.ids[:k]) for one in found]
+            asked *= 2
+
+    def _candidates(
+        self, xq: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """At least the k nearest, unsorted; of those as near as the k-th, any. -1 where none."""
         found = self._search_gpu(xq, k)
-        if found is None:
-            parts = [part.search(xq, k) for part in self._parts()]
-            found = (
-                np.concatenate([scores for scores, _ in parts], axis=1),
-                np.concatenate([ids for _, ids in parts], axis=1),
-            )
-        return [_best(scores, ids, k) for scores, ids in zip(*found, strict=True)]
+        if found is not None:
+            return found
+        parts = [part.search(xq, k) for part in self._parts()]
+        return (
+            np.concatenate([scores for scores, _ in parts], axis=1),
+            np.concatenate([ids for _, ids in parts], axis=1),
+        )
 
     def _search_gpu(
         self, xq: NDArray[np.float32], k: int
@@ -214,31 +240,42 @@ class FlatIndex:
                 dim=self.space.dim,
                 ntotal=mapped.ntotal,
                 last_seq=self.last_seq,
+                origin=self.origin,
                 bytes=temporary.stat().st_size,
             ),
         )
 
     @classmethod
     def load(
-        cls, folder: Path, space: Space, modality: Modality, *, device: str = "cpu"
+        cls,
+        folder: Path,
+        space: Space,
+        modality: Modality,
+        *,
+        origin: str = "",
+        device: str = "cpu",
     ) -> FlatIndex:
         """The index as it was saved, mapped, not read; an empty one where there is none to trust.
 
         What was committed since is not in it: the caller adds what came after `last_seq`.
         """
-        index = cls(space, modality, device=device)
+        index = cls(space, modality, origin=origin, device=device)
         path = manifest.index_file(folder, space, modality)
         try:
             about = manifest.read(path)
             if about is None:
                 return index
-            if (about.space, about.modality, about.dim, about.factory, about.bytes) != (
-                space.fingerprint,
-                modality,
-                space.dim,
-                FACTORY,
-                path.stat().st_size,
-            ):
+            expected = Manifest(
+                space=space.fingerprint,
+                modality=modality,
+                factory=FACTORY,
+                dim=space.dim,
+                ntotal=about.ntotal,
+                last_seq=about.last_seq,
+                origin=origin,
+                bytes=path.stat().st_size,
+            )
+            if about != expected:
                 logger.warning("%s is not the index of this library: rebuilding", path)
                 return index
             mapped: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -257,8 +294,13 @@ class FlatIndex:
         return index
 
 
-def _best(scores: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> Neighbours:
+def _sorted(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> Neighbours:
     valid = ids >= 0
     scores, ids = scores[valid], ids[valid]
-    order = np.lexsort((ids, -scores))[:k]
+    order = np.lexsort((ids, -scores))
     return Neighbours(np.ascontiguousarray(scores[order]), np.ascontiguousarray(ids[order]))
+
+
+def _cut_in_a_tie(found: Neighbours, k: int, asked: int) -> bool:
+    """Whether more may be as near as the k-th than the `asked` best."""
+    return len(found.ids) >= asked and bool(found.scores[k - 1] == found.scores[asked - 1])

@@ -17,7 +17,8 @@ FACTORY = "SQfp16"
 class Manifest:
     """Ties an index file to the space, the modality and the part of the catalog it covers.
 
-    last_seq: everything committed up to here is in the file. bytes: the file's size.
+    last_seq: everything committed up to here is in the file. bytes: the file's size. origin: tells
+    the catalog from others that hold vectors of the same space.
     """
 
     space: str
@@ -27,6 +28,7 @@ class Manifest:
     ntotal: int
     last_seq: int
     bytes: int
+    origin: str
 
 
 def index_file(folder: Path, space: Space, modality: Modality) -> Path:
@@ -39,6 +41,16 @@ def read(path: Path) -> Manifest | None:
         return Manifest(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def covered(path: Path, origin: str) -> int:
+    """How many vectors of the catalog `origin` the index file holds; 0 if it cannot be trusted."""
+    about = read(path)
+    try:
+        whole = about is not None and path.stat().st_size == about.bytes
+    except OSError:
+        return 0
+    return about.ntotal if about is not None and whole and about.origin == origin else 0
 
 
 def replace(temporary: Path, path: Path, manifest: Manifest) -> None:

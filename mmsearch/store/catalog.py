@@ -118,7 +118,7 @@ class Catalog:
 
     def revision(self) -> int:
         """A number that grows with every committed change."""
-        return int(self._scalar(sa.select(state.c.revision)))
+        return int(self._scalar(sa.select(state.c.revision)) or 0)
 
     # --- spaces and vectors ---------------------------------------------------------------------
 
@@ -126,6 +126,32 @@ class Catalog:
         """The space that searches use, with its id; None before anything was embedded."""
         rows = self._rows(sa.select(space).where(space.c.active))
         return (rows[0].id, _space(rows[0])) if rows else None
+
+    def space_origin(self, space_id: int) -> str:
+        """When the space was written down: tells this catalog from others with the same model."""
+        return str(self._scalar(sa.select(space.c.created_at).where(space.c.id == space_id)))
+
+    def count_vectors(self, space_id: int, modality: Modality) -> int:
+        """How many vectors a space has, those of hidden contents included."""
+        statement = (
+            sa.select(sa.func.count())
+            .select_from(embedding)
+            .join(content, content.c.id == embedding.c.content_id)
+            .where(embedding.c.space_id == space_id, content.c.modality == modality)
+        )
+        return int(self._scalar(statement))
+
+    def count_lacking(self, space_id: int, old_space_id: int) -> int:
+        """How many visible contents have a vector in the old space and none in the other."""
+        old, new = embedding.alias("old"), embedding.alias("new")
+        there = sa.exists().where(new.c.content_id == old.c.content_id, new.c.space_id == space_id)
+        statement = (
+            sa.select(sa.func.count())
+            .select_from(old)
+            .join(content, content.c.id == old.c.content_id)
+            .where(old.c.space_id == old_space_id, ~content.c.hidden, ~there)
+        )
+        return int(self._scalar(statement))
 
     def find_space(self, name: str) -> tuple[int, Space] | None:
         """The newest space of a model by the name it was given."""
@@ -190,15 +216,18 @@ class Catalog:
         )
         return None if blob is None else np.frombuffer(blob, "<f2").astype(np.float32)[None]
 
-    def agrees(self, space_id: int, modality: Modality, seq: int, content_id: int | None) -> bool:
-        """Whether an index that covers all up to `seq`, `content_id` last, can be of this catalog.
+    def agrees(
+        self, space_id: int, modality: Modality, seq: int, last: tuple[int, bytes] | None
+    ) -> bool:
+        """Whether an index that covers all up to `seq` can be of this catalog.
 
-        It is not when the catalog was restored from an older copy, or made anew.
+        It is not when the catalog was restored from an older copy. last: the content id and the
+        vector, as stored, that came last into the index.
         """
         if seq == 0:
             return True
-        found = self._scalar(
-            sa.select(embedding.c.content_id)
+        found = self._rows(
+            sa.select(embedding.c.content_id, embedding.c.vector)
             .join(content, content.c.id == embedding.c.content_id)
             .where(
                 embedding.c.space_id == space_id,
@@ -206,7 +235,7 @@ class Catalog:
                 content.c.modality == modality,
             )
         )
-        return bool(found == content_id)
+        return bool(found) and (found[0].content_id, bytes(found[0].vector)) == last
 
     def hidden(self, modality: Modality) -> NDArray[np.int64]:
         """Ids of the contents that no file holds any more, (n,) int64, ascending."""

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 from mmsearch.batches import batches
 from mmsearch.store.rows import FailureRow, ImageRow, TextRow, now
 from mmsearch.store.schema import (
+    container,
     content,
     embedding,
     failure,
@@ -125,7 +126,7 @@ def write_texts(connection: sa.Connection, space_id: int | None, rows: Sequence[
     _finish_items(connection, space_id, rows, ids, replaced)
 
 
-def _forget_embedded(connection: sa.Connection, rows: Sequence[ImageRow | FailureRow]) -> None:
+def _forget_embedded(connection: sa.Connection, rows: Sequence[ImageRow]) -> None:
     """Deletes what the pictures at these places said of themselves."""
     places = {(row.path, row.member) for row in rows}
     source_id = rows[0].source_id
@@ -209,18 +210,24 @@ def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> Non
     for row in rows:
         if row.key or row.transient:
             continue
-        # The file at this place no longer holds the picture it held.
-        held = (
-            (image.c.source_id == row.source_id)
-            & (image.c.path == row.path)
-            & (image.c.member == row.member)
+        # The file at this place no longer holds the picture or the texts that it held.
+        images, texts = (
+            connection.execute(
+                sa.select(table.c.id, table.c.content_id).where(
+                    table.c.source_id == row.source_id,
+                    table.c.path == row.path,
+                    table.c.member == row.member,
+                )
+            ).all()
+            for table in (image, text_)
         )
-        ids = connection.execute(sa.select(image.c.content_id).where(held)).scalars()
-        contents = list(ids)
-        if contents:
-            connection.execute(sa.update(image).where(held).values(missing_since=now()))
-            hide(connection, contents)
-            _forget_embedded(connection, [row])
+        drop(connection, images, texts)
+        if not row.member:
+            connection.execute(
+                sa.delete(container).where(
+                    container.c.source_id == row.source_id, container.c.path == row.path
+                )
+            )
 
 
 def _note_parts(connection: sa.Connection, parts: Sequence[tuple[str, str, str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,17 +21,33 @@ _TEXTS_A_CHUNK = 2000
 class Linked:
     """How many texts found their picture now, and how many name one that is not there.
 
-    What pictures carry themselves is linked too, but not counted.
+    What pictures carry themselves is linked too, but not counted. changed: anything was written.
     """
 
     linked: int
     unknown: int
+    changed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    id: int
-    folder: str  # with a trailing slash
+class _Sources:
+    """Which sources a path may lie in."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        rows = connection.execute(sa.select(source.c.id, source.c.location, source.c.kind)).all()
+        self.roots = {row.id: _folder(row.location, row.kind) for row in rows}
+        self._folders = {row.location: row.id for row in rows if row.kind == "folder"}
+        self._files = {row.location: row.id for row in rows if row.kind != "folder"}
+
+    def places(self, path: str) -> Iterator[tuple[int, str]]:
+        """(source id, path in it) for an absolute path, the innermost source first."""
+        if path in self._files:
+            yield self._files[path], path.rpartition("/")[2]
+        at = path.rfind("/")
+        while at >= 0:
+            folder = path[:at] or "/"
+            if folder in self._folders:
+                yield self._folders[folder], path[at + 1 :]
+            at = path.rfind("/", 0, at)
 
 
 def link_texts(connection: sa.Connection) -> Linked:
@@ -40,25 +57,21 @@ def link_texts(connection: sa.Connection) -> Linked:
     exactly one picture of the library has that file name, anywhere. What stays unknown is recorded
     as a failure of that text, which is searchable all the same.
     """
-    sources = [
-        _Source(row.id, _folder(row.location, row.kind).rstrip("/") + "/")
-        for row in connection.execute(sa.select(source))
-    ]
-    folders = {s.id: s.folder for s in sources}
-    # The innermost source first, so that a path belongs to the closest one.
-    sources.sort(key=lambda s: -len(s.folder))
-    linked = unknown = last = 0
+    sources = _Sources(connection)
+    linked = unknown = last = written = 0
     while True:
         rows = connection.execute(
             sa.select(text_)
             .where(text_.c.image_ref.is_not(None), text_.c.image_id.is_(None), text_.c.id > last)
+            .where(text_.c.missing_since.is_(None))
             .order_by(text_.c.id)
             .limit(_TEXTS_A_CHUNK)
         ).all()
         if not rows:
-            return Linked(linked, unknown)
+            return Linked(linked, unknown, written > 0)
         last = rows[-1].id
-        found, reasons = _resolve(connection, rows, sources, folders)
+        found, reasons = _resolve(connection, rows, sources)
+        written += len(found)
         if found:
             connection.execute(
                 sa.update(text_)
@@ -77,7 +90,7 @@ def link_texts(connection: sa.Connection) -> Linked:
             )
         lost = [row for row in rows if row.id not in found]
         if lost:
-            connection.execute(
+            written += connection.execute(
                 insert(failure).on_conflict_do_nothing(),
                 [
                     {
@@ -93,7 +106,7 @@ def link_texts(connection: sa.Connection) -> Linked:
                     }
                     for row in lost
                 ],
-            )
+            ).rowcount
         linked += sum(row.id in found and row.origin != "embedded" for row in rows)
         unknown += len(lost)
 
@@ -102,32 +115,27 @@ def _folder(location: str, kind: str) -> str:
     return location if kind == "folder" else os.path.dirname(location)  # noqa: PTH120
 
 
-def _candidates(
-    row: sa.Row[Any], sources: list[_Source], folders: dict[int, str]
-) -> list[tuple[int, str, str]]:
+def _candidates(row: sa.Row[Any], sources: _Sources) -> list[tuple[int, str, str]]:
     """Places the name may mean, best first: (source id, path in it, member)."""
     if row.origin == "embedded":
         return [(row.source_id, row.path, row.member)]
-    root = folders[row.source_id]
+    root = sources.roots[row.source_id]
     beside = os.path.dirname(os.path.join(root, row.path))  # noqa: PTH118, PTH120
     name = row.image_ref.replace("\\", "/") if os.sep == "/" else row.image_ref
     places = []
     for base in (beside, root):
         path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118
-        inside = next((s for s in sources if path.startswith(s.folder)), None)
-        if inside is not None:
-            places.append((inside.id, path[len(inside.folder) :], ""))
+        places += [(source_id, inner, "") for source_id, inner in sources.places(path)]
     return places
 
 
 def _resolve(
     connection: sa.Connection,
     rows: Any,
-    sources: list[_Source],
-    folders: dict[int, str],
+    sources: _Sources,
 ) -> tuple[dict[int, int], dict[int, str]]:
     """For a chunk of texts: text id → image row id, and for the others the reason."""
-    places = {row.id: _candidates(row, sources, folders) for row in rows}
+    places = {row.id: _candidates(row, sources) for row in rows}
     wanted: dict[int, set[str]] = defaultdict(set)
     for candidates in places.values():
         for source_id, path, _ in candidates:
@@ -136,7 +144,9 @@ def _resolve(
     for source_id, paths in wanted.items():
         for found in connection.execute(
             sa.select(image.c.id, image.c.path, image.c.member).where(
-                image.c.source_id == source_id, image.c.path.in_(list(paths))
+                image.c.source_id == source_id,
+                image.c.path.in_(list(paths)),
+                image.c.missing_since.is_(None),
             )
         ):
             known[source_id, found.path, found.member] = found.id
@@ -149,7 +159,7 @@ def _resolve(
                 sa.func.min(image.c.id).label("id"),
                 sa.func.count(image.c.content_id.distinct()).label("n"),
             )
-            .where(image.c.name.in_(list(set(names.values()))))
+            .where(image.c.name.in_(list(set(names.values()))), image.c.missing_since.is_(None))
             .group_by(image.c.name)
         )
     }
@@ -158,7 +168,7 @@ def _resolve(
     for row in rows:
         hit = next((known[place] for place in places[row.id] if place in known), None)
         by_name, n = same_name.get(names[row.id], (None, 0))
-        if hit is None and n == 1:
+        if hit is None and n == 1 and row.origin != "embedded":
             hit = by_name
         if hit is not None:
             found_rows[row.id] = hit

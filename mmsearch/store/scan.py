@@ -14,10 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
-from mmsearch.store import engine as db
 from mmsearch.store.rows import Pending, Swept, now
 from mmsearch.store.schema import container, embedding, failure, image, scratch_tables, seen, text_
-from mmsearch.store.transaction import commit, execute_many, hide, inside, show
+from mmsearch.store.transaction import commit, execute_many, hide, inside, show, writing
 
 
 class Scan:
@@ -29,7 +28,7 @@ class Scan:
 
     def begin(self) -> None:
         """Forgets what an earlier scan saw."""
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             for table in scratch_tables:
                 self._connection.execute(sa.delete(table))
             self._connection.commit()
@@ -37,7 +36,7 @@ class Scan:
     def saw(self, files: Iterable[Pending]) -> None:
         """Notes files that the scan met; `path` is relative to the source."""
         statement = insert(seen).on_conflict_do_nothing()
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             for part in batches(files, 5000):
                 execute_many(
                     self._connection,
@@ -58,7 +57,7 @@ class Scan:
     def saw_unreadable(self, source_id: int, paths: Sequence[str]) -> None:
         """Places that are there but could not be read: nothing in them counts as gone."""
         columns = ["path", "kind", "size", "mtime_ns"]
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             for path in paths:
                 for table in (image, text_):
                     there = (table.c.path == path) | inside(table.c.path, path)
@@ -73,16 +72,19 @@ class Scan:
             self._connection.commit()
 
     def looks_unmounted(self, source_id: int, under: str = "") -> bool:
-        """True when the scan saw nothing where the catalog has pictures."""
-        with db.translate_errors(self._path):
+        """True when the scan saw nothing where the catalog has pictures or texts."""
+        with writing(self._connection, self._path):
             anything = self._connection.execute(sa.select(seen.c.id).limit(1)).first()
-            known = self._connection.execute(
-                sa.select(image.c.id)
-                .where(image.c.source_id == source_id, image.c.missing_since.is_(None))
-                .where(inside(image.c.path, under))
-                .limit(1)
-            ).first()
-        return anything is None and known is not None
+            known = any(
+                self._connection.execute(
+                    sa.select(table.c.id)
+                    .where(table.c.source_id == source_id, table.c.missing_since.is_(None))
+                    .where(inside(table.c.path, under))
+                    .limit(1)
+                ).first()
+                for table in (image, text_)
+            )
+        return anything is None and known
 
     def sweep(self, source_id: int, under: str = "") -> Swept:
         """Brings back the files that returned unchanged and hides those the scan did not see."""
@@ -106,7 +108,7 @@ class Scan:
                 .where(same_container)
             )
 
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             run = self._connection.execute
             gone = image.c.missing_since.is_not(None)
             came_back = sa.or_(sa.and_(image.c.member == "", same), in_same_container(image.c.path))
@@ -147,6 +149,14 @@ class Scan:
                 .where(failure.c.source_id == source_id, inside(failure.c.path, under))
                 .where(~sa.exists().where(seen.c.path == failure.c.path))
             )
+            # A file that is another one now is tried again, or known from before it was broken.
+            other = sa.or_(seen.c.size != failure.c.size, seen.c.mtime_ns != failure.c.mtime_ns)
+            run(
+                sa.delete(failure)
+                .where(failure.c.source_id == source_id, ~failure.c.transient)
+                .where(failure.c.member == "", failure.c.key == "")
+                .where(sa.exists().where(seen.c.path == failure.c.path, other))
+            )
             if returned or texts_back:
                 show(
                     self._connection,
@@ -155,6 +165,14 @@ class Scan:
                 show(
                     self._connection,
                     sa.select(text_.c.content_id).where(text_.c.missing_since.is_(None)),
+                )
+            if missing:
+                # What was written for them is looked up anew: they may only have moved.
+                gone_now = sa.select(image.c.id).where(image.c.missing_since == stamp)
+                run(
+                    sa.update(text_)
+                    .where(text_.c.image_id.in_(gone_now), text_.c.origin != "embedded")
+                    .values(image_id=None)
                 )
             if missing or texts_gone:
                 hide(
@@ -210,19 +228,19 @@ class Scan:
         failed = sa.exists().where(
             failure.c.source_id == source_id, failure.c.path == seen.c.path, failure.c.key == ""
         )
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             query = self._pending_query(source_id, space_id).where(~failed).limit(1)
             return self._connection.execute(query).first() is not None
 
     def count_seen(self, kind: str) -> int:
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             statement = sa.select(sa.func.count()).select_from(seen).where(seen.c.kind == kind)
             return int(self._connection.execute(statement).scalar_one())
 
     def count_pending(self, source_id: int, space_id: int | None) -> dict[str, int]:
         """How many files of each kind still have to be read for the space."""
         pending = self._pending_query(source_id, space_id).subquery()
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             rows = self._connection.execute(
                 sa.select(pending.c.kind, sa.func.count()).group_by(pending.c.kind)
             ).all()
@@ -235,7 +253,7 @@ class Scan:
         query = self._pending_query(source_id, space_id).where(seen.c.kind.in_(kinds))
         last = 0
         while True:
-            with db.translate_errors(self._path):
+            with writing(self._connection, self._path):
                 rows = self._connection.execute(
                     query.where(seen.c.id > last).order_by(seen.c.id).limit(2000)
                 ).all()

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from mmsearch.store.engine import translate_errors
 from mmsearch.store.schema import content, image, state, text_
 
 #: Ids in one "IN (...)": well below SQLite's limit on bound parameters (32,766).
 VALUES_A_QUERY = 5000
+
+
+@contextmanager
+def writing(connection: sa.Connection, path: Path) -> Iterator[None]:
+    """Around the statements of one transaction, which end with a commit.
+
+    Whatever interrupts them (Ctrl-C too) undoes them: the next commit must not take half of them
+    along. Errors of the database come out as StoreError.
+    """
+    with translate_errors(path):
+        try:
+            yield
+        except BaseException:
+            connection.rollback()
+            raise
 
 
 def execute_many(

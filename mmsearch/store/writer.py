@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -23,13 +24,14 @@ from mmsearch.store.schema import (
     failure,
     image,
     scratch_tables,
+    seen,
     seen_part,
     source,
     space,
     state,
     text_,
 )
-from mmsearch.store.transaction import VALUES_A_QUERY, commit, inside, upsert
+from mmsearch.store.transaction import VALUES_A_QUERY, commit, inside, upsert, writing
 from mmsearch.types import Space
 
 
@@ -64,7 +66,7 @@ class CatalogWriter:
 
     def ensure_space(self, new: Space) -> int:
         """The id of the space, written down now if it is new (and active if it is the first)."""
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             found = self._connection.execute(
                 sa.select(space.c.id).where(space.c.fingerprint == new.fingerprint)
             ).scalar()
@@ -89,55 +91,82 @@ class CatalogWriter:
 
     def activate(self, space_id: int) -> None:
         """Searches use this space from now on."""
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             self._connection.execute(sa.update(space).values(active=space.c.id == space_id))
             commit(self._connection)
 
     def ensure_source(
         self, location: str, kind: str, exclude: Sequence[str], follow_links: bool
     ) -> int:
-        """The id of the source at an absolute path; its options are brought up to date.
-
-        Sources inside a new folder are taken over by it: their files are the same files.
-        """
+        """The id of the source at an absolute path; its options are brought up to date."""
         options = {"exclude": list(exclude), "follow_links": follow_links}
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             source_id = self._connection.execute(
                 insert(source)
                 .values(location=location, kind=kind, **options)
                 .on_conflict_do_update(index_elements=["location"], set_={"kind": kind} | options)
                 .returning(source.c.id)
             ).scalar_one()
-            if kind == "folder":
-                self._adopt(int(source_id), location)
             commit(self._connection)
         return int(source_id)
 
-    def _adopt(self, source_id: int, location: str) -> None:
+    def adopt(self, source_id: int, location: str) -> list[str]:
+        """Takes over the sources inside a folder just scanned whose files the scan met.
+
+        Their files are the same files. A source that the folder passes over (hidden, excluded, a
+        list of texts by another name) stays one of its own. Returns the locations taken over.
+        """
         prefix = location.rstrip("/") + "/"
-        inner = self._connection.execute(
-            sa.select(source.c.id, source.c.location, source.c.kind).where(
-                source.c.id != source_id, inside(source.c.location, location.rstrip("/"))
-            )
-        ).all()
-        for row in inner:
-            folder = row.location if row.kind == "folder" else row.location.rpartition("/")[0]
-            prefix_inside = (folder + "/").removeprefix(prefix)
-            for table in (image, text_, container, failure):
-                self._connection.execute(
-                    sa.update(table)
-                    .where(table.c.source_id == row.id)
-                    .values(
-                        source_id=source_id,
-                        path=sa.cast(sa.literal(prefix_inside, table.c.path.type), sa.Text)
-                        + table.c.path,
-                    )
+        with writing(self._connection, self._path):
+            inner = self._connection.execute(
+                sa.select(source.c.id, source.c.location, source.c.kind).where(
+                    source.c.id != source_id, inside(source.c.location, location.rstrip("/"))
                 )
-            self._connection.execute(sa.delete(source).where(source.c.id == row.id))
+            ).all()
+            adopted = [
+                row.location
+                for row in inner
+                if self._adopt_one(
+                    source_id,
+                    row.id,
+                    row.location.removeprefix(prefix),
+                    is_folder=row.kind == "folder",
+                )
+            ]
+            if adopted:
+                commit(self._connection)
+            else:
+                self._connection.commit()
+        return adopted
+
+    def _adopt_one(self, source_id: int, inner_id: int, place: str, *, is_folder: bool) -> bool:
+        """Moves the rows of a source at `place` inside the adopting one; False if it stays."""
+
+        def at_place(column: Any) -> Any:
+            return inside(column, place) if is_folder else column == place
+
+        run = self._connection.execute
+        if not run(sa.select(sa.exists().where(at_place(seen.c.path)))).scalar():
+            return False
+        for table in (image, text_, container):
+            known = sa.exists().where(table.c.source_id == source_id, at_place(table.c.path))
+            if run(sa.select(known)).scalar():
+                return False  # read in two ways, both asked for: a sidecar and a list of texts
+        folder = place if is_folder else place.rpartition("/")[0]
+        prefix = sa.literal(folder + "/" if folder else "", image.c.path.type)
+        for table in (image, text_, container, failure):
+            run(
+                sa.update(table)
+                .prefix_with("OR REPLACE" if table is failure else "OR ABORT")
+                .where(table.c.source_id == inner_id)
+                .values(source_id=source_id, path=sa.cast(prefix, sa.Text) + table.c.path)
+            )
+        run(sa.delete(source).where(source.c.id == inner_id))
+        return True
 
     def finish_source(self, source_id: int) -> None:
         """Notes that the source was read to its end just now."""
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             self._connection.execute(
                 sa.update(source).where(source.c.id == source_id).values(indexed_at=now())
             )
@@ -156,26 +185,21 @@ class CatalogWriter:
 
         `space_id` may be None when nothing but failures is written.
         """
-        with db.translate_errors(self._path):
-            try:
-                write_images(self._connection, space_id, images)
-                write_texts(self._connection, space_id, texts)
-                write_failures(self._connection, failures)
-                commit(self._connection)
-            except BaseException:
-                self._connection.rollback()
-                raise
+        with writing(self._connection, self._path):
+            write_images(self._connection, space_id, images)
+            write_texts(self._connection, space_id, texts)
+            write_failures(self._connection, failures)
+            commit(self._connection)
 
-    def begin_container(self, source_id: int, path: str) -> None:
-        """An archive or text file is about to be read again: its old complaints go."""
-        with db.translate_errors(self._path):
-            self._connection.execute(
-                sa.delete(failure).where(
-                    failure.c.source_id == source_id,
-                    failure.c.path == path,
-                    sa.or_(failure.c.member != "", failure.c.key != ""),
+    def begin_containers(self, source_id: int, paths: Sequence[str]) -> None:
+        """Archives or text files are about to be read again: their old complaints go."""
+        with writing(self._connection, self._path):
+            for part in batches(paths, VALUES_A_QUERY):
+                self._connection.execute(
+                    sa.delete(failure).where(
+                        failure.c.source_id == source_id, failure.c.path.in_(part)
+                    )
                 )
-            )
             self._connection.commit()
 
     def finish_containers(self, source_id: int, space_id: int, files: Sequence[Pending]) -> None:
@@ -184,10 +208,15 @@ class CatalogWriter:
         gone_image = ~sa.exists().where(
             seen_part.c.path == image.c.path, seen_part.c.member == image.c.member
         )
-        gone_text = ~sa.exists().where(
-            seen_part.c.path == text_.c.path, seen_part.c.key == text_.c.key
+        embedded = text_.c.origin == "embedded"
+        part_of_text = sa.exists().where(seen_part.c.path == text_.c.path)
+        gone_text = (
+            ~embedded & ~part_of_text.where(seen_part.c.key == text_.c.key),
+            embedded
+            & (text_.c.member != "")
+            & ~part_of_text.where(seen_part.c.member == text_.c.member),
         )
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             for part in batches(files, VALUES_A_QUERY):
                 paths = [file.path for file in part]
                 images = run(
@@ -198,7 +227,7 @@ class CatalogWriter:
                 texts = run(
                     sa.select(text_.c.id, text_.c.content_id)
                     .where(text_.c.source_id == source_id, text_.c.path.in_(paths))
-                    .where(text_.c.origin != "embedded", gone_text)
+                    .where(sa.or_(*gone_text))
                 ).all()
                 drop(self._connection, images, texts)
             upsert(
@@ -220,9 +249,9 @@ class CatalogWriter:
 
     def link(self) -> Linked:
         """Links the texts that name a picture to it; see mmsearch.store.links."""
-        with db.translate_errors(self._path):
+        with writing(self._connection, self._path):
             linked = link_texts(self._connection)
-            if linked.linked or linked.unknown:
+            if linked.changed:
                 commit(self._connection)
             else:
                 self._connection.commit()

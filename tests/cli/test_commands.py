@@ -107,7 +107,9 @@ def test_nothing_to_index_is_a_question(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
-    done = run("index", str(tmp_path / "photos"), "-l", str(tmp_path / "library"), "--model", "tiny")
+    done = run(
+        "index", str(tmp_path / "photos"), "-l", str(tmp_path / "library"), "--model", "tiny"
+    )
     assert done.returncode == 1
     assert "no such file or folder" in done.stderr
 

@@ -1,0 +1,524 @@
+"""Indexing runs: what is new is read, what is known is not, what is gone is forgotten."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from collection import encoded, found, run, same, titled, write, write_captions
+
+from indexer.ingest import Options, index
+from indexer.report import Report
+from mmsearch.encode.protocol import Encoder
+from mmsearch.errors import LibraryLockedError, ModelUnavailableError, SourceError
+from mmsearch.library import Library
+from mmsearch.store.lock import writing
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for n in range(4):
+        write(root / f"{n}.png", encoded(n))
+    return root
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    return tmp_path / "library"
+
+
+def names(library: Path, query: str = "waves") -> list[str]:
+    """Paths of all that a search finds, copies too, from the pictures' folder on."""
+    with Library(library, device="cpu") as lib:
+        hits = lib.search(query, k=1000)
+        paths = [path for hit in hits for path in (hit.image.path, *hit.image.copies)]
+    return sorted(path.partition("/photos/")[2] for path in paths)
+
+
+def texts(library: Path) -> list[str]:
+    with Library(library, device="cpu") as lib:
+        return sorted(hit.text.body for hit in lib.search_texts("waves", k=1000))
+
+
+def failures(library: Path) -> dict[str, str]:
+    with Library(library) as lib:
+        return {f.path.partition("/photos/")[2]: f.reason for f in lib.failures()}
+
+
+class _NoModel:
+    """In the place of load_encoder: fails the test that loads a model."""
+
+    def __call__(self, *_args: object, **_kwargs: object) -> Encoder:
+        raise AssertionError("a model was loaded")
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr("mmsearch.encode.load_encoder", _NoModel())
+    return monkeypatch
+
+
+def unchanged(report: Report) -> bool:
+    return not report.changed and report.encoded_images == report.encoded_texts == 0
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def test_second_run_reads_nothing(
+    library: Path, photos: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(library, photos, model=model)
+    assert (first.files, first.encoded_images, first.known) == (4, 4, 0)
+    assert (first.model, first.device, first.dtype) == (model, "cpu", "fp32")
+    monkeypatch.setattr("mmsearch.encode.load_encoder", _NoModel())
+    for report in (run(library, photos), run(library), run(library, photos, model=model)):
+        assert unchanged(report)
+        assert report.files == 4
+        assert report.device is None
+
+
+def test_only_what_is_new_or_changed_is_encoded(library: Path, photos: Path, model: str) -> None:
+    run(library, photos, model=model)
+    write(photos / "new" / "4.png", encoded(4))
+    write(photos / "1.png", encoded(11))
+    report = run(library)
+    assert (report.files, report.encoded_images, report.known, report.missing) == (5, 2, 0, 0)
+    assert names(library) == ["0.png", "1.png", "2.png", "3.png", "new/4.png"]
+    with Library(library, device="cpu") as lib:
+        assert lib.search(image=encoded(11), k=1)[0].image.path.endswith("/1.png")
+        assert lib.search(image=encoded(1), k=1)[0].score < 0.999
+
+
+def test_touched_renamed_and_copied_files_are_not_encoded(
+    library: Path, photos: Path, model: str
+) -> None:
+    run(library, photos, model=model)
+    os.utime(photos / "0.png", (1, 1))
+    (photos / "sub").mkdir()
+    (photos / "1.png").rename(photos / "sub" / "renamed.png")
+    shutil.copy(photos / "2.png", photos / "copy.png")
+    report = run(library)
+    assert (report.encoded_images, report.known, report.missing) == (0, 3, 1)
+    assert names(library) == ["0.png", "2.png", "3.png", "copy.png", "sub/renamed.png"]
+    with Library(library) as lib:
+        assert lib.status().images == 5
+        assert lib.status().index[0].vectors == 4
+
+
+def test_copies_within_one_run_are_encoded_once(library: Path, photos: Path, model: str) -> None:
+    for n in range(4):
+        shutil.copy(photos / "0.png", photos / f"copy{n}.png")
+    report = run(library, photos, model=model)
+    assert (report.encoded_images, report.known) == (4, 4)
+    with Library(library, device="cpu") as lib:
+        assert len(lib.search("waves", k=100)) == 4
+
+
+def test_deleted_and_returned(library: Path, photos: Path, model: str) -> None:
+    run(library, photos, model=model)
+    data, stat = (photos / "2.png").read_bytes(), (photos / "2.png").stat()
+    (photos / "2.png").unlink()
+    assert run(library).missing == 1
+    assert names(library) == ["0.png", "1.png", "3.png"]
+    (photos / "2.png").write_bytes(data)
+    os.utime(photos / "2.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    report = run(library)
+    assert (report.returned, report.encoded_images) == (1, 0)
+    assert report.device is None
+    (photos / "2.png").unlink()
+    run(library)
+    (photos / "2.png").write_bytes(data)  # the same bytes at another time
+    report = run(library)
+    assert (report.encoded_images, report.known) == (0, 1)
+    assert names(library) == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_picture_that_breaks_and_is_mended(library: Path, photos: Path, model: str) -> None:
+    write(photos / "0.png", titled(0, "a title"), at=1000)
+    run(library, photos, model=model)
+    assert texts(library) == ["a title"]
+    write(photos / "0.png", b"broken now", at=2000)
+    assert run(library).failed == 1
+    assert names(library) == ["1.png", "2.png", "3.png"]
+    assert texts(library) == []
+    assert list(failures(library)) == ["0.png"]
+    assert unchanged(run(library))
+    write(photos / "0.png", titled(0, "a title"), at=1000)
+    assert run(library).encoded_images == 0
+    assert failures(library) == {}
+    assert names(library) == ["0.png", "1.png", "2.png", "3.png"]
+    assert texts(library) == ["a title"]
+
+
+def test_parts_of_a_source(library: Path, photos: Path, model: str) -> None:
+    write(photos / "2019" / "a.png", encoded(10))
+    write(photos / "2020" / "b.png", encoded(11))
+    run(library, photos, model=model)
+    (photos / "2020" / "b.png").unlink()
+    write(photos / "2019" / "c.png", encoded(12))
+    report = run(library, photos / "2019")
+    assert (report.files, report.encoded_images, report.missing) == (2, 1, 0)
+    assert run(library, photos / "2019" / "c.png").files == 1
+    with Library(library) as lib:
+        assert [s.location for s in lib.sources()] == [str(photos)]
+    assert run(library).missing == 1
+
+
+def test_single_file_comes_and_goes(library: Path, photos: Path, model: str) -> None:
+    run(library, photos / "0.png", model=model)
+    run(library, photos / "1.png", photos / "1.png")
+    assert names(library) == ["0.png", "1.png"]
+    (photos / "1.png").unlink()
+    assert run(library).missing == 1
+    assert names(library) == ["0.png"]
+    # The folder takes the single files over.
+    run(library, photos)
+    with Library(library) as lib:
+        assert [(s.kind, s.location) for s in lib.sources() if s.images] == [
+            ("folder", str(photos))
+        ]
+    assert names(library) == ["0.png", "2.png", "3.png"]
+
+
+def test_inner_folder_first_then_the_outer(library: Path, photos: Path, model: str) -> None:
+    write(photos / "in" / "a.png", encoded(10))
+    write_captions(photos / "in" / "captions.jsonl", [("a.png", "of a")])
+    run(library, photos / "in", model=model)
+    report = run(library, photos)
+    assert (report.encoded_images, report.missing, report.texts) == (4, 0, 0)
+    with Library(library) as lib:
+        (source,) = lib.sources()
+        assert (source.location, source.images, source.texts) == (str(photos), 5, 1)
+    assert unchanged(run(library))
+
+
+def test_hidden_things_are_read_when_they_are_named(
+    library: Path, photos: Path, model: str
+) -> None:
+    write(photos / ".secret" / "a.png", encoded(10))
+    run(library, photos, model=model)
+    assert run(library, photos / ".secret").encoded_images == 1
+    for _ in range(2):
+        assert unchanged(run(library))
+        assert unchanged(run(library, photos))
+    assert ".secret/a.png" in names(library)
+
+
+def test_exclude_and_links_are_kept_with_the_source(
+    library: Path, photos: Path, model: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "elsewhere" / "e.png", encoded(10))
+    (photos / "link").symlink_to(tmp_path / "elsewhere")
+    report = run(library, photos, model=model, exclude=("0*",), follow_links=True)
+    assert report.encoded_images == 4
+    assert names(library) == ["1.png", "2.png", "3.png", "link/e.png"]
+    assert unchanged(run(library))
+    assert run(library, photos, exclude=("1*",), follow_links=False).missing == 2
+    assert names(library) == ["0.png", "2.png", "3.png"]
+
+
+# --- sources that are not there -------------------------------------------------------------------
+
+
+def test_unplugged_drive_forgets_nothing(library: Path, photos: Path, model: str) -> None:
+    run(library, photos, model=model)
+    away = photos.with_name("away")
+    photos.rename(away)
+    report = run(library)
+    assert unchanged(report)
+    assert "unplugged" in report.warnings[0]
+    photos.mkdir()  # the empty mount point
+    report = run(library)
+    assert unchanged(report)
+    assert "unmounted" in report.warnings[0]
+    assert len(names(library)) == 4
+    photos.rmdir()
+    away.rename(photos)
+    assert run(library).warnings == []
+
+
+def test_what_is_named_must_be_there_and_of_use(library: Path, photos: Path, model: str) -> None:
+    write(photos / "movie.mp4", b"x")
+    for path in (photos / "none", photos / "movie.mp4"):
+        with pytest.raises(SourceError) as caught:
+            run(library, path, model=model)
+        assert caught.value.path == str(path)
+    with pytest.raises(SourceError, match="takes a file"):
+        run(library, captions=[photos], model=model)
+    with pytest.raises(ModelUnavailableError):
+        run(library, photos, model="no/such-model")
+    run(library, photos, model=model)
+    with writing(library), pytest.raises(LibraryLockedError):
+        run(library)
+
+
+def test_library_inside_its_source_is_not_read(photos: Path, model: str) -> None:
+    run(photos / "library", photos, model=model)
+    with Library(photos / "library", device="cpu") as lib:
+        for hit in lib.search("waves", k=10):
+            lib.thumbnail(hit.image.id)
+    assert unchanged(run(photos / "library"))
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def zip_of(path: Path, **members: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.png", data)
+
+
+def test_archives(library: Path, photos: Path, model: str) -> None:
+    zip_of(photos / "z.zip", a=encoded(10), b=encoded(11), same=encoded(0))
+    with tarfile.open(photos / "t.tar.gz", "w:gz") as archive:
+        archive.add(photos / "1.png", "deep/down.png")
+    report = run(library, photos, model=model)
+    assert (report.encoded_images, report.known) == (6, 2)
+    inside = ["t.tar.gz!/deep/down.png", "z.zip!/a.png", "z.zip!/b.png", "z.zip!/same.png"]
+    assert [n for n in names(library) if "!/" in n] == inside
+    assert unchanged(run(library))
+    zip_of(photos / "z.zip", b=encoded(11), c=encoded(12))
+    report = run(library)
+    assert report.encoded_images == 1
+    assert [n for n in names(library) if "z.zip" in n] == ["z.zip!/b.png", "z.zip!/c.png"]
+    (photos / "z.zip").rename(photos / "y.zip")
+    report = run(library)
+    assert (report.encoded_images, report.missing) == (0, 2)
+    assert [n for n in names(library) if "zip" in n] == ["y.zip!/b.png", "y.zip!/c.png"]
+    (photos / "y.zip").unlink()
+    run(library)
+    assert not [n for n in names(library) if "zip" in n]
+
+
+def test_archive_that_breaks_and_is_mended(library: Path, photos: Path, model: str) -> None:
+    zip_of(photos / "z.zip", a=titled(10, "of a"), b=b"no picture")
+    whole = (photos / "z.zip").read_bytes()
+    os.utime(photos / "z.zip", (1000, 1000))
+    run(library, photos, model=model)
+    assert list(failures(library)) == ["z.zip!/b.png"]
+    assert texts(library) == ["of a"]
+    write(photos / "z.zip", b"PK\x03\x04", at=2000)
+    run(library)
+    assert list(failures(library)) == ["z.zip"]
+    assert texts(library) == []
+    assert unchanged(run(library))
+    write(photos / "z.zip", whole, at=1000)
+    run(library)
+    assert list(failures(library)) == ["z.zip!/b.png"]
+    assert "z.zip!/a.png" in names(library)
+    assert texts(library) == ["of a"]
+
+
+def test_files_that_are_closed_for_a_while_lose_nothing(
+    library: Path, photos: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system refuses is tried again, though the files are the same."""
+    zip_of(photos / "z.zip", a=encoded(10))
+    write_captions(photos / "captions.jsonl", [("0.png", "of nought")])
+    write(photos / "1.txt", b"beside one")
+    run(library, photos, model=model)
+    before = names(library), texts(library)
+    for name in ("z.zip", "captions.jsonl", "1.txt", "2.png"):
+        os.utime(photos / name, (5000, 5000))
+    import builtins
+
+    real, closed = builtins.open, {"z.zip", "captions.jsonl", "1.txt", "2.png"}
+
+    def refuse(path: object, *args: object, **kwargs: object) -> object:
+        if isinstance(path, str | Path) and Path(path).name in closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        patch.setattr("io.open", refuse)
+        run(library)
+        assert set(failures(library)) == closed
+        assert (names(library), texts(library)) == before
+        patch.setattr("mmsearch.encode.load_encoder", _NoModel())
+        run(library)  # none of them opens: no model is loaded
+    run(library)
+    assert failures(library) == {}
+    assert (names(library), texts(library)) == before
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def test_caption_files(library: Path, photos: Path, model: str) -> None:
+    captions = write_captions(
+        photos / "captions.jsonl",
+        [("0.png", "of nought"), ("0.png", "of nought"), ("1.png", "of one"), ("9.png", "of nine")],
+    )
+    report = run(library, photos, captions=[captions], model=model)
+    assert (report.texts, report.encoded_texts, report.linked) == (4, 3, 3)
+    assert "1 texts name pictures" in report.warnings[0]
+    assert "9.png" in failures(library)["captions.jsonl:4"]
+    assert unchanged(run(library, photos, captions=[captions]))
+    write(photos / "9.png", encoded(9))
+    assert run(library).linked == 1
+    assert failures(library) == {}
+    write_captions(captions, [("0.png", "of nought"), ("1.png", "another of one")])
+    report = run(library)
+    assert (report.texts, report.encoded_texts, report.linked) == (2, 1, 2)
+    assert texts(library) == ["another of one", "of nought"]
+    captions.unlink()
+    run(library)
+    assert texts(library) == []
+
+
+def test_a_list_of_texts_by_any_name_inside_the_folder(
+    library: Path, photos: Path, model: str
+) -> None:
+    listed = write(photos / "my list.csv", b"image,caption\n0.png,of nought\n1.png,of one\n")
+    report = run(library, photos, captions=[listed], model=model)
+    assert (report.texts, report.linked) == (2, 2)
+    for _ in range(2):
+        for again in (run(library, photos, captions=[listed]), run(library, photos), run(library)):
+            assert unchanged(again)
+        assert texts(library) == ["of nought", "of one"]
+    with Library(library) as lib:
+        assert lib.status().links == 2
+
+
+def test_caption_file_named_before_its_folder(library: Path, photos: Path, model: str) -> None:
+    captions = write_captions(photos / "captions.jsonl", [("0.png", "of nought")])
+    run(library, captions=[captions], model=model)
+    assert list(failures(library)) == ["captions.jsonl:1"]
+    report = run(library, photos)
+    assert (report.texts, report.linked) == (0, 1)
+    assert failures(library) == {}
+    with Library(library) as lib:
+        assert (lib.status().texts, lib.status().links) == (1, 1)
+
+
+def test_sidecars(library: Path, photos: Path, model: str) -> None:
+    write(photos / "0.txt", b"beside nought")
+    write(photos / "1.png.txt", b"beside one")
+    write(photos / "stray.txt", b"beside nothing")
+    write(photos / "2.txt", b"\xff\xfe")
+    report = run(library, photos, model=model)
+    assert (report.texts, report.linked, report.failed) == (2, 2, 1)
+    assert list(failures(library)) == ["2.txt"]
+    assert unchanged(run(library))
+    write(photos / "2.txt", b"beside two", at=5000)
+    write(photos / "0.txt", b"still beside nought", at=5000)
+    (photos / "1.png.txt").unlink()
+    run(library)
+    assert failures(library) == {}
+    assert texts(library) == ["beside two", "still beside nought"]
+    write(photos / "0.txt", b"", at=6000)
+    run(library)
+    assert texts(library) == ["beside two"]
+    with Library(library, device="cpu") as lib:
+        two = lib.search(image=photos / "2.png", k=1)[0]
+        assert two.captions == ("beside two",)
+
+
+def test_what_pictures_say_of_themselves(library: Path, photos: Path, model: str) -> None:
+    write(photos / "0.png", titled(0, "a red kite"))
+    write(photos / "copy.jpg", titled(0, "a red kite"))
+    report = run(library, photos, model=model)
+    assert (report.carried, report.texts, report.encoded_texts) == (2, 0, 1)
+    assert texts(library) == ["a red kite"]
+    with Library(library, device="cpu") as lib:
+        hit = lib.search(image=photos / "0.png", k=1)[0]
+        assert hit.captions == ("a red kite",)
+        assert lib.search_texts("a red kite", k=1)[0].text.image_ids == (hit.image.id,)
+        assert lib.status().carried == 2
+    write(photos / "0.png", titled(0, "a blue kite"))
+    run(library)
+    assert texts(library) == ["a blue kite", "a red kite"]
+    (photos / "copy.jpg").unlink()
+    run(library)
+    assert texts(library) == ["a blue kite"]
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def test_model_switch_happens_beside(
+    library: Path, photos: Path, model: str, other_model: str, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere" / "photos"
+    write(elsewhere / "e.png", encoded(30))
+    zip_of(elsewhere / "z.zip", a=encoded(31))
+    write_captions(photos / "captions.jsonl", [("0.png", "of nought")])
+    write(photos / "1.txt", b"beside one")
+    run(library, photos, elsewhere, model=model)
+    before = found(library, tmp_path, ["waves", "of nought"])
+    report = run(library, photos, model=other_model)  # the other source comes along
+    assert report.encoded_images == 6
+    assert report.encoded_texts == 2
+    with Library(library, device="cpu") as lib:
+        assert lib.space is not None
+        assert lib.space.name == other_model
+        assert [(s.images, s.texts) for s in lib.status().spaces] == [(6, 2), (6, 2)]
+    after = found(library, tmp_path, ["waves", "of nought"])
+    assert not same(after, before)
+    clean = tmp_path / "clean"
+    run(clean, photos, elsewhere, model=other_model)
+    assert same(after, found(clean, tmp_path, ["waves", "of nought"]))
+    assert unchanged(run(library))
+    report = run(library, model=model)
+    assert (report.encoded_images, report.encoded_texts) == (0, 0)
+    assert same(found(library, tmp_path, ["waves", "of nought"]), before)
+
+
+def test_model_switch_waits_for_what_cannot_be_read(
+    library: Path, photos: Path, model: str, other_model: str, tmp_path: Path
+) -> None:
+    drive = tmp_path / "drive" / "photos"
+    write(drive / "d.png", encoded(30))
+    run(library, photos, drive, model=model)
+    drive.parent.rename(tmp_path / "away")
+    report = run(library, photos, model=other_model)
+    assert any("searches stay with" in warning for warning in report.warnings)
+    assert names(library) == ["0.png", "1.png", "2.png", "3.png", "d.png"]
+    (tmp_path / "away").rename(drive.parent)
+    report = run(library, photos, model=other_model)
+    assert (report.encoded_images, report.warnings) == (1, [])
+    assert names(library) == ["0.png", "1.png", "2.png", "3.png", "d.png"]
+    with Library(library) as lib:
+        assert lib.space is not None
+        assert lib.space.name == other_model
+
+
+def test_reference_preprocessing_gives_the_same_pictures(
+    library: Path, photos: Path, model: str
+) -> None:
+    report = index(
+        library, [photos], options=replace(Options(model=model, device="cpu"), reference=True)
+    )
+    assert report.encoded_images == 4
+    assert names(library) == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_interrupted_before_linking_is_linked_by_the_next_run(
+    library: Path, photos: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_captions(photos / "captions.jsonl", [("0.png", "of nought")])
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*_args: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmsearch.store.writer.CatalogWriter.link", killed)
+        with pytest.raises(KilledError):
+            run(library, photos, model=model)
+    monkeypatch.setattr("mmsearch.encode.load_encoder", _NoModel())
+    assert run(library).linked == 1
+    assert sorted(f.suffix for f in (library / "index").iterdir()) == [
+        ".faiss", ".faiss", ".json", ".json",
+    ]  # fmt: skip

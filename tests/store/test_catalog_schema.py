@@ -1,0 +1,106 @@
+"""The schema, its migrations, and files of other versions."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import types
+
+from mmsearch.errors import LibraryNotFoundError, SchemaVersionError, StoreError
+from mmsearch.store import Catalog, CatalogWriter, engine
+from mmsearch.store.schema import SCHEMA_HEAD, FilePath, metadata
+
+
+def test_migrations_make_the_schema(writer: CatalogWriter, catalog_path: Path) -> None:
+    with engine.create_engine(catalog_path).connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={"compare_type": _same_type, "compare_server_default": True},
+        )
+        assert compare_metadata(context, metadata) == []
+    connection.engine.dispose()
+
+
+def _same_type(_context: object, _inspected: object, _meta: object, found: object, ours: object):
+    """None asks alembic; a FilePath is kept as text."""
+    return False if isinstance(ours, FilePath) and isinstance(found, types.Text) else None
+
+
+def test_head_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(engine.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_HEAD]
+
+
+def test_newer_catalog_is_refused_untouched(writer: CatalogWriter, catalog_path: Path) -> None:
+    writer.close()
+    with closing(sqlite3.connect(catalog_path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+        connection.execute("PRAGMA journal_mode=DELETE")
+    before = hashlib.sha256(catalog_path.read_bytes()).digest()
+    for open_it in (Catalog, CatalogWriter):
+        with pytest.raises(SchemaVersionError) as caught:
+            open_it(catalog_path)
+        assert (caught.value.found, caught.value.expected) == ("9999", SCHEMA_HEAD)
+        assert "upgrade" in str(caught.value)
+    assert hashlib.sha256(catalog_path.read_bytes()).digest() == before
+    assert [f.name for f in catalog_path.parent.iterdir()] == [catalog_path.name]
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all " * 100])
+def test_what_is_no_catalog_is_said(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "catalog.db"
+    with pytest.raises(LibraryNotFoundError):
+        Catalog(path)
+    path.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        Catalog(path)
+    assert str(tmp_path) in str(caught.value)
+    if content:
+        with pytest.raises(StoreError, match="not a catalog"):
+            CatalogWriter(path)
+
+
+def test_a_kill_while_the_tables_are_made_leaves_none(
+    catalog_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    from alembic import op
+
+    def stop(*_args: object, **_kwargs: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(op, "create_index", stop)  # between two tables
+        with pytest.raises(KilledError):
+            CatalogWriter(catalog_path)
+    with closing(sqlite3.connect(catalog_path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+    CatalogWriter(catalog_path).close()
+    opened = Catalog(catalog_path)
+    assert opened.revision() == 0
+    opened.close()
+
+
+@pytest.mark.parametrize("name", ["50% off?", "a#b", "naïve ☃", "semi;colon&x=y"])
+def test_library_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    for _ in range(2):
+        CatalogWriter(folder / "catalog.db").close()
+    opened = Catalog(folder / "catalog.db")
+    assert opened.sources() == []
+    opened.close()
+    assert sorted(f.name for f in tmp_path.iterdir()) == [name]
