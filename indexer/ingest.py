@@ -21,13 +21,12 @@ from indexer.sources import FileEntry
 from indexer.targets import Target, check_path, find_targets
 from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar, unreadable
 from mmsearch.batches import batches
-from mmsearch.decode import DEFAULT_LIMITS, DecodeLimits
-from mmsearch.encode import presets
+from mmsearch.encode import presets, space_at_hand
 from mmsearch.errors import DecodeError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
 from mmsearch.store.lock import writing
-from mmsearch.types import Space
+from mmsearch.types import DEFAULT_LIMITS, DecodeLimits, Space
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder
@@ -130,9 +129,15 @@ class _Run:
         """The model's name, and its space if the library has one."""
         active = self._catalog.active_space()
         if self._options.model is None and active is not None:
-            return active[1].name, active
-        name = presets.resolve(self._options.model or "default")
-        return name, self._catalog.find_space(name)
+            name = active[1].name
+        else:
+            name = presets.resolve(self._options.model or "default")
+        known = self._catalog.find_space(name)
+        now = space_at_hand(name)
+        if known is not None and now is not None and now.fingerprint != known[1].fingerprint:
+            self._warn(f"the weights of {name} are not those of before: everything is read again")
+            return name, self._catalog.find_space(name, now.fingerprint)
+        return name, known
 
     def encoder(self) -> Encoder:
         """The model; loaded when something needs it first. From any thread."""

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmsearch.decode import DecodeLimits, decode
+from mmsearch.decode import decode
 from mmsearch.errors import DecodeError, EncodeError
-from mmsearch.types import PictureInfo
+from mmsearch.types import DecodeLimits, PictureInfo
 
 if TYPE_CHECKING:
     import numpy as np

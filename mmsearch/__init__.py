@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mmsearch.decode import DecodeLimits
     from mmsearch.library import Library
+    from mmsearch.types import DecodeLimits
 
 __all__ = ["__version__", "open"]
 

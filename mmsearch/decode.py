@@ -30,7 +30,7 @@ from PIL import (
 
 from mmsearch.errors import DecodeError, ImageTooLargeError
 from mmsearch.metadata import Metadata, orientation, read_metadata
-from mmsearch.types import PictureInfo
+from mmsearch.types import DEFAULT_LIMITS, DecodeLimits, PictureInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,14 +60,6 @@ _heif_ready = False
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeLimits:
-    """What is refused before it is decoded."""
-
-    max_pixels: int = 300_000_000
-    max_bytes: int = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
 class Picture:
     """`pixels`: (height, width, 3) uint8 RGB, upright, C-contiguous, alpha composed on white.
 
@@ -76,9 +68,6 @@ class Picture:
 
     pixels: Pixels
     info: PictureInfo
-
-
-DEFAULT_LIMITS = DecodeLimits()
 
 
 def decode(

@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from mmsearch import archive, decode
-from mmsearch.decode import DecodeLimits
-from mmsearch.errors import DecodeError, IndexMissingError, NotFoundError, SpaceMismatchError
+from mmsearch.errors import IndexMissingError, NotFoundError, SpaceMismatchError
 from mmsearch.index import manifest
 from mmsearch.store import Catalog
 from mmsearch.types import (
     MODALITIES,
+    DecodeLimits,
     Failure,
     ImageHit,
     ImageRecord,
@@ -43,7 +41,6 @@ ImageInput = str | Path | bytes
 CATALOG_NAME = "catalog.db"
 INDEX_FOLDER = "index"
 _THUMBS_FOLDER = "thumbs"
-_THUMB_SIDES = (256, 512, 1024)
 #: Vectors that may be missing in an index file before it is written anew.
 _DELTA_ALLOWED = 0.1
 
@@ -152,17 +149,18 @@ class Library:
     def _encode_image(self, image: ImageInput) -> tuple[Vectors, int | None]:
         """(1, dim), and the id of the picture if the library knows it (then nothing is encoded)."""
         space_id, _ = self._need_space()
+        from mmsearch.decode import decode
+        from mmsearch.files import read_file
+
         source = "the picture" if isinstance(image, bytes) else str(image)
-        data = image if isinstance(image, bytes) else _read(Path(image), self._limits)
+        data = image if isinstance(image, bytes) else read_file(Path(image), self._limits)
         known = self.catalog.content_id("image", hashlib.sha256(data).digest())
         if known is not None:
             vector = self.catalog.vector(space_id, known)
             if vector is not None:
                 return vector, known
         encoder = self.encoder()
-        picture = decode.decode(
-            data, source=source, limits=self._limits, min_side=2 * encoder.image_size
-        )
+        picture = decode(data, source=source, limits=self._limits, min_side=2 * encoder.image_size)
         with self._encode_lock:
             return encoder.encode_images(encoder.preprocess(picture.pixels)[None]), known
 
@@ -345,41 +343,23 @@ class Library:
             NotFoundError: the library has no such picture.
             DecodeError: no file that held it can be read any more.
         """
-        problem: DecodeError | None = None
-        for place in self.catalog.locations(image_id):
-            try:
-                if place.member:
-                    return archive.read_member(Path(place.path), place.member)
-                return _read(Path(place.path), self._limits)
-            except DecodeError as exc:
-                problem = exc
-        assert problem is not None
-        raise problem
+        from mmsearch.files import read_first
+
+        return read_first(self.catalog.locations(image_id), self._limits)
 
     def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
         """A small WebP of the picture, upright, without metadata; made once, then kept.
 
         `max_side` is rounded up to 256, 512 or 1024 pixels. Errors as in `read_image`.
         """
-        side = next((s for s in _THUMB_SIDES if s >= max_side), _THUMB_SIDES[-1])
+        from mmsearch.files import Thumbnails, read_first
+
+        places = self.catalog.locations(image_id)
         digest = self.catalog.content_hash(image_id)
         if digest is None:
             raise NotFoundError("image", image_id)
-        folder = self.path / _THUMBS_FOLDER / digest[:2]
-        path = folder / f"{digest}-{side}.webp"
-        self.catalog.locations(image_id)
-        with contextlib.suppress(OSError):
-            return path.read_bytes()
-        data = decode.thumbnail(self.read_image(image_id), source=str(image_id), max_side=side)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{threading.get_ident()}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        except OSError as exc:
-            # A full disk or a read-only library: the picture is shown all the same.
-            logger.warning("thumbnail not kept: %s", exc)
-        return data
+        thumbnails = Thumbnails(self.path / _THUMBS_FOLDER, self._limits)
+        return thumbnails.get(digest, max_side, lambda: read_first(places, self._limits))
 
     # --- overview -------------------------------------------------------------------------------
 
@@ -400,10 +380,6 @@ class Library:
             ),
         )
 
-    def _bytes(self) -> int:
-        files = [*self.path.glob(f"{CATALOG_NAME}*"), *(self.path / INDEX_FOLDER).glob("*")]
-        return sum(file.stat().st_size for file in files)
-
     def failures(self) -> list[Failure]:
         """Every input that could not be used, and why."""
         return self.catalog.failures()
@@ -413,13 +389,12 @@ class Library:
         return self.catalog.sources()
 
 
-def _bytes_in(folder: Path) -> int:
-    """Bytes of all files below a folder; files come and go while a writer is at work."""
+def _bytes_in(library: Path) -> int:
+    """Bytes of the catalog and the indexes; files come and go while a writer is at work."""
     total = 0
-    for where, _folders, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.stat(os.path.join(where, name)).st_size  # noqa: PTH116, PTH118
+    for file in (*library.glob(f"{CATALOG_NAME}*"), *(library / INDEX_FOLDER).glob("*")):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size
     return total
 
 
@@ -429,14 +404,3 @@ def _same_space(found: Space, expected: Space) -> None:
             f"{found.name} with weights {found.fingerprint[:12]}",
             f"{expected.name} with weights {expected.fingerprint[:12]}",
         )
-
-
-def _read(path: Path, limits: DecodeLimits) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limits.max_bytes + 1)
-    except OSError as exc:
-        raise DecodeError(str(path), exc.strerror or str(exc)) from exc
-    if len(data) > limits.max_bytes:
-        raise DecodeError(str(path), f"larger than {limits.max_bytes / 1e6:,.0f} MB")
-    return data

@@ -6,14 +6,13 @@ Everything below the edge takes plain values.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import platformdirs
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-if TYPE_CHECKING:
-    from mmsearch.decode import DecodeLimits
+from mmsearch.types import DecodeLimits
 
 
 def default_library() -> Path:
@@ -39,6 +38,4 @@ class Settings(BaseSettings):
 
     def decode_limits(self) -> DecodeLimits:
         """What is refused before it is decoded, as `mmsearch.decode` takes it."""
-        from mmsearch.decode import DecodeLimits
-
         return DecodeLimits(max_pixels=self.max_pixels, max_bytes=self.max_file_bytes)

@@ -53,6 +53,17 @@ class PictureInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What is refused before it is decoded."""
+
+    max_pixels: int = 300_000_000
+    max_bytes: int = 1 << 30
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One picture of the catalog: a content, and the files that hold it.
 

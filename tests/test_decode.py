@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from mmsearch import decode as decode_module
-from mmsearch.decode import IMAGE_SUFFIXES, DecodeLimits, Picture, decode, thumbnail
+from mmsearch.decode import IMAGE_SUFFIXES, Picture, decode, thumbnail
 from mmsearch.errors import DecodeError, ImageTooLargeError
 from mmsearch.metadata import Metadata
+from mmsearch.types import DecodeLimits
 
 pillow_heif.register_heif_opener()
 

@@ -27,18 +27,20 @@ LEVELS = {
     "mmsearch.index": 1,
     "mmsearch.postcards": 1,
     "mmsearch.search": 2,
+    "mmsearch.files": 2,
     "mmsearch.library": 2,
     "mmsearch.serve": 3,
     "indexer": 3,
     "mmsearch.cli": 4,
     "mmsearch.__main__": 5,
 }
-#: Imports within a level, and the limits of decoding that settings hand out, that are meant.
+#: Imports within a level that are meant.
 SIBLINGS = {
+    ("mmsearch.settings", "mmsearch.types"),
     ("mmsearch.decode", "mmsearch.metadata"),
     ("mmsearch.archive", "mmsearch.decode"),
     ("mmsearch.library", "mmsearch.search"),
-    ("mmsearch.settings", "mmsearch.decode"),
+    ("mmsearch.library", "mmsearch.files"),
 }
 #: indexer.cli is the write half of the command line, and shares its options.
 UPWARD = {("indexer.cli", "mmsearch.cli.options"), ("mmsearch", "mmsearch.library"),

@@ -13,7 +13,14 @@ from mmsearch.encode.protocol import Encoder, Progress, TextEncoder
 from mmsearch.errors import EncodeError, SpaceMismatchError
 from mmsearch.types import Space
 
-__all__ = ["Encoder", "Progress", "TextEncoder", "load_encoder", "load_text_encoder"]
+__all__ = [
+    "Encoder",
+    "Progress",
+    "TextEncoder",
+    "load_encoder",
+    "load_text_encoder",
+    "space_at_hand",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +79,16 @@ def load_text_encoder(model: str, *, expected: Space | None = None) -> TextEncod
     if expected is not None and encoder.space.fingerprint != expected.fingerprint:
         raise SpaceMismatchError(_describe(encoder.space), _describe(expected))
     return encoder
+
+
+def space_at_hand(model: str) -> Space | None:
+    """The space that the model's weights, as they lie on this disk now, make vectors of.
+
+    None when that cannot be told without torch or the network: for a model that was never loaded
+    here. Raises ModelUnavailableError for a name that cannot be a model.
+    """
+    files = weights.find_light(presets.resolve(model))
+    return None if files is None else files.space
 
 
 def _describe(space: Space) -> str:

@@ -153,9 +153,15 @@ class Catalog:
         )
         return int(self._scalar(statement))
 
-    def find_space(self, name: str) -> tuple[int, Space] | None:
-        """The newest space of a model by the name it was given."""
-        rows = self._rows(sa.select(space).where(space.c.name == name).order_by(space.c.id.desc()))
+    def find_space(self, name: str, fingerprint: str | None = None) -> tuple[int, Space] | None:
+        """The space of a model by the name it was given: the active one, or else the newest.
+
+        With a fingerprint, only the space of just those weights.
+        """
+        statement = sa.select(space).where(space.c.name == name)
+        if fingerprint is not None:
+            statement = statement.where(space.c.fingerprint == fingerprint)
+        rows = self._rows(statement.order_by(space.c.active.desc(), space.c.id.desc()))
         return (rows[0].id, _space(rows[0])) if rows else None
 
     def spaces(self) -> list[SpaceStatus]:

@@ -10,12 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from collection import encoded, found, run, same, titled, write, write_captions
+from collection import encoded, found, run, same, save_model, titled, write, write_captions
 
 from indexer.ingest import Options, index
 from indexer.report import Report
 from mmsearch.encode.protocol import Encoder
-from mmsearch.errors import LibraryLockedError, ModelUnavailableError, SourceError
+from mmsearch.errors import (
+    LibraryLockedError,
+    ModelUnavailableError,
+    SourceError,
+    SpaceMismatchError,
+)
 from mmsearch.library import Library
 from mmsearch.store.lock import writing
 
@@ -522,3 +527,25 @@ def test_interrupted_before_linking_is_linked_by_the_next_run(
     assert sorted(f.suffix for f in (library / "index").iterdir()) == [
         ".faiss", ".faiss", ".json", ".json",
     ]  # fmt: skip
+
+
+def test_other_weights_under_the_same_name_are_noticed(
+    library: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Once noticed, everything is embedded anew beside the old space, which is left then."""
+    name = save_model(tmp_path / "model", seed=1)
+    run(library, photos, model=name)
+    with Library(library, device="cpu") as lib:
+        old = lib.space
+    shutil.rmtree(tmp_path / "model")
+    save_model(tmp_path / "model", seed=2)
+    with Library(library, device="cpu") as lib, pytest.raises(SpaceMismatchError):
+        lib.search("waves")
+    report = run(library, photos)
+    assert report.encoded_images == report.files
+    assert "weights" in " ".join(report.warnings)
+    with Library(library, device="cpu") as lib:
+        assert lib.space is not None
+        assert lib.space != old
+        assert len(lib.search("waves", k=100)) == report.files
+    assert unchanged(run(library, photos))
