@@ -75,7 +75,9 @@ def phrase(
     """
     short = attribute_count(query) <= RARE_MOST
     choice = Choice(rng, wording, rare_share=_RARE_SHARE if short else 0.0)
-    return (phrasing_en if language == "en" else phrasing_zh).sentence(query, choice)
+    if language == "zh":
+        return phrasing_zh.sentence(query, choice)
+    return phrasing_en.sentence(query, choice)
 
 
 def captions(
@@ -178,7 +180,7 @@ def pair_query(scene: Scene, rng: random.Random, change: Change) -> Query | None
         return Query(things=tuple(_spec(t, {"colour"}) for t in rng.choice(pairs)), left_of=True)
     if not things or change == "relation":
         return None
-    said = {"colour"} if change == "kind" else {"colour", change}
+    said: set[str] = {"colour"} if change == "kind" else {"colour", change}
     return Query(things=(_spec(rng.choice(things), said),))
 
 
@@ -237,9 +239,7 @@ def _changed(query: Query, scene: Scene, rng: random.Random, change: Change) -> 
                 things[j] = replace(other, colour=mine.colour)
                 return replace(query, things=tuple(things))
     named = [
-        i
-        for i, t in enumerate(things)
-        if change == "kind" or getattr(t, change, None) is not None
+        i for i, t in enumerate(things) if change == "kind" or getattr(t, change, None) is not None
     ]
     if not named:
         return None

@@ -160,7 +160,9 @@ def _thing(spec: ThingSpec, choice: Choice, *, bare: bool) -> str:
     after = ""
     if colour and choice.chance(0.06 if choice.wording == "train" else 0.2):
         adjectives.remove(colour)
-        after = choice.form((" that is {}", " in {}"), (" coloured {}", ", {} ones," if many else ", {},"))
+        after = choice.form(
+            (" that is {}", " in {}"), (" coloured {}", ", {} ones," if many else ", {},")
+        )
         after = after.format(colour)
     words = " ".join(w for w in (*adjectives, name) if w) + after
     if many:

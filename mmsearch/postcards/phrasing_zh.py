@@ -115,6 +115,8 @@ def _thing(spec: ThingSpec, choice: Choice) -> str:
         words = choice.word(*_COUNTS[spec.count]) + noun.measure + words
     if spec.place:
         place = choice.word(*_PLACES[spec.place])
-        pattern = choice.form(("{p}有{w}", "{w}在{p}", "{p}的{w}", "{p}{w}"), ("在{p}的{w}", "{p}是{w}"))
+        pattern = choice.form(
+            ("{p}有{w}", "{w}在{p}", "{p}的{w}", "{p}{w}"), ("在{p}的{w}", "{p}是{w}")
+        )
         words = pattern.format(p=place, w=words)
     return words

@@ -225,7 +225,5 @@ def sample_scene(seed: int, split: Split = "train") -> Scene:
         if needs_one and len(things) == wanted - 1 and not unseen:
             continue
         taken.add(slot)
-        things.append(
-            Thing(kind.name, colour, rng.randint(1, MAX_COUNT), rng.choice(SIZES), place)
-        )
+        things.append(Thing(kind.name, colour, rng.randint(1, MAX_COUNT), rng.choice(SIZES), place))
     return Scene(seed, sky, land, tuple(things))

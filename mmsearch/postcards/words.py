@@ -56,7 +56,9 @@ NOUNS: dict[str, Noun] = {
     "bus": _noun("bus, coach", "motor bus", "辆", "公交车, 巴士", "公共汽车"),
     "bicycle": _noun("bicycle, bike", "cycle, push bike", "辆", "自行车, 单车", "脚踏车"),
     "tractor": _noun("tractor, farm tractor", "farm vehicle", "辆", "拖拉机", "农用拖拉机"),
-    "umbrella": _noun("umbrella, parasol", "beach umbrella, sunshade", "把", "伞, 雨伞", "阳伞, 遮阳伞"),
+    "umbrella": _noun(
+        "umbrella, parasol", "beach umbrella, sunshade", "把", "伞, 雨伞", "阳伞, 遮阳伞"
+    ),
     "bench": _noun("bench, park bench", "wooden bench, seat", "张", "长椅, 长凳", "公园长椅"),
     "tree": _noun("tree, leafy tree", "broad tree", "棵", "树, 大叶树", "树木"),
     "palm": _noun("palm tree, palm", "coconut palm, coconut tree", "棵", "棕榈树, 棕榈", "椰子树"),
