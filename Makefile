@@ -13,10 +13,10 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED)
 	$(BIN)/mmsearch -l $(DEMO) index data/postcards --captions data/postcards/captions.jsonl --model tiny
-	@echo; echo '$$ mmsearch search "two red balloons over a beach" -k 3'
-	@$(BIN)/mmsearch -l $(DEMO) search "two red balloons over a beach" -k 3
-	@echo; echo '$$ mmsearch captions data/postcards/postcard-0000.jpg -k 3'
-	@$(BIN)/mmsearch -l $(DEMO) captions data/postcards/postcard-0000.jpg -k 3
+	@echo; echo '$$ mmsearch search "a rainbow over a city" -k 3'
+	@$(BIN)/mmsearch -l $(DEMO) search "a rainbow over a city" -k 3
+	@echo; echo '$$ mmsearch captions data/postcards/postcard-0009.jpg -k 4'
+	@$(BIN)/mmsearch -l $(DEMO) captions data/postcards/postcard-0009.jpg -k 4
 	@echo; echo 'Open the page:  $(BIN)/mmsearch -l $(DEMO) serve   then http://127.0.0.1:8080'
 	@echo 'Your own photos: $(BIN)/mmsearch index ~/Photos'
 
@@ -31,6 +31,7 @@ check: $(INSTALLED)
 
 tiny-model: $(INSTALLED)
 	$(BIN)/python data/tiny/train.py
+	$(BIN)/python data/tiny/card.py
 
 clean:
 	rm -rf .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
