@@ -198,7 +198,7 @@ class _Run:
         self._report.linked = linked.linked
         if linked.unknown and self._report.changed:
             self._warn(
-                f"{linked.unknown} texts name pictures that are not in the library; "
+                f"texts that name pictures which are not in the library: {linked.unknown:,}; "
                 "see: mmsearch status --failed"
             )
 

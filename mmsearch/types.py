@@ -130,7 +130,10 @@ class ScanProblem:
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """A place that pictures or texts come from. `kind` is "folder" or "file"."""
+    """A place that pictures or texts come from. `kind` is "folder" or "file".
+
+    texts: of caption files and sidecars; missing: pictures that are gone.
+    """
 
     id: int
     location: str

@@ -445,7 +445,7 @@ class Catalog:
         texts = dict(
             self._pairs(
                 sa.select(text_.c.source_id, sa.func.count())
-                .where(text_.c.missing_since.is_(None))
+                .where(text_.c.missing_since.is_(None), text_.c.origin != "embedded")
                 .group_by(text_.c.source_id)
             )
         )

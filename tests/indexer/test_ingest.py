@@ -365,7 +365,7 @@ def test_caption_files(library: Path, photos: Path, model: str) -> None:
     )
     report = run(library, photos, captions=[captions], model=model)
     assert (report.texts, report.encoded_texts, report.linked) == (4, 3, 3)
-    assert "1 texts name pictures" in report.warnings[0]
+    assert "not in the library: 1;" in report.warnings[0]
     assert "9.png" in failures(library)["captions.jsonl:4"]
     assert unchanged(run(library, photos, captions=[captions]))
     write(photos / "9.png", encoded(9))
