@@ -141,6 +141,7 @@ def summary(report: Report) -> str:
             (report.returned, "came back"),
             (report.missing, "gone (forgotten in searches until they come back)"),
             (report.failed, "could not be used: mmsearch status --failed"),
+            (report.skipped, "links, pipes and the like passed over (in the same list)"),
         ]
         lines += [f"{count:,} {what}" for count, what in parts if count]
     model = f", {report.model} on {report.device} ({report.dtype})" if report.device else ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmsearch.decode import decode
-from mmsearch.errors import DecodeError, EncodeError
+from mmsearch.errors import DecodeError, EncodeError, os_reason
 from mmsearch.types import DecodeLimits, PictureInfo
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ class Loader:
             else:
                 data = job.data
         except OSError as exc:
-            reason = (exc.strerror or str(exc)).lower()
-            return Loaded(job, size, mtime_ns, reason=reason, transient=True)
+            return Loaded(job, size, mtime_ns, reason=os_reason(exc), transient=True)
         digest = hashlib.sha256(data).digest()
         content_id = self._known(digest)
         if content_id is not None:

@@ -14,6 +14,7 @@ from indexer.text_stage import DraftText, TextEmbedder, embedded_texts
 from mmsearch import archive
 from mmsearch.archive import Member
 from mmsearch.batches import batches
+from mmsearch.errors import os_reason
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, ImageRow, Pending
 from mmsearch.types import ScanProblem
 
@@ -64,9 +65,15 @@ class PictureStage:
                 pass
         except OSError as exc:
             # Not "read to its end": what it held stays, and the next run tries again.
-            reason = (exc.strerror or str(exc)).lower()
             row = FailureRow(
-                source_id, file.path, "", "", file.size, file.mtime_ns, reason, transient=True
+                source_id,
+                file.path,
+                "",
+                "",
+                file.size,
+                file.mtime_ns,
+                os_reason(exc),
+                transient=True,
             )
             self._writer.commit(space_id, failures=[row])
             self._report.failed += 1

@@ -18,7 +18,7 @@ from typing import Literal
 from indexer.texts import is_caption_file, sidecar_for
 from mmsearch.archive import is_archive
 from mmsearch.decode import IMAGE_SUFFIXES
-from mmsearch.errors import SourceError
+from mmsearch.errors import SourceError, os_reason
 from mmsearch.types import ScanProblem
 
 Kind = Literal["image", "archive", "texts", "sidecar"]
@@ -92,7 +92,7 @@ def scan(
         with os.scandir(base):
             pass
     except OSError as exc:
-        raise SourceError(str(root), _reason(exc)) from exc
+        raise SourceError(str(root), os_reason(exc)) from exc
     return _walk(
         base,
         under.strip("/"),
@@ -110,7 +110,7 @@ def entry_for(path: Path) -> FileEntry | ScanProblem:
     try:
         info = path.stat()
     except OSError as exc:
-        raise SourceError(str(path), _reason(exc)) from exc
+        raise SourceError(str(path), os_reason(exc)) from exc
     if not stat.S_ISREG(info.st_mode):
         return ScanProblem(path.name, _not_a_file(info.st_mode))
     kind = kind_of(path.name)
@@ -169,7 +169,7 @@ def _walk(
             with os.scandir(where) as listing:
                 entries = sorted(listing, key=_name)
         except OSError as exc:
-            yield ScanProblem(prefix.rstrip("/"), _reason(exc), closed=True)
+            yield ScanProblem(prefix.rstrip("/"), os_reason(exc), closed=True)
             continue
         if any(entry.name == IGNORE_FILE for entry in entries):
             rules += _ignore_file(where + IGNORE_FILE, prefix)
@@ -220,7 +220,7 @@ def _folder(
                 info = entry.stat()
                 yield FileEntry(path, info.st_size, info.st_mtime_ns, kind)
         except OSError as exc:
-            yield ScanProblem(path, _reason(exc), closed=True)
+            yield ScanProblem(path, os_reason(exc), closed=True)
     for entry in texts:
         candidates = (pictures.get(candidate.lower()) for candidate in sidecar_for(entry.name))
         of = next((picture for picture in candidates if picture is not None), None)
@@ -230,7 +230,7 @@ def _folder(
         try:
             info = entry.stat()
         except OSError as exc:
-            yield ScanProblem(prefix + entry.name, _reason(exc), closed=True)
+            yield ScanProblem(prefix + entry.name, os_reason(exc), closed=True)
             continue
         picture = prefix + of if of is not None else None
         yield FileEntry(prefix + entry.name, info.st_size, info.st_mtime_ns, kind, picture)
@@ -245,7 +245,7 @@ def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:
     try:
         info = full.stat()
     except OSError as exc:
-        yield ScanProblem(path, _reason(exc), closed=True)
+        yield ScanProblem(path, os_reason(exc), closed=True)
         return
     if stat.S_ISREG(info.st_mode):
         yield FileEntry(path, info.st_size, info.st_mtime_ns, kind)
@@ -310,14 +310,3 @@ def _not_a_file(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "a folder, not a file"
     return "a device, not a file"
-
-
-def _reason(exc: OSError) -> str:
-    if isinstance(exc, PermissionError):
-        return "no permission to read it"
-    if isinstance(exc, FileNotFoundError):
-        return "not found"
-    if isinstance(exc, NotADirectoryError):
-        return "not a folder"
-    said = (exc.strerror or str(exc) or "unreadable").lower()
-    return "a symbolic link that leads to itself" if "symbolic links" in said else said

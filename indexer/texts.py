@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmsearch.decode import IMAGE_SUFFIXES
-from mmsearch.errors import DecodeError
+from mmsearch.errors import DecodeError, os_reason
 from mmsearch.plaintext import clean
 
 TEXT_SUFFIXES = frozenset({
@@ -92,7 +92,7 @@ def read_sidecar(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_LINE_BYTES + 1)
     except OSError as exc:
-        raise DecodeError(str(path), _os_reason(exc)) from exc
+        raise DecodeError(str(path), os_reason(exc)) from exc
     if len(data) > MAX_LINE_BYTES:
         raise DecodeError(str(path), "too long for a text")
     try:
@@ -132,7 +132,7 @@ def read_texts(path: Path) -> Iterator[TextItem | BadText]:
                 raise DecodeError(source, "UTF-16, where UTF-8 is expected")
             yield from reader(file, source)
     except OSError as exc:
-        raise DecodeError(source, _os_reason(exc)) from exc
+        raise DecodeError(source, os_reason(exc)) from exc
 
 
 _Row = tuple[str, object, object]  # key, text or texts, image
@@ -432,11 +432,3 @@ _READERS: dict[str, Callable[[IO[bytes], str], Iterator[TextItem | BadText]]] = 
 
 def _too_long(text: str) -> str:
     return f"{len(text):,} characters are too many for a text (limit {MAX_BODY:,})"
-
-
-def _os_reason(exc: OSError) -> str:
-    if isinstance(exc, PermissionError):
-        return "no permission to read it"
-    if isinstance(exc, FileNotFoundError):
-        return "not found"
-    return (exc.strerror or str(exc) or "unreadable").lower()

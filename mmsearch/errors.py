@@ -140,3 +140,15 @@ class ServiceError(MmsearchError):
         self.host = host
         self.port = port
         self.reason = reason
+
+
+def os_reason(exc: OSError) -> str:
+    """Why the system would not give a file, in a few lower-case words for people."""
+    if isinstance(exc, PermissionError):
+        return "no permission to read it"
+    if isinstance(exc, FileNotFoundError):
+        return "not found"
+    if isinstance(exc, NotADirectoryError):
+        return "not a folder"
+    said = (exc.strerror or str(exc) or "unreadable").lower()
+    return "a symbolic link that leads to itself" if "symbolic links" in said else said

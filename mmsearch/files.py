@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmsearch import archive, decode
-from mmsearch.errors import DecodeError
+from mmsearch.errors import DecodeError, os_reason
 from mmsearch.store.catalog import FileLocation
 from mmsearch.types import DecodeLimits
 
@@ -24,7 +24,7 @@ def read_file(path: Path, limits: DecodeLimits) -> bytes:
         with path.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
     except OSError as exc:
-        raise DecodeError(str(path), exc.strerror or str(exc)) from exc
+        raise DecodeError(str(path), os_reason(exc)) from exc
     if len(data) > limits.max_bytes:
         raise DecodeError(str(path), f"larger than {limits.max_bytes / 1e6:,.0f} MB")
     return data
