@@ -18,6 +18,7 @@ LEVELS = {
     "mmsearch.types": 0,
     "mmsearch.settings": 0,
     "mmsearch.batches": 0,
+    "mmsearch.points": 0,
     "mmsearch.plaintext": 0,
     "mmsearch.metadata": 1,
     "mmsearch.decode": 1,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lessons import Lesson, LessonMaker
+from lessons import PICTURE_PAIRS, TEXT_PAIRS, Lesson, LessonMaker
 from PIL import Image
 
 from mmsearch.postcards.draw import draw, encode_jpeg
@@ -69,7 +69,7 @@ class Feed:
 
 def _work(out: Any, seed: int, pairs: int, side: int, others: int) -> None:
     os.nice(3)  # the trainer comes first
-    maker = LessonMaker(seed)
+    maker = LessonMaker(seed, PICTURE_PAIRS if side else TEXT_PAIRS)
     while True:
         # The pictures' trainer asks the teacher, not the text tower: it needs no captions.
         lesson = maker.lesson(pairs, others, texts=not side)

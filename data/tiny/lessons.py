@@ -34,9 +34,10 @@ from mmsearch.postcards.words import GROUPS, SKY_GROUPS
 
 CONTEXT_LENGTH = 77
 TRUE_TEXTS = 4  # captions a scene, each with an almost-true twin
-# Of the minimal pairs: colour, count, place, relation, size. Which of two stands left is hardest
-# to learn and, left to chance, the rarest.
-_PAIR_WEIGHTS = (1.0, 1.0, 1.5, 20.0, 0.5)
+# Of the minimal pairs: colour, count, place, relation, size. Each tower's hardest come most: of
+# words, which of two stands left (left to chance, also the rarest); of pictures, number and place.
+TEXT_PAIRS = (1.0, 1.0, 1.5, 20.0, 0.5)
+PICTURE_PAIRS = (2.0, 7.0, 6.0, 5.0, 0.5)
 UNKNOWN_TOKEN = 49405  # stands in training for every token the captions never use
 CHINESE_SHARE = 0.42
 
@@ -56,9 +57,11 @@ class Lesson:
 
 
 class LessonMaker:
-    """Draws lessons from training scenes; the same seed and start give the same lessons."""
+    """Draws lessons from training scenes; the same seed and start give the same lessons.
+    `pair_weights`: how often each change is what a minimal pair is about."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, pair_weights: tuple[float, ...] = TEXT_PAIRS) -> None:
+        self._pair_weights = pair_weights
         self._tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
         self._rng = random.Random(f"lessons/{seed}")
         self._next = self._rng.randrange(1 << 40)
@@ -95,7 +98,7 @@ class LessonMaker:
         if i == 0 and rng.random() < 0.6:
             return full_query(scene, rng)
         if i <= 1:
-            change = rng.choices(CHANGES[:5], _PAIR_WEIGHTS)[0]
+            change = rng.choices(CHANGES[:5], self._pair_weights)[0]
             query = pair_query(scene, rng, change)
             if query is not None:
                 return query
@@ -115,6 +118,8 @@ class LessonMaker:
         order = self._rng.sample(CHANGES, len(CHANGES))
         if query.left_of and self._rng.random() < 0.85:
             order.insert(0, "relation")
+        elif self._rng.random() < 0.5:
+            order.insert(0, self._rng.choices(CHANGES[:5], self._pair_weights)[0])
         for change in order:
             if change in ("sky", "land", "kind") and self._rng.random() < 0.5:
                 continue
@@ -154,7 +159,7 @@ def sibling(scene: Scene, rng: random.Random) -> Scene:
 def _changed(scene: Scene, rng: random.Random) -> Scene | None:
     what = rng.choices(
         ("sky", "land", "colour", "count", "size", "kind", "place", "colours"),
-        (1, 1, 4, 4, 2, 3, 3, 2),
+        (1, 1, 3, 6, 1, 2, 5, 2),
     )[0]
     if what == "sky":
         return replace(scene, sky=rng.choice([s for s in SKIES if s != scene.sky]))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lessons import CONTEXT_LENGTH
+from lessons import CONTEXT_LENGTH, TRUE_TEXTS
 from relevance import BACKDROP_DIM
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +19,7 @@ MODEL_CFG: dict[str, Any] = {
     "embed_dim": EMBED_DIM,
     "vision_cfg": {
         "image_size": IMAGE_SIZE,
-        "layers": [1, 2, 2, 1],
+        "layers": [1, 2, 2, 3],
         "width": 24,
         "head_width": 32,
         "patch_size": None,
@@ -100,3 +100,16 @@ def contrast(logits: Tensor, right: Tensor) -> Tensor:
     count = right.sum(1)
     rows = (count > 0) & (count < right.shape[1])
     return (each.sum(1)[rows] / count[rows]).mean()
+
+
+def twin_loss(logits: Tensor, right: Tensor) -> Tensor:
+    """How surely each scene prefers its true captions to their almost-true twins.
+
+    logits, right (n·2·TRUE_TEXTS, n and more): rows as in `Lesson` → scalar.
+    """
+    scenes = len(logits) // (2 * TRUE_TEXTS)
+    own = torch.arange(len(logits), device=logits.device) // (2 * TRUE_TEXTS)
+    rows = torch.arange(len(logits), device=logits.device)
+    score = logits[rows, own].reshape(scenes, 2, TRUE_TEXTS)
+    false = ~right[rows, own].reshape(scenes, 2, TRUE_TEXTS)[:, 1]
+    return functional.softplus(score[:, 1] - score[:, 0])[false].mean()

@@ -18,7 +18,7 @@ import torch
 from export import export
 from feed import Drawn, Feed
 from lessons import TRUE_TEXTS
-from model import EMBED_DIM, IMAGE_SIZE, SlotHead, contrast
+from model import EMBED_DIM, IMAGE_SIZE, SlotHead, contrast, twin_loss
 from progress import Log, cosine, groups, save
 from relevance import KIND_NAMES, QueryArrays, SceneArrays, relevance
 from teacher import Teacher
@@ -167,7 +167,8 @@ def train_pictures(
     if path.exists():
         state = torch.load(path, weights_only=True)
         shadow.load_state_dict(state["shadow"])
-        optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"]:
+            optimizer.load_state_dict(state["optimizer"])
         if rank == 0:
             shared.load_state_dict(state["shared"])
     total = args.minutes_pictures * 60
@@ -203,8 +204,10 @@ def train_pictures(
         logits = scale.exp().clamp(max=60) * captions @ embedded.T
         to_pictures, to_texts = contrast(logits, truth), contrast(logits.T, truth.T)
         apart = (1 - (embedded * pool.targets[rows].to(device)).sum(1)).mean()
-        facts |= {"to_pictures": to_pictures, "to_texts": to_texts, "apart": apart}
+        twins = twin_loss(logits, truth)
+        facts |= {"to_pictures": to_pictures, "to_texts": to_texts, "apart": apart, "twins": twins}
         loss = to_pictures + to_texts + args.weight_apart * apart + args.weight_slots * slots
+        loss = loss + args.weight_twins * twins
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(shared.parameters(), 2.0)

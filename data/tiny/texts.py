@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from feed import Feed
-from lessons import TRUE_TEXTS
-from model import contrast, encode_texts
+from model import contrast, encode_texts, twin_loss
 from progress import Log, Progress, cosine, groups, save
 from relevance import joined, relevance
 from teacher import Teacher
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from validate import validate_texts
 
 
@@ -32,19 +30,6 @@ def load_texts(work: Path, clip: Any) -> bool:
     clip.used_tokens = state["used"]
     clip.eval()
     return True
-
-
-def twin_loss(logits: Tensor, right: Tensor) -> Tensor:
-    """How surely each scene prefers its true captions to their almost-true twins.
-
-    logits, right (n·2·TRUE_TEXTS, n and more): rows as in `Lesson` → scalar.
-    """
-    scenes = len(logits) // (2 * TRUE_TEXTS)
-    own = torch.arange(len(logits), device=logits.device) // (2 * TRUE_TEXTS)
-    rows = torch.arange(len(logits), device=logits.device)
-    score = logits[rows, own].reshape(scenes, 2, TRUE_TEXTS)
-    false = ~right[rows, own].reshape(scenes, 2, TRUE_TEXTS)[:, 1]
-    return functional.softplus(score[:, 1] - score[:, 0])[false].mean()
 
 
 def train_texts(args: argparse.Namespace, clip: Any, teacher: Teacher, log: Log) -> None:
@@ -106,7 +91,7 @@ def train_texts(args: argparse.Namespace, clip: Any, teacher: Teacher, log: Log)
         to_scenes = contrast(logits, right)
         # Few scenes tell "A left of B" from "B left of A": only this asks which of them is true.
         twins = twin_loss(logits, right)
-        loss = args.weight_apart * apart + to_scenes + 3 * twins
+        loss = args.weight_apart * apart + to_scenes + args.weight_twins * twins
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([p for _, p in named], 1.0)

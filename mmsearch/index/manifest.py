@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mmsearch.points import reached
 from mmsearch.types import IndexStatus, Modality, Space
 
 #: The FAISS factory string of exact search in half precision.
@@ -59,10 +60,14 @@ def replace(temporary: Path, path: Path, manifest: Manifest) -> None:
     The old manifest goes first and the new one comes last: a kill in between leaves a file without
     a manifest, which is rebuilt.
     """
+    reached("index: written")
     path.with_suffix(".json").unlink(missing_ok=True)
+    reached("index: old manifest gone")
     _move(temporary, path)
+    reached("index: in place")
     temporary.write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
     _move(temporary, path.with_suffix(".json"))
+    reached("index: finished")
 
 
 def _move(temporary: Path, path: Path) -> None:

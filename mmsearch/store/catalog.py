@@ -452,6 +452,7 @@ class Catalog:
         return [
             SourceRecord(
                 row.id,
+                row.name,
                 row.location,
                 row.kind,
                 images.get(row.id, 0),

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mmsearch.errors import SchemaVersionError, StoreError
+from mmsearch.points import reached
 from mmsearch.store.schema import SCHEMA_HEAD
 
 logger = logging.getLogger(__name__)
@@ -108,5 +109,7 @@ def prepare(path: Path) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            reached("schema: to be committed")
+        reached("schema: committed")
     finally:
         engine.dispose()

@@ -184,7 +184,7 @@ class Scan:
                     sa.select(text_.c.content_id).where(text_.c.missing_since == stamp),
                 )
             if returned or missing or texts_back or texts_gone:
-                commit(self._connection)
+                commit(self._connection, "sweep")
             else:
                 self._connection.commit()
         return Swept(int(returned), int(missing))

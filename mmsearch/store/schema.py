@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
 
 #: The newest migration this code knows; a test ties it to the migration scripts.
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 
 
 _BYTES = range(0xDC80, 0xDD00)
@@ -84,10 +84,12 @@ source = Table(
     metadata,
     Column("id", sa.Integer, primary_key=True),
     Column("location", FilePath, nullable=False, unique=True),
+    Column("name", FilePath, nullable=False, server_default=text("''")),  # what people call it
     Column("kind", sa.Text, nullable=False),  # "folder" or "file"
     Column("exclude", sa.JSON, nullable=False),
     Column("follow_links", sa.Boolean, nullable=False),
     Column("indexed_at", sa.DateTime),
+    Index("ix_source_name", "name", unique=True),
 )
 
 content = Table(

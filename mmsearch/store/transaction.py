@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from mmsearch.points import reached
 from mmsearch.store.engine import translate_errors
 from mmsearch.store.schema import content, image, state, text_
 
@@ -56,10 +57,12 @@ def upsert(
     )
 
 
-def commit(connection: sa.Connection) -> None:
-    """Commits, and lets readers notice by the new revision."""
+def commit(connection: sa.Connection, what: str) -> None:
+    """Commits, and lets readers notice by the new revision. `what` names the commit point."""
     connection.execute(sa.update(state).values(revision=state.c.revision + 1))
+    reached(f"{what}: to be committed")
     connection.commit()
+    reached(f"{what}: committed")
 
 
 def inside(column: Any, prefix: str) -> Any:

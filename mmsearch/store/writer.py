@@ -86,29 +86,41 @@ class CatalogWriter:
                     )
                     .returning(space.c.id)
                 ).scalar_one()
-            commit(self._connection)
+            commit(self._connection, "space")
         return int(found)
 
     def activate(self, space_id: int) -> None:
         """Searches use this space from now on."""
         with writing(self._connection, self._path):
             self._connection.execute(sa.update(space).values(active=space.c.id == space_id))
-            commit(self._connection)
+            commit(self._connection, "switch")
 
     def ensure_source(
         self, location: str, kind: str, exclude: Sequence[str], follow_links: bool
     ) -> int:
-        """The id of the source at an absolute path; its options are brought up to date."""
+        """The id of the source at an absolute path; its options are brought up to date.
+
+        A new one is called by the last part of its path, with a number where that name is taken.
+        """
         options = {"exclude": list(exclude), "follow_links": follow_links}
         with writing(self._connection, self._path):
             source_id = self._connection.execute(
                 insert(source)
-                .values(location=location, kind=kind, **options)
+                .values(location=location, name=self._free_name(location), kind=kind, **options)
                 .on_conflict_do_update(index_elements=["location"], set_={"kind": kind} | options)
                 .returning(source.c.id)
             ).scalar_one()
-            commit(self._connection)
+            commit(self._connection, "source")
         return int(source_id)
+
+    def _free_name(self, location: str) -> str:
+        wanted = name = location.rstrip("/").rpartition("/")[2] or location
+        taken = set(self._connection.execute(sa.select(source.c.name)).scalars())
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{wanted} {number}"
+        return name
 
     def adopt(self, source_id: int, location: str) -> list[str]:
         """Takes over the sources inside a folder just scanned whose files the scan met.
@@ -134,7 +146,7 @@ class CatalogWriter:
                 )
             ]
             if adopted:
-                commit(self._connection)
+                commit(self._connection, "adoption")
             else:
                 self._connection.commit()
         return adopted
@@ -170,7 +182,7 @@ class CatalogWriter:
             self._connection.execute(
                 sa.update(source).where(source.c.id == source_id).values(indexed_at=now())
             )
-            commit(self._connection)
+            commit(self._connection, "source finished")
 
     # --- items ----------------------------------------------------------------------------------
 
@@ -189,7 +201,7 @@ class CatalogWriter:
             write_images(self._connection, space_id, images)
             write_texts(self._connection, space_id, texts)
             write_failures(self._connection, failures)
-            commit(self._connection)
+            commit(self._connection, "items")
 
     def begin_containers(self, source_id: int, paths: Sequence[str]) -> None:
         """Archives or text files are about to be read again: their old complaints go."""
@@ -245,14 +257,14 @@ class CatalogWriter:
                     for file in files
                 ],
             )
-            commit(self._connection)
+            commit(self._connection, "container")
 
     def link(self) -> Linked:
         """Links the texts that name a picture to it; see mmsearch.store.links."""
         with writing(self._connection, self._path):
             linked = link_texts(self._connection)
             if linked.changed:
-                commit(self._connection)
+                commit(self._connection, "links")
             else:
                 self._connection.commit()
         return linked
