@@ -132,7 +132,8 @@ class ScanProblem:
 class SourceRecord:
     """A place that pictures or texts come from. `kind` is "folder" or "file".
 
-    name: what people call it, unlike that of any other source. texts: of caption files and sidecars; missing: pictures that are gone.
+    name: what people call it, unlike that of any other source. texts: of caption files and
+    sidecars; missing: pictures that are gone.
     """
 
     id: int
