@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -144,6 +145,11 @@ def summary(report: Report) -> str:
             (report.skipped, "links, pipes and the like passed over (in the same list)"),
         ]
         lines += [f"{count:,} {what}" for count, what in parts if count]
+    if report.old_space is not None:
+        lines.append(
+            f"Searches use {report.model} now. The vectors of {report.old_space} are kept; to "
+            f"delete them: mmsearch spaces drop {shlex.quote(report.old_space)}"
+        )
     model = f", {report.model} on {report.device} ({report.dtype})" if report.device else ""
     lines.append(f"{report.seconds:.1f} s{model}; library: {printable(report.library)}")
     return "\n".join(lines)

@@ -9,20 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexer.load import Loader
+from indexer.models import Models
 from indexer.picture_stage import PictureStage
 from indexer.report import Progress, Report, Silence
 from indexer.sources import FileEntry
-from indexer.targets import Target, check_path, find_targets
+from indexer.targets import Target, check_path, find_targets, parts_of
 from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar, unreadable
 from mmsearch.batches import batches
 from mmsearch.encode import presets, space_at_hand
-from mmsearch.errors import DecodeError
+from mmsearch.errors import DecodeError, LibraryNotFoundError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
 from mmsearch.store.lock import writing
@@ -35,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 _KINDS = ("image", "archive", "texts", "sidecar")
 _SIDECARS_A_BATCH = 512
+#: So much older than the last scan must an empty folder be to be taken for a mount point: clocks of
+#: network drives go wrong by hours.
+_MARGIN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +67,12 @@ def index(
     *,
     options: Options | None = None,
     progress: Progress | None = None,
+    models: Models | None = None,
 ) -> Report:
     """Brings a library up to date with folders, files and caption files.
 
-    Without targets: with every source it already has. Ctrl-C ends the run after the batch in hand,
+    Without targets: with every source it already has. `models` keeps the model for a next run.
+    Ctrl-C ends the run after the batch in hand,
     with everything so far committed and `stopped` set.
 
     Raises:
@@ -78,12 +86,56 @@ def index(
         check_path(path)
     if options is not None and options.model is not None:
         presets.resolve(options.model)
+    with _opened(library, options, progress, models) as (run, catalog):
+        return run.run(
+            find_targets(
+                catalog.sources(),
+                targets,
+                captions,
+                exclude=run.options.exclude,
+                follow_links=run.options.follow_links,
+            )
+        )
+
+
+def index_parts(
+    library: Path,
+    parts: Mapping[str, Sequence[str]],
+    *,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    models: Models | None = None,
+) -> Report:
+    """The same for parts of sources that the library has: location → folders below it.
+
+    "" is all of a source. What is no source any more is passed over; of a folder that is gone, the
+    nearest one above it is read. Errors as of `index`; LibraryNotFoundError: there is none.
+    """
+    if not (library / CATALOG_NAME).exists():
+        raise LibraryNotFoundError(str(library))  # none is made: it was deleted
+    with _opened(library, options, progress, models) as (run, catalog):
+        return run.run(parts_of(catalog.sources(), parts))
+
+
+@contextmanager
+def _opened(
+    library: Path, options: Options | None, progress: Progress | None, models: Models | None
+) -> Iterator[tuple[_Run, Catalog]]:
     with writing(library):
         writer = CatalogWriter(library / CATALOG_NAME)
         catalog = Catalog(library / CATALOG_NAME)
         try:
-            run = _Run(library, catalog, writer, options or Options(), progress or Silence())
-            return run.run(targets, captions)
+            yield (
+                _Run(
+                    library,
+                    catalog,
+                    writer,
+                    options or Options(),
+                    progress or Silence(),
+                    models or Models(),
+                ),
+                catalog,
+            )
         finally:
             catalog.close()
             writer.close()
@@ -99,11 +151,13 @@ class _Run:
         writer: CatalogWriter,
         options: Options,
         progress: Progress,
+        models: Models,
     ) -> None:
         self._library = library
         self._catalog = catalog
         self._writer = writer
-        self._options = options
+        self.options = options
+        self._models = models
         self._progress = progress
         self._encoder: Encoder | None = None
         self._encoder_lock = threading.Lock()
@@ -128,10 +182,10 @@ class _Run:
     def _choose_model(self) -> tuple[str, tuple[int, Space] | None]:
         """The model's name, and its space if the library has one."""
         active = self._catalog.active_space()
-        if self._options.model is None and active is not None:
+        if self.options.model is None and active is not None:
             name = active[1].name
         else:
-            name = presets.resolve(self._options.model or "default")
+            name = presets.resolve(self.options.model or "default")
         known = self._catalog.find_space(name)
         now = space_at_hand(name)
         if known is not None and now is not None and now.fingerprint != known[1].fingerprint:
@@ -143,15 +197,13 @@ class _Run:
         """The model; loaded when something needs it first. From any thread."""
         with self._encoder_lock:
             if self._encoder is None:
-                from mmsearch.encode import load_encoder
-
-                self._progress.loading_model(self._model)
-                options = self._options
-                self._encoder = load_encoder(
+                options = self.options
+                self._encoder = self._models.load(
                     self._model,
                     device=options.device,
                     dtype=options.dtype,
                     reference=options.reference,
+                    on_load=self._progress.loading_model,
                 )
                 self._report.device = self._encoder.device
                 self._report.dtype = self._encoder.dtype
@@ -168,17 +220,10 @@ class _Run:
 
     # --- the run --------------------------------------------------------------------------------
 
-    def run(self, paths: Sequence[Path], captions: Sequence[Path]) -> Report:
-        report, options = self._report, self._options
+    def run(self, targets: Sequence[Target]) -> Report:
+        report = self._report
         started = time.monotonic()
         report.model = self._model
-        targets = find_targets(
-            self._catalog.sources(),
-            paths,
-            captions,
-            exclude=options.exclude,
-            follow_links=options.follow_links,
-        )
         try:
             for target in targets:
                 self._source(target)
@@ -219,6 +264,9 @@ class _Run:
             )
         else:
             self._writer.activate(self._space_id)
+            old = active[1]
+            same_name = old.name == self._model  # other weights
+            self._report.old_space = old.fingerprint[:12] if same_name else old.name
 
     def _source(self, target: Target) -> None:
         if target.location in self._adopted:
@@ -226,16 +274,21 @@ class _Run:
         if not target.is_there():
             self._warn(f"{target.location} is not there (unplugged drive?): its pictures are kept")
             return
+        started = datetime.now(UTC).replace(tzinfo=None)
         source_id = self._writer.ensure_source(
             target.location, target.kind, target.exclude, target.follow_links
         )
         problems = self._scan(target, source_id)
+        if target.is_out_of_reach():
+            self._warn(f"{target.location} is gone now (unplugged drive?): its pictures are kept")
+            return
         if target.kind == "folder":
             self._adopted.update(self._writer.adopt(source_id, target.location))
         self._report.files += self._writer.scan.count_seen("image")
-        if target.kind == "folder" and self._writer.scan.looks_unmounted(source_id, target.under):
+        whole = target.kind == "folder" and not target.under
+        if whole and self._writer.scan.looks_unmounted(source_id):
             self._warn(
-                f"{target.absolute(target.under)} is empty, but pictures of it are known "
+                f"{target.location} is empty, but pictures of it are known "
                 "(unmounted drive?): they are kept"
             )
             return
@@ -246,8 +299,10 @@ class _Run:
         self._report.skipped += len(problems)
         if self._anything_readable(target, source_id):
             self._read(target, source_id)
-        self._writer.finish_source(source_id)
-        if not target.under and self._space_id is not None:
+        if target.under:
+            return
+        self._writer.finish_source(source_id, started)
+        if self._space_id is not None:
             self._done[target.location] = self._space_id
 
     def _scan(self, target: Target, source_id: int) -> list[FailureRow]:
@@ -256,7 +311,9 @@ class _Run:
         writer.scan.begin()
         problems: list[FailureRow] = []
         closed: list[str] = []
-        for part in batches(target.scan(self._library.resolve()), 5000):
+        empty: list[tuple[str, int]] = []
+        entries = target.scan(self._library.resolve(), lambda *folder: empty.append(folder))
+        for part in batches(entries, 5000):
             found = [
                 Pending(e.path, e.kind, e.size, e.mtime_ns, e.of)
                 for e in part
@@ -271,8 +328,30 @@ class _Run:
             writer.scan.saw(found)
             files += len(found)
             self._progress.scanning(target.location, files)
+        closed += self._mount_points(target, source_id, empty)
         writer.scan.saw_unreadable(source_id, closed)
         return problems
+
+    def _mount_points(
+        self, target: Target, source_id: int, empty: Sequence[tuple[str, int]]
+    ) -> Iterator[str]:
+        """Which of these empty folders are those of unmounted drives, as far as can be told.
+
+        Who deletes the last file of a folder changes the folder. One that has not changed since
+        well before the source was last read, when files were found in it, is another folder than
+        that was: the place where a drive should be.
+        """
+        if target.read_at is None:
+            return
+        since = (target.read_at.replace(tzinfo=UTC) - _MARGIN).timestamp() * 1e9
+        for path, changed_ns in empty:
+            if changed_ns < since and self._writer.scan.knows_files(source_id, path):
+                self._warn(
+                    f"{target.absolute(path)} is empty, but pictures of it are known, and none was "
+                    "deleted since they were read (unmounted drive?): they are kept as long as "
+                    "there is that folder"
+                )
+                yield path
 
     def _anything_readable(self, target: Target, source_id: int) -> bool:
         """Whether any pending file opens: for files that never do the model need not be loaded."""

@@ -6,13 +6,13 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmsearch.decode import decode
-from mmsearch.errors import DecodeError, EncodeError, os_reason
+from mmsearch.errors import DecodeError, DecodeTimeoutError, EncodeError, os_reason
 from mmsearch.types import DecodeLimits, PictureInfo
+from mmsearch.watchdog import Task, Workers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +56,12 @@ class Loaded:
     transient: bool = False
 
 
+#: Files being decoded in spite of having been given up, from which on no more are tried. Each may
+#: hold a core and much memory, and only the end of the process ends it.
+_MAX_STUCK = 16
+_READING = "read"
+
+
 class Loader:
     """Turns jobs into what the model eats, a bounded number of them ahead, in order."""
 
@@ -75,32 +81,44 @@ class Loader:
         self._encoder = encoder
         self._known = known
         self._limits = limits
-        self._threads = threads or min(32, (os.cpu_count() or 1) + 1)
+        self._workers = Workers(
+            threads or min(32, (os.cpu_count() or 1) + 1),
+            limits.max_seconds,
+            name="decode",
+            max_stuck=_MAX_STUCK,
+        )
         self._max_bytes = max_bytes
 
     def load(self, jobs: Iterable[Job], ahead: int) -> Iterator[Loaded]:
-        """The outcome of each job, in the order of the jobs; at most `ahead` are in flight."""
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
-        flying: deque[tuple[Future[Loaded], int]] = deque()
+        """The outcome of each job, in the order of the jobs; at most `ahead` are in flight.
+
+        A job that takes longer than the limits allow is a failure: a transient one while its file
+        is read (a drive that does not answer), a lasting one while it is decoded.
+        """
+        workers = self._workers
+        flying: deque[tuple[Job, Task[Loaded] | None]] = deque()
         held = 0
         try:
             for job in jobs:
-                weight = len(job.data or b"")
-                flying.append((pool.submit(self._prepare, job), weight))
-                held += weight
+                flying.append((job, None if workers.is_full else self._submit(job)))
+                held += len(job.data or b"")
                 while len(flying) >= ahead or held > self._max_bytes:
-                    done, weight = flying.popleft()
-                    held -= weight
-                    yield done.result()
+                    job, task = flying.popleft()
+                    held -= len(job.data or b"")
+                    yield _outcome(job, task)
             while flying:
-                yield flying.popleft()[0].result()
+                yield _outcome(*flying.popleft())
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            workers.drain()
 
-    def _prepare(self, job: Job) -> Loaded:
+    def _submit(self, job: Job) -> Task[Loaded]:
+        return self._workers.submit(lambda task: self._prepare(job, task), job.path)
+
+    def _prepare(self, job: Job, task: Task[Loaded]) -> Loaded:
         size, mtime_ns = job.size, job.mtime_ns
         try:
             if job.data is None:
+                task.stage(_READING)
                 with open(job.location, "rb") as file:  # noqa: PTH123 -- names with surrogates
                     # The stat of what is read, not of what the scan saw a while ago.
                     stat = os.fstat(file.fileno())
@@ -108,7 +126,8 @@ class Loader:
                     if size > self._limits.max_bytes:
                         reason = f"larger than {self._limits.max_bytes / 1e6:,.0f} MB"
                         return Loaded(job, size, mtime_ns, reason=reason)
-                    data = file.read()
+                    # No more than its size: the file may be growing, or be no file any more.
+                    data = file.read(size)
             else:
                 data = job.data
         except OSError as exc:
@@ -119,6 +138,7 @@ class Loader:
             return Loaded(job, size, mtime_ns, digest, content_id)
         try:
             encoder = self._encoder()
+            task.stage("decode")
             picture = decode(
                 data, source=job.path, limits=self._limits, min_side=2 * encoder.image_size
             )
@@ -128,3 +148,14 @@ class Loader:
         except EncodeError as exc:
             return Loaded(job, size, mtime_ns, digest, reason=str(exc))
         return Loaded(job, size, mtime_ns, digest, info=picture.info, pixels=pixels)
+
+
+def _outcome(job: Job, task: Task[Loaded] | None) -> Loaded:
+    if task is None:
+        reason = f"not tried: {_MAX_STUCK} files do not stop decoding. Run the same command again"
+        return Loaded(job, job.size, job.mtime_ns, reason=reason, transient=True)
+    try:
+        return task.result()
+    except DecodeTimeoutError as exc:
+        transient = exc.during == _READING
+        return Loaded(job, job.size, job.mtime_ns, reason=exc.reason, transient=transient)

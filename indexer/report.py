@@ -44,7 +44,7 @@ class Report:
     pictures carry themselves. failed: inputs of this run that could not be used; skipped: entries
     of folders that are no files. picture_seconds: of `seconds`, reading and encoding pictures,
     the loading of the model left out. missing, returned: files gone and come back since the last
-    run.
+    run. old_space: names the space that searches used before the run switched them to its own.
     """
 
     library: str
@@ -65,6 +65,7 @@ class Report:
     device: str | None = None
     dtype: str | None = None
     stopped: bool = False
+    old_space: str | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,9 +22,12 @@ from mmsearch.errors import SourceError, os_reason
 from mmsearch.types import ScanProblem
 
 Kind = Literal["image", "archive", "texts", "sidecar"]
+#: Told the path of a folder and a time in ns.
+OnEmpty = Callable[[str, int], None]
 
 IGNORE_FILE = ".mmsearchignore"
 _MAX_IGNORE_BYTES = 1 << 16
+_MAX_PATTERN = 500  # characters; a longer one is passed over
 
 # What operating systems, network drives and photo programs leave beside people's files; lower case.
 IGNORED_NAMES = frozenset({
@@ -69,6 +72,7 @@ def scan(
     follow_links: bool = False,
     skip: Path | None = None,
     under: str = "",
+    on_empty: OnEmpty | None = None,
 ) -> Iterator[FileEntry | ScanProblem]:
     """Walk `root`: in each folder the files by name, then its folders by name.
 
@@ -81,6 +85,8 @@ def scan(
         links to pictures and folders are ScanProblems.
     skip: a folder not to descend into (the library itself).
     under: only this subtree, as a path relative to the root; nothing if it is gone.
+    on_empty: told of each folder in which nothing visible lies, the root excepted: its path, and
+        when something last came or went there (its ctime, which nobody can set), in ns.
 
     A folder or entry that cannot be read is a ScanProblem, and the walk goes on. Raises
     SourceError when the root itself is missing, no folder or unreadable.
@@ -99,7 +105,51 @@ def scan(
         _rules(exclude, ""),
         follow_links,
         os.path.realpath(skip) if skip is not None else None,
+        on_empty,
     )
+
+
+def covering(
+    root: str,
+    path: str,
+    *,
+    exclude: Sequence[str] = (),
+    follow_links: bool = False,
+    skip: str | None = None,
+) -> str | None:
+    """The smallest folder whose scan() takes in what happened at `path`; None if it passes it over.
+
+    root, path: absolute; skip: as in scan(), resolved. What is returned is relative to the root and
+    exists ("" is the root). What happened may be anything: `path` may be a file, a folder or gone.
+    """
+    rules = _rules(exclude, "")
+    names = Path(os.path.relpath(path, root)).parts
+    at = ""
+    for place, name in enumerate(names):
+        last = place == len(names) - 1
+        if last and name == IGNORE_FILE:
+            return at.rstrip("/")
+        if name[0] == "." or name.lower() in IGNORED_NAMES:
+            return None
+        rules += _ignore_file(f"{root}/{at}{IGNORE_FILE}", at)
+        here = at + name
+        full = f"{root}/{here}"
+        if full == skip:
+            return None
+        try:
+            mode = os.lstat(full).st_mode
+        except OSError:
+            return at.rstrip("/")  # gone
+        if stat.S_ISLNK(mode) and not (last and not os.path.isdir(full)):  # noqa: PTH112
+            # What a link leads to may lie elsewhere in the folder too: all of it is looked at.
+            return "" if follow_links else None
+        folder = stat.S_ISDIR(mode)
+        if rules and _excluded(rules, here, name, folder):
+            return None
+        if not folder:
+            return at.rstrip("/")
+        at = here + "/"
+    return at.rstrip("/")
 
 
 def entry_for(path: Path) -> FileEntry | ScanProblem:
@@ -135,7 +185,12 @@ def kind_of(name: str) -> Kind | None:
 
 
 def _walk(
-    base: str, under: str, rules: tuple[_Rule, ...], follow_links: bool, skip: str | None
+    base: str,
+    under: str,
+    rules: tuple[_Rule, ...],
+    follow_links: bool,
+    skip: str | None,
+    on_empty: OnEmpty | None,
 ) -> Iterator[FileEntry | ScanProblem]:
     start = f"{under}/" if under else ""
     if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
@@ -168,6 +223,8 @@ def _walk(
                     continue
             with os.scandir(where) as listing:
                 entries = sorted(listing, key=_name)
+            if on_empty is not None and prefix and not any(map(_is_visible, entries)):
+                on_empty(prefix.rstrip("/"), os.stat(where).st_ctime_ns)  # noqa: PTH116
         except OSError as exc:
             yield ScanProblem(prefix.rstrip("/"), os_reason(exc), closed=True)
             continue
@@ -191,7 +248,7 @@ def _folder(
     pictures: dict[str, str] = {}
     for entry in entries:
         name = entry.name
-        if name[0] == "." or name.lower() in IGNORED_NAMES:
+        if not _is_visible(entry):
             continue
         path = prefix + name
         try:
@@ -257,6 +314,11 @@ def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
+def _is_visible(entry: os.DirEntry[str]) -> bool:
+    name = entry.name
+    return name[0] != "." and name.lower() not in IGNORED_NAMES
+
+
 # -- ignore lists --------------------------------------------------------------------------------
 
 
@@ -264,7 +326,8 @@ def _rules(patterns: Sequence[str], base: str) -> tuple[_Rule, ...]:
     rules = []
     for line in patterns:
         pattern = line.strip()
-        if not pattern or pattern.startswith("#"):
+        # fnmatch takes time by the square of the length to understand some.
+        if not pattern or pattern.startswith("#") or len(pattern) > _MAX_PATTERN:
             continue
         keep = pattern.startswith("!")
         pattern = pattern[1:] if keep else pattern

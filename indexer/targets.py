@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
-from indexer.sources import IGNORED_NAMES, FileEntry, entry_for, kind_of, scan
+from indexer.sources import IGNORED_NAMES, FileEntry, OnEmpty, entry_for, kind_of, scan
 from mmsearch.errors import SourceError
 from mmsearch.types import ScanProblem, SourceRecord
 
@@ -17,6 +18,7 @@ class Target:
     """A source, or a part of one, to bring up to date.
 
     location: absolute path of the source. under: the part, relative to it ("" is all of it).
+    read_at: when it was last read as a whole; UTC, without a zone.
     """
 
     location: str
@@ -24,6 +26,7 @@ class Target:
     under: str = ""
     exclude: tuple[str, ...] = ()
     follow_links: bool = False
+    read_at: datetime | None = None
 
     @property
     def folder(self) -> str:
@@ -46,8 +49,23 @@ class Target:
         except OSError:
             return False
 
-    def scan(self, skip: Path) -> Iterator[FileEntry | ScanProblem]:
-        """The files of the target; `skip` is a folder not to enter."""
+    def is_out_of_reach(self) -> bool:
+        """Whether a part was not found where its source is, or not because that is not there.
+
+        So it is when the drive goes between the choice of the part and the end of its scan.
+        """
+        if not self.under:
+            return False
+        try:
+            with os.scandir(self.location) as entries:
+                return next(entries, None) is None or not os.path.lexists(self.absolute(self.under))
+        except OSError:
+            return True
+
+    def scan(
+        self, skip: Path, on_empty: OnEmpty | None = None
+    ) -> Iterator[FileEntry | ScanProblem]:
+        """The files of the target; `skip` is a folder not to enter, `on_empty` as in `scan`."""
         if self.kind == "file":
             gone = not os.path.lexists(self.location)
             return iter([] if gone else [entry_for(Path(self.location))])
@@ -57,6 +75,7 @@ class Target:
             follow_links=self.follow_links,
             skip=skip,
             under=self.under,
+            on_empty=on_empty,
         )
 
 
@@ -98,7 +117,7 @@ def find_targets(
             raise SourceError(str(path), problem.reason)
         if inside is not None and _is_found_in(inside, absolute, is_folder):
             base = folders.get(inside)
-            options = _options(base, exclude, follow_links)
+            options = *_options(base, exclude, follow_links), base.indexed_at if base else None
             under = os.path.relpath(absolute, inside)
             under = "" if under == "." else under.replace(os.sep, "/")
             target = Target(inside, "folder", under, *options)
@@ -111,6 +130,23 @@ def find_targets(
     return list(targets.values())
 
 
+def parts_of(known: Sequence[SourceRecord], parts: Mapping[str, Sequence[str]]) -> list[Target]:
+    """The targets that are parts of sources: location of a source → paths below it ("": all).
+
+    A source that the library no longer has is passed over; of a path that is gone, the nearest
+    folder above it that is there is taken.
+    """
+    targets: dict[tuple[str, str], Target] = {}
+    for source in known:
+        whole = _known(source, (), None)
+        for path in parts.get(source.location, ()):
+            under = path if source.kind == "folder" else ""
+            while under and not os.path.isdir(whole.absolute(under)):  # noqa: PTH112
+                under = under.rpartition("/")[0]
+            targets[source.location, under] = replace(whole, under=under)
+    return [t for t in targets.values() if not t.under or (t.location, "") not in targets]
+
+
 def _options(
     source: SourceRecord | None, exclude: tuple[str, ...], follow_links: bool | None
 ) -> tuple[tuple[str, ...], bool]:
@@ -120,7 +156,8 @@ def _options(
 
 
 def _known(source: SourceRecord, exclude: tuple[str, ...], follow_links: bool | None) -> Target:
-    return Target(source.location, source.kind, "", *_options(source, exclude, follow_links))
+    options = _options(source, exclude, follow_links)
+    return Target(source.location, source.kind, "", *options, source.indexed_at)
 
 
 def _is_found_in(folder: str, path: str, is_folder: bool) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,8 +22,18 @@ MAX_BODY = 10_000
 """Longest text, in characters; models read a few hundred."""
 MAX_LINE_BYTES = 1 << 20
 _LONG_LINE = f"a line of more than {MAX_LINE_BYTES:,} bytes"
-MAX_JSON_BYTES = 1 << 30
+MAX_JSON_BYTES = 256 << 20
 """Of a .json file, which cannot be read in pieces."""
+MAX_JSON_VALUES = 20_000_000
+"""Of a .json file; with the above, what reading one may take stays below 4 GB."""
+MAX_BAD = 10_000
+"""Lines, rows or objects of one file that are named one by one when they cannot be used."""
+_MIN_ROWS = 100_000
+MAX_NAME = 4096
+"""Longest name of a picture, in characters, and (PATH_MAX) in bytes of a path on Linux."""
+_MAX_KEY = 200
+_MAX_DEPTH = 3
+_MAX_LIST = 10_000
 
 # Names of columns and keys, the likelier first. COCO, Flickr, Hugging Face imagefolder, LAION,
 # Conceptual Captions, Karpathy's splits.
@@ -114,8 +125,11 @@ def read_texts(path: Path) -> Iterator[TextItem | BadText]:
     .jsonl: objects or strings; .json: COCO captions, Karpathy's splits, a list, or an object from
     picture to text(s); .parquet: columns by name.
 
-    Lines that cannot be used are BadText, and reading goes on. Raises DecodeError when the file as
-    a whole cannot be read.
+    Lines that cannot be used are BadText, and reading goes on; after MAX_BAD of them one more says
+    that there are others. Raises DecodeError when the file as a whole cannot be read.
+
+    Memory: a line or row and a few MB, whatever the size of the file; of .json MAX_JSON_BYTES and
+    MAX_JSON_VALUES, of .parquet a page as it was written.
     """
     source = str(path)
     suffix = path.suffix.lower()
@@ -130,26 +144,54 @@ def read_texts(path: Path) -> Iterator[TextItem | BadText]:
                 raise DecodeError(source, "empty file")
             if head.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise DecodeError(source, "UTF-16, where UTF-8 is expected")
-            yield from reader(file, source)
+            yield from _few_bad(reader(file, source))
+    except MemoryError as exc:
+        raise DecodeError(source, "too large for the memory of this machine") from exc
     except OSError as exc:
         raise DecodeError(source, os_reason(exc)) from exc
+
+
+def _few_bad(items: Iterator[TextItem | BadText]) -> Iterator[TextItem | BadText]:
+    """The same with keys that can be stored, and without the flood that a file of rubbish is."""
+    bad = 0
+    for item in items:
+        bad += isinstance(item, BadText)
+        if isinstance(item, TextItem) or bad <= MAX_BAD:
+            plain = len(item.key) <= _MAX_KEY and not _SURROGATE.search(item.key)
+            yield item if plain else replace(item, key=_short(item.key))
+        elif bad == MAX_BAD + 1:
+            yield BadText(
+                "more", f"more than {MAX_BAD:,} that cannot be used: the rest is not named"
+            )
+
+
+def _short(key: str) -> str:
+    """A key in place of one that is too long, or that cannot be written as UTF-8."""
+    raw = key.encode("utf-8", "backslashreplace")
+    return f"{raw[:60].decode('utf-8', 'ignore')}…{hashlib.sha256(raw).hexdigest()[:32]}"
 
 
 _Row = tuple[str, object, object]  # key, text or texts, image
 
 
-def _items(key: str, body: object, image: object) -> Iterator[TextItem | BadText]:
+def _items(key: str, body: object, image: object, depth: int = 0) -> Iterator[TextItem | BadText]:
     """One text, or several, of one line or object."""
     if isinstance(body, list | tuple):
         if not body:
             yield BadText(key, "no text")
-        for number, one in enumerate(body):
-            yield from _items(f"{key}.{number}", one, image)
+        elif depth == _MAX_DEPTH:
+            yield BadText(key, "lists of lists of lists")
+        else:
+            for number, one in enumerate(body):
+                yield from _items(f"{key}.{number}", one, image, depth + 1)
         return
     if isinstance(body, dict):  # Karpathy: {"raw": "...", "tokens": [...]}
         body = _pick(body, TEXT_NAMES)
     if not isinstance(body, str):
         yield BadText(key, "no text" if body is None else "its text is not a string")
+        return
+    if len(body) > MAX_LINE_BYTES:  # not worth cleaning
+        yield BadText(key, _too_long(body))
         return
     if _UNDECODED.search(body):
         yield BadText(key, "not UTF-8")
@@ -165,15 +207,17 @@ def _items(key: str, body: object, image: object) -> Iterator[TextItem | BadText
 
 # Bytes that were not UTF-8, after decoding with surrogateescape. JSON may hold others, by escape:
 # those are dropped by clean().
+_LONE = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 _UNDECODED = re.compile(r"[\udc80-\udcff]")
 
 
 def _image_name(value: object) -> str | None:
     if isinstance(value, dict):  # Hugging Face: {"bytes": ..., "path": "1.jpg"}
         value = _pick(value, IMAGE_NAMES)
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > MAX_NAME:
         return None
-    return value.strip().replace("\0", "") or None
+    # Bytes that were not UTF-8 stay as they are; other halves of characters name no file.
+    return _LONE.sub("", value.strip().replace("\0", "")) or None
 
 
 def _pick(row: dict[Any, Any], names: Sequence[str]) -> object:
@@ -349,7 +393,14 @@ def _delimiter(line: str) -> str:
 def _read_json(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
     data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
-        raise DecodeError(source, "more than 1 GB of JSON (as .jsonl it could be read)")
+        raise DecodeError(
+            source,
+            f"more than {MAX_JSON_BYTES / 1e6:,.0f} MB of JSON (as .jsonl it could be read)",
+        )
+    if sum(data.count(mark) for mark in b",:[{") > MAX_JSON_VALUES:
+        raise DecodeError(
+            source, f"more than {MAX_JSON_VALUES:,} values of JSON (as .jsonl it could be read)"
+        )
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
@@ -405,11 +456,29 @@ def _read_parquet(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
         if text is None:
             raise DecodeError(source, "no column is called text or caption")
         wanted = [text] if image is None else [text, image]
-        row = 0
+        row, most = 0, file.seek(0, 2) + _MIN_ROWS
         for batch in table.iter_batches(batch_size=1024, columns=wanted):
-            for one in batch.to_pylist():
-                yield from _items(str(row), one[text], one[image] if image is not None else None)
-                row += 1
+            texts = batch.column(batch.schema.get_field_index(text))
+            images = None if image is None else batch.column(batch.schema.get_field_index(image))
+            for number in range(batch.num_rows):
+                key = str(row + number)
+                try:
+                    values = texts[number]
+                    if isinstance(values, pa.ListScalar) and len(values.values or ()) > _MAX_LIST:
+                        yield BadText(key, f"more than {_MAX_LIST:,} texts in one row")
+                        continue
+                    body = values.as_py()
+                    name = None if images is None else images[number].as_py()
+                except UnicodeDecodeError:
+                    yield BadText(key, "not UTF-8")
+                else:
+                    yield from _items(key, body, name)
+            row += batch.num_rows
+            if row > most:
+                # Repetition packs to nothing: a kilobyte may hold a billion of the same text.
+                raise DecodeError(source, "more rows than a file of its size has")
+    except UnicodeDecodeError as exc:
+        raise DecodeError(source, "not Parquet (names that are not UTF-8)") from exc
     except pa.ArrowException as exc:
         said = str(exc).split("\n", 1)[0][:100].lower()
         raise DecodeError(source, f"not Parquet ({said})") from exc

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mmsearch import tarheaders
+from mmsearch.archivestream import ArchiveStream, RefusedError, xz_stream
 from mmsearch.decode import IMAGE_SUFFIXES
 from mmsearch.errors import DecodeError
 from mmsearch.types import ScanProblem
@@ -30,11 +32,7 @@ ARCHIVE_SUFFIXES = (
 SEPARATOR = "!/"
 
 _CHUNK = 1 << 20
-_MAX_TAR_HEADER = 1 << 20  # a long name or pax header; real ones are a few hundred bytes
-_TAR_META = (
-    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)  # fmt: skip
+_MAX_NAME = 4096
 _IGNORED = frozenset({"__macosx", "@eadir"})
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
@@ -42,17 +40,32 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError,
     OSError, ValueError, NotImplementedError, RuntimeError, KeyError, IndexError, OverflowError,
+    MemoryError,
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """What is refused. `max_ratio` (unpacked to packed) holds for members over 1 MiB."""
+    """What is refused.
+
+    max_member_bytes: of one picture, unpacked. max_total_bytes: of all that is unpacked.
+    max_members: of any kind; a zip's list of them is read into memory, about 1 kB each.
+    max_directory_bytes: of that list as it is stored.
+    max_ratio: unpacked to packed; of members over 1 MiB and of the archive as a whole.
+    max_seconds: from one picture to the next.
+    max_problems: members that are refused, after which nothing more is read.
+
+    Memory: one picture, and 64 MB; for a zip besides 16 times the bytes of its list, for a .tar.xz
+    besides the 256 MB that unpacking it may take.
+    """
 
     max_member_bytes: int = 256 << 20
     max_total_bytes: int = 64 << 30
     max_members: int = 1_000_000
+    max_directory_bytes: int = 64 << 20
     max_ratio: int = 200
+    max_seconds: float = 60.0
+    max_problems: int = 10_000
 
 
 DEFAULT_LIMITS = ArchiveLimits()
@@ -65,14 +78,6 @@ class Member:
     name: str
     size: int
     data: bytes
-
-
-class _RefusedError(Exception):
-    """A limit was met; the message is the reason. `whole`: nothing more is read of the archive."""
-
-    def __init__(self, reason: str, *, whole: bool = False) -> None:
-        super().__init__(reason)
-        self.whole = whole
 
 
 def is_archive(name: str) -> bool:
@@ -103,7 +108,13 @@ def members(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Memb
     ends with a ScanProblem of the path "", and what came before stands. Folders, links, devices,
     hidden files and files that are no pictures are passed over silently.
     """
-    yield from _scan(path, limits)
+    problems = 0
+    for item in _scan(path, limits):
+        problems += isinstance(item, ScanProblem)
+        if problems > limits.max_problems:
+            yield ScanProblem("", f"more than {limits.max_problems:,} members are refused")
+            return
+        yield item
 
 
 def read_member(path: Path, name: str, limits: ArchiveLimits = DEFAULT_LIMITS) -> bytes:
@@ -128,14 +139,14 @@ def _scan(
             packed = file.seek(0, 2)
             file.seek(0)
             if not packed:
-                raise _RefusedError("empty file")
+                raise RefusedError("empty file")
             magic = file.read(6)
             file.seek(0)
             if magic.startswith(b"PK"):
                 yield from _scan_zip(file, packed, limits, only)
             else:
                 yield from _scan_tar(file, magic, packed, limits, only)
-    except _RefusedError as exc:
+    except RefusedError as exc:
         yield ScanProblem("", str(exc))
     except _DAMAGE as exc:
         yield ScanProblem("", _reason(exc))
@@ -144,10 +155,13 @@ def _scan(
 def _scan_zip(
     file: IO[bytes], packed: int, limits: ArchiveLimits, only: str | None
 ) -> Iterator[Member | ScanProblem]:
+    _check_directory(file, limits)
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
         if len(infos) > limits.max_members:
-            raise _RefusedError(f"more than {limits.max_members:,} members")
+            raise RefusedError(f"more than {limits.max_members:,} members")
+        if sum(info.compress_size for info in infos) > packed:
+            raise RefusedError("broken: its members overlap")
         if only in archive.NameToInfo:
             infos = [archive.NameToInfo[only]]
         total = 0
@@ -164,7 +178,7 @@ def _scan_zip(
             elif name:
                 try:
                     data = _zip_bytes(archive, info, packed, limits, total)
-                except _RefusedError as exc:
+                except RefusedError as exc:
                     if exc.whole:
                         raise
                     yield ScanProblem(name, str(exc))
@@ -175,11 +189,22 @@ def _scan_zip(
                     yield Member(name, len(data), data)
 
 
+def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
+    # ZipFile reads what this says in one go.
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end and end[_DIRECTORY_SIZE] > limits.max_directory_bytes:
+        raise RefusedError("its list of members is too long")
+    file.seek(0)
+
+
+_DIRECTORY_SIZE = 5  # in the end record, as the zip format has it (APPNOTE 4.3.16)
+
+
 def _zip_bytes(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, packed: int, limits: ArchiveLimits, total: int
 ) -> bytes:
     if info.flag_bits & 1:
-        raise _RefusedError("encrypted")
+        raise RefusedError("encrypted")
     # The packed size may be a lie as well, but no larger than the archive.
     most = max(limits.max_ratio * min(info.compress_size, packed), 1 << 20)
     _check_size(info.file_size, most, limits, total)
@@ -187,69 +212,63 @@ def _zip_bytes(
         return _read(stream, most, limits, total)
 
 
-class _TarInfo(tarfile.TarInfo):
-    """A tar header that refuses names so long that reading them would fill the memory."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _TAR_META and self.size > _MAX_TAR_HEADER:
-            raise _RefusedError("broken: a header of impossible length")
-        info: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return info
-
-
 def _scan_tar(
     file: IO[bytes], magic: bytes, packed: int, limits: ArchiveLimits, only: str | None
 ) -> Iterator[Member | ScanProblem]:
     compressed = magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
     most = max(limits.max_ratio * packed, 1 << 20)
-    with _tar(file, magic, compressed=compressed) as archive:
+    stream = ArchiveStream(_unpacked(file, magic), seekable=not compressed)
+    stream.expect_header(limits.max_seconds)
+    with tarheaders.open_tar(stream) as archive:
         seen: set[str] = set()
         count = total = 0
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it keeps every header otherwise
+            stream.expect_data()
             count += 1
             if count > limits.max_members:
-                raise _RefusedError(f"more than {limits.max_members:,} members")
+                raise RefusedError(f"more than {limits.max_members:,} members")
             # Also for members that are passed over: skipping them means unpacking them.
             end = info.offset_data + info.size
             if compressed and (end > most or end > limits.max_total_bytes):
-                raise _RefusedError(_bomb(end, most, limits))
-            if not info.isreg():
-                continue
-            name, problem = _judge(info.name, only)
-            if problem:
-                yield ScanProblem(name, problem)
-            elif name and name not in seen:
-                seen.add(name)
-                try:
-                    _check_size(info.size, limits.max_member_bytes, limits, total)
-                except _RefusedError as exc:
-                    if exc.whole:
-                        raise
-                    yield ScanProblem(name, str(exc))
-                    continue
-                stream = archive.extractfile(info)
-                if stream is None:
-                    continue
-                data = _read(stream, limits.max_member_bytes, limits, total)
-                total += len(data)
-                if len(data) != info.size:
-                    raise _RefusedError("truncated")
-                yield Member(name, len(data), data)
+                raise RefusedError(_bomb(end, most, limits))
+            if info.isreg():
+                if only is not None:  # every member on the way to it is a step forward
+                    stream.restart()
+                name, problem = _judge(info.name, only)
+                if not problem and name and name not in seen:
+                    seen.add(name)
+                    problem = _refusal(info.size, limits, total)
+                    if not problem and (inside := archive.extractfile(info)) is not None:
+                        data = _read(inside, limits.max_member_bytes, limits, total)
+                        total += len(data)
+                        if len(data) != info.size:
+                            raise RefusedError("truncated")
+                        yield Member(name, len(data), data)
+                        stream.restart()
+                if problem:
+                    yield ScanProblem(name, problem)
+                    stream.restart()
+            stream.expect_header()
 
 
-def _tar(file: IO[bytes], magic: bytes, *, compressed: bool) -> tarfile.TarFile:
-    errors = "surrogateescape"
-    if not compressed:  # headers are reached by seeking
-        return tarfile.open(fileobj=file, mode="r:", tarinfo=_TarInfo, errors=errors)
-    stream: IO[bytes]
+def _refusal(size: int, limits: ArchiveLimits, total: int) -> str:
+    """Why a member of a tar is not read, "" if it is. Raises when nothing more is to be read."""
+    try:
+        _check_size(size, limits.max_member_bytes, limits, total)
+    except RefusedError as exc:
+        if exc.whole:
+            raise
+        return str(exc)
+    return ""
+
+
+def _unpacked(file: IO[bytes], magic: bytes) -> IO[bytes]:
     if magic.startswith(b"\x1f\x8b"):
-        stream = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
-    elif magic.startswith(b"BZh"):
-        stream = bz2.BZ2File(file)
-    else:
-        stream = lzma.LZMAFile(file)  # noqa: SIM115 -- lives as long as the TarFile
-    return tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo, errors=errors)
+        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    return xz_stream(file) if magic.startswith(b"\xfd7zXZ\0") else file
 
 
 def _judge(stored: str, only: str | None) -> tuple[str, str]:
@@ -257,6 +276,8 @@ def _judge(stored: str, only: str | None) -> tuple[str, str]:
     name = stored.replace("\\", "/")
     while name.startswith("./"):
         name = name[2:]
+    if len(name) > _MAX_NAME:
+        return f"{name[:100]}…", "its name is too long"
     parts = name.split("/")
     base = parts[-1].lower()
     if only is not None and name != only:
@@ -273,14 +294,14 @@ def _judge(stored: str, only: str | None) -> tuple[str, str]:
 
 def _check_size(size: int, most: int, limits: ArchiveLimits, total: int) -> None:
     if size > limits.max_member_bytes:
-        raise _RefusedError(
+        raise RefusedError(
             f"{size / 1e6:,.0f} MB unpacked is more than the limit of "
             f"{limits.max_member_bytes / 1e6:,.0f} MB"
         )
     if size > most:
-        raise _RefusedError(_bomb(size, most, limits))
+        raise RefusedError(_bomb(size, most, limits))
     if total + size > limits.max_total_bytes:
-        raise _RefusedError(
+        raise RefusedError(
             f"more than {limits.max_total_bytes / 1e9:,.0f} GB of pictures in one archive",
             whole=True,
         )
@@ -308,6 +329,8 @@ def _reason(exc: BaseException) -> str:
         return "no permission to read it"
     if isinstance(exc, NotImplementedError):
         return "compressed in a way mmsearch cannot read"
+    if isinstance(exc, MemoryError):
+        return "too large for the memory of this machine"
     said = str(exc).lower()
     if isinstance(exc, EOFError) or "unexpected end" in said or "truncated" in said:
         return "truncated"

@@ -8,9 +8,11 @@ with a reason for people.
 from __future__ import annotations
 
 import io
+import math
 import threading
+import time
 import warnings
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,8 +30,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from mmsearch.errors import DecodeError, ImageTooLargeError
+from mmsearch.errors import DecodeError, DecodeTimeoutError
 from mmsearch.metadata import Metadata, orientation, read_metadata
+from mmsearch.structure import check, check_size, jpeg_metadata_is_sane
 from mmsearch.types import DEFAULT_LIMITS, DecodeLimits, PictureInfo
 
 if TYPE_CHECKING:
@@ -54,6 +57,8 @@ _PLUGINS = (
 )  # fmt: skip
 
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+_UNREADABLE = "broken, or a variant of its format that mmsearch cannot read"
+_BAND_PIXELS = 1 << 20
 _PILLOW_MODULES = r"(PIL|pillow_heif)\."
 _heif_lock = threading.Lock()
 _heif_ready = False
@@ -82,7 +87,9 @@ def decode(
     min_side: the pixels may be fewer than the file's as long as the shorter side stays at least
         this long (JPEG scales by 1/2, 1/4 or 1/8 while decoding); None for full size.
 
-    Raises DecodeError (empty, truncated, broken, not a picture), ImageTooLargeError.
+    Raises DecodeError (empty, truncated, broken, not a picture), ImageTooLargeError,
+    DecodeTimeoutError. The last is a courtesy: time is looked at where the decoder asks for bytes,
+    and not all do; who must not wait forever calls this through mmsearch.watchdog.
     """
     try:
         return _decode(data, source, limits, min_side)
@@ -121,20 +128,26 @@ def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None
     formats = _formats(data)
     if not formats:
         raise DecodeError(source, "not a picture mmsearch can read")
-    if formats == ["PNG"]:
-        _check_png(data, source)
-    elif formats == ["WEBP"] and len(data) < 8 + int.from_bytes(data[4:8], "little"):
-        raise DecodeError(source, "truncated")
+    check(formats[0], data, source, limits)
+    if formats == ["JPEG"] and not jpeg_metadata_is_sane(data, source):
+        picture = _bare_jpeg(data, source, limits, min_side)
+        if picture is None:
+            raise DecodeError(
+                source, "broken, or a variant of its format that mmsearch cannot read"
+            )
+        return picture
     _silence_pillow()
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        # A JPEG is read once, from front to back, and its parts have been counted.
+        file = io.BytesIO(data) if formats == ["JPEG"] else None
+        image = Image.open(file or _Guarded(data, source, limits.max_seconds), formats=formats)
     except UnidentifiedImageError as exc:
         picture = _bare_jpeg(data, source, limits, min_side) if formats == ["JPEG"] else None
         if picture is None:
             raise DecodeError(source, _reason(exc)) from exc
         return picture
     width, height = image.size
-    _check_size(width, height, source, limits)
+    check_size(width, height, source, limits)
 
     pixels = _jpeg_pixels(data, min_side) if formats == ["JPEG"] else None
     if pixels is None:
@@ -145,17 +158,36 @@ def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None
         if formats != ["JPEG"]:  # TIFF turns itself upright in load(), HEIF may correct its size
             width, height = image.size
     turn = orientation(image)
+    said = read_metadata(image)
+    del image  # its pixels, before those of the result are copied
     pixels = _upright(pixels, turn)
     if turn >= 5:
         width, height = height, width
-    return Picture(pixels, _info(formats[0], width, height, read_metadata(image)))
+    return Picture(pixels, _info(formats[0], width, height, said))
 
 
-def _check_size(width: int, height: int, source: str, limits: DecodeLimits) -> None:
-    if width < 1 or height < 1:
-        raise DecodeError(source, f"it has no pixels ({width} x {height})")
-    if width * height > limits.max_pixels:
-        raise ImageTooLargeError(source, width * height, limits.max_pixels)
+class _Guarded(io.BytesIO):
+    """The bytes of a picture, given out for a limited time and a limited number of times over.
+
+    A file may have its decoder go back and forth in it without end, or name the same bytes as many
+    parts of itself.
+    """
+
+    def __init__(self, data: bytes, source: str, seconds: float) -> None:
+        super().__init__(data)
+        self._source = source
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+        self._left = 4 * len(data) + (16 << 20)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self._end:
+            raise DecodeTimeoutError(self._source, "decode", self._seconds)
+        data = super().read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise DecodeError(self._source, "broken: its parts overlap")
+        return data
 
 
 def _info(kind: str, width: int, height: int, said: Metadata) -> PictureInfo:
@@ -253,7 +285,7 @@ def _bare_jpeg(
     None if that cannot read it either."""
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
-        _check_size(int(width), int(height), source, limits)
+        check_size(int(width), int(height), source, limits)
         pixels = _jpeg_pixels(data, min_side)
     except ValueError:
         return None
@@ -262,59 +294,70 @@ def _bare_jpeg(
     return Picture(pixels, _info("JPEG", int(width), int(height), Metadata()))
 
 
-# -- PNG -----------------------------------------------------------------------------------------
-
-
-def _check_png(data: bytes, source: str) -> None:
-    """Check the sum of every chunk. Pillow skips those of the pixels, and reads on past damage."""
-    at, view = 8, memoryview(data)
-    while True:
-        if at + 12 > len(data):
-            raise DecodeError(source, "truncated")
-        length = int.from_bytes(view[at : at + 4], "big")
-        end = at + 8 + length
-        if end + 4 > len(data):
-            raise DecodeError(source, "truncated")
-        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            raise DecodeError(source, "broken: a checksum does not match")
-        kind = bytes(view[at + 4 : at + 8])
-        if kind == b"IHDR" and length >= 8:
-            width, height = (int.from_bytes(view[at + i : at + i + 4], "big") for i in (8, 12))
-            if not width or not height:
-                raise DecodeError(source, f"it has no pixels ({width} x {height})")
-        if kind == b"IEND":
-            return
-        at = end + 4
-
-
 # -- pixels --------------------------------------------------------------------------------------
 
 
 def _rgb(image: Image.Image) -> Pixels:
-    """A loaded picture of any mode as (height, width, 3) uint8, alpha composed on white."""
+    """A loaded picture of any mode as (height, width, 3) uint8, alpha composed on white.
+
+    Band by band: what a conversion needs besides is a few MB, whatever the size of the picture.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
     mode = image.mode
+    rows = max(1, _BAND_PIXELS // width)
+    bands = [(top, min(top + rows, height)) for top in range(0, height, rows)]
     if mode == "I" or mode == "F" or mode.startswith("I;"):
-        grey = _eight_bits(np.asarray(image), mode)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        if mode in ("RGBa", "La"):
-            image = image.convert("RGBA" if mode == "RGBa" else "LA")
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        scale = None if mode.startswith("I;16") else _range(_band(image, *at) for at in bands)
+        for top, bottom in bands:
+            values = np.asarray(_band(image, top, bottom))
+            pixels[top:bottom] = _eight_bits(values, mode, scale)[:, :, None]
+        return pixels
+    see_through = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    for top, bottom in bands:
+        band = _band(image, top, bottom)
+        if see_through:
+            band = _on_white(band)
+        pixels[top:bottom] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+    return pixels
 
 
-def _eight_bits(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
+def _band(image: Image.Image, top: int, bottom: int) -> Image.Image:
+    return image.crop((0, top, image.width, bottom))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBa", "La"):
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def _range(bands: Iterable[Image.Image]) -> tuple[float, float]:
+    """The least and the greatest value of a picture; what is no number counts as 0."""
+    low, high = math.inf, -math.inf
+    for band in bands:
+        values = _numbers(np.asarray(band))
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return low, high
+
+
+def _numbers(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _eight_bits(
+    values: NDArray[np.generic], mode: str, scale: tuple[float, float] | None
+) -> NDArray[np.uint8]:
     """Grey values of 16 or 32 bits, or floating point, as 0 to 255.
 
     16 bits divide by 257. Wider modes carry no scale: within 0..1 (floating point), 0..255 and
     0..65535 they are taken to mean that, and are stretched from least to greatest otherwise.
+    scale: the least and the greatest value of the whole picture, None for 16 bits.
     """
-    if mode.startswith("I;16"):
+    if scale is None:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(wide.min()), float(wide.max())
+    wide, (low, high) = _numbers(values), scale
     if low < 0 or high > 65535:
         wide = (wide - low) * (255 / (high - low)) if high > low else np.zeros_like(wide)
     elif mode == "F" and high <= 1:
@@ -344,11 +387,15 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, MemoryError):
         return "too large for the memory of this machine"
     if isinstance(exc, UnidentifiedImageError):
-        return "broken, or a variant of its format that mmsearch cannot read"
+        return _UNREADABLE
     if any(word in said for word in ("truncated", "premature", "end of file", "unexpected end")):
         return "truncated"
     if isinstance(exc, EOFError) or "eof" in said or "not enough data" in said:
         return "truncated"
-    if not said or said in ("broken data stream", "cannot load this image", "decoder error -2"):
+    if not any(c.isalpha() for c in said) or said in (
+        "broken data stream",
+        "cannot load this image",
+        "decoder error -2",
+    ):
         return "broken: its data does not decode"
     return f"broken ({said[:120]})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class MmsearchError(Exception):
     """The root: catch this to catch all that mmsearch raises on purpose."""
@@ -27,6 +29,18 @@ class ImageTooLargeError(DecodeError):
         )
         self.pixels = pixels
         self.limit = limit
+
+
+class DecodeTimeoutError(DecodeError):
+    """Reading or decoding took longer than it may, and was given up."""
+
+    def __init__(self, source: str, during: str, seconds: float) -> None:
+        super().__init__(
+            source,
+            f"took longer than {seconds:g} s to {during} (MMSEARCH_MAX_DECODE_SECONDS raises it)",
+        )
+        self.during = during
+        self.seconds = seconds
 
 
 class SourceError(MmsearchError):
@@ -123,6 +137,22 @@ class NotFoundError(QueryError):
         super().__init__(f"there is no {what} {item_id} in this library")
         self.what = what
         self.item_id = item_id
+
+
+class UnknownNameError(MmsearchError):
+    """A source or a space was asked for by a name that the library does not know."""
+
+    def __init__(self, what: str, name: str, known: Sequence[str]) -> None:
+        names = [repr(other) for other in known[:20]] + ["and more"] * (len(known) > 20)
+        has = f"It has: {', '.join(names)}" if names else f"It has no {what} yet"
+        super().__init__(f"there is no {what} {name!r} in this library. {has}")
+        self.what = what
+        self.name = name
+        self.known = tuple(known)
+
+
+class RefusedError(MmsearchError):
+    """It was understood, and not done, because it would do harm; the message says what to do."""
 
 
 class OverloadedError(MmsearchError):

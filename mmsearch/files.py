@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mmsearch import archive, decode
 from mmsearch.errors import DecodeError, os_reason
 from mmsearch.store.catalog import FileLocation
 from mmsearch.types import DecodeLimits
+from mmsearch.watchdog import Workers
 
 logger = logging.getLogger(__name__)
 
 _SIDES = (256, 512, 1024)
+#: "RIFF", the size of what follows, "WEBP"; see
+#: https://developers.google.com/speed/webp/docs/riff_container.
+_WEBP_HEAD = 12
+_NOT_TO_BE_WRITTEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def read_file(path: Path, limits: DecodeLimits) -> bytes:
@@ -47,29 +53,78 @@ def _read(place: FileLocation, limits: DecodeLimits) -> bytes:
 
 
 class Thumbnails:
-    """Small WebP versions of pictures in a folder, by content; deleted ones are made again."""
+    """Small WebP versions of pictures in a folder, by content; deleted ones are made again.
 
-    def __init__(self, folder: Path, limits: DecodeLimits) -> None:
+    They are written without fsync, which would cost more than most of the decoding: a power cut may
+    leave one torn, and that is noticed when it is read.
+    """
+
+    def __init__(self, folder: Path, limits: DecodeLimits, workers: Workers | None = None) -> None:
+        """workers: make the thumbnails, so that none is waited for longer than they allow."""
         self._folder = folder
         self._limits = limits
+        self._workers = workers or Workers(
+            1, limits.max_seconds, name="mmsearch-thumbnail", max_stuck=1
+        )
 
     def get(self, digest: str, max_side: int, read: Callable[[], bytes]) -> bytes:
         """The thumbnail of the content with this hash, upright, without metadata.
 
         max_side: in pixels, rounded up to 256, 512 or 1024. read: gives the picture's file, called
-            only when there is no thumbnail yet. Raises DecodeError, and what `read` raises.
+            only when there is no whole thumbnail yet. Raises DecodeError, and what `read` raises.
         """
         side = next((s for s in _SIDES if s >= max_side), _SIDES[-1])
         path = self._folder / digest[:2] / f"{digest}-{side}.webp"
         with contextlib.suppress(OSError):
-            return path.read_bytes()
-        data = decode.thumbnail(read(), source=digest, max_side=side, limits=self._limits)
+            data = path.read_bytes()
+            if _is_whole(data[:_WEBP_HEAD], len(data)):
+                return data
+            logger.warning("%s is not whole: made again", path)
+        data = self._workers.run(
+            lambda: decode.thumbnail(read(), source=digest, max_side=side, limits=self._limits),
+            digest,
+        )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{threading.get_ident()}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
         except OSError as exc:
-            # A full disk or a read-only library: the picture is shown all the same.
-            logger.warning("thumbnail not kept: %s", exc)
+            # The picture is shown all the same. That a read-only library keeps none is no news.
+            level = logging.DEBUG if exc.errno in _NOT_TO_BE_WRITTEN else logging.WARNING
+            logger.log(level, "thumbnail not kept: %s", exc)
         return data
+
+
+def delete_thumbnails(folder: Path, digests: Iterable[str]) -> None:
+    """Deletes the thumbnails of the contents with these hashes; there need not be any."""
+    for digest in digests:
+        for side in _SIDES:
+            path = folder / digest[:2] / f"{digest}-{side}.webp"
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as exc:
+                logger.warning("%s could not be deleted: %s", path, exc)
+
+
+def torn_thumbnails(folder: Path) -> Iterator[Path]:
+    """The thumbnails in the folder that are not whole."""
+    for path in sorted(folder.glob("??/*.webp")):
+        try:
+            with path.open("rb") as file:
+                if not _is_whole(file.read(_WEBP_HEAD), path.stat().st_size):
+                    yield path
+        except FileNotFoundError:
+            continue
+        except OSError:
+            yield path
+
+
+def _is_whole(head: bytes, size: int) -> bool:
+    """Whether a WebP file that begins with `head` has the size that it says it has."""
+    says = int.from_bytes(head[4:8], "little") + 8
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP" and size == says

@@ -6,13 +6,15 @@ import contextlib
 import hashlib
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from mmsearch.errors import IndexMissingError, NotFoundError, SpaceMismatchError
 from mmsearch.index import manifest
+from mmsearch.indexes import Indexes
 from mmsearch.store import Catalog
 from mmsearch.types import (
     MODALITIES,
@@ -27,22 +29,38 @@ from mmsearch.types import (
     TextHit,
     TextRecord,
 )
+from mmsearch.watchdog import Workers
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder, TextEncoder
     from mmsearch.index.flat import FlatIndex, Neighbours
-    from mmsearch.types import Vectors
+    from mmsearch.types import Pixels, Vectors
 
 logger = logging.getLogger(__name__)
 
-#: A picture given by its path or by its encoded bytes (JPEG, PNG, ...).
-ImageInput = str | Path | bytes
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPicture:
+    """A picture asked about, as far as it is prepared: `pixels` as Library.decode_picture left
+    them, None while it is not decoded, or needs not be because the library knows its bytes."""
+
+    data: bytes
+    source: str
+    content_id: int | None
+    pixels: Pixels | None = None
+
+
+#: A picture given by its path or by its encoded bytes (JPEG, PNG, ...), or prepared already.
+ImageInput = str | Path | bytes | QueryPicture
 
 CATALOG_NAME = "catalog.db"
 INDEX_FOLDER = "index"
-_THUMBS_FOLDER = "thumbs"
-#: Vectors that may be missing in an index file before it is written anew.
-_DELTA_ALLOWED = 0.1
+THUMBS_FOLDER = "thumbs"
+#: Pictures of queries and thumbnails decoded at once, and how many may never come to an end.
+_DECODERS = 8
+_MAX_STUCK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +79,34 @@ class Library:
     """
 
     def __init__(
-        self, path: Path, *, device: str = "auto", limits: DecodeLimits | None = None
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        limits: DecodeLimits | None = None,
+        read_only: bool | None = None,
     ) -> None:
-        """Opens the library folder `path`.
+        """Opens the library folder `path`; one of an older mmsearch is brought up to date first.
+
+        read_only: write nothing into the folder; None finds out whether that must be so.
 
         Raises:
             LibraryNotFoundError: there is no library there.
-            SchemaVersionError: it was written by another version of mmsearch.
+            SchemaVersionError: it was written by a newer mmsearch.
+            StoreError: it cannot be read, or cannot be brought up to date now.
         """
         self.path = path
-        self.catalog = Catalog(path / CATALOG_NAME)
+        self.catalog = Catalog(path / CATALOG_NAME, read_only=read_only)
         self._device = device
         self._limits = limits or DecodeLimits()
+        self._decoders = Workers(
+            _DECODERS, self._limits.max_seconds, name="mmsearch-decode", max_stuck=_MAX_STUCK
+        )
         self._encode_lock = threading.RLock()
         self._encoder: Encoder | None = None
         self._text_encoder: TextEncoder | None = None
         self._index_lock = threading.RLock()
-        self._indexes: dict[Modality, FlatIndex] = {}
+        self._indexes: Indexes | None = None
         self._active: tuple[int, Space] | None = None
         self._revision = -1
 
@@ -95,7 +124,8 @@ class Library:
     def close(self) -> None:
         """Lets go of the catalog and the indexes."""
         with self._index_lock:
-            self._indexes.clear()
+            self._indexes = self._active = None
+            self._revision = -1
         self.catalog.close()
 
     # --- model ----------------------------------------------------------------------------------
@@ -149,20 +179,50 @@ class Library:
     def _encode_image(self, image: ImageInput) -> tuple[Vectors, int | None]:
         """(1, dim), and the id of the picture if the library knows it (then nothing is encoded)."""
         space_id, _ = self._need_space()
-        from mmsearch.decode import decode
+        picture = image if isinstance(image, QueryPicture) else self.look_up(image)
+        if picture.content_id is not None:
+            vector = self.catalog.vector(space_id, picture.content_id)
+            if vector is not None:
+                return vector, picture.content_id
+        encoder = self.encoder()
+        pixels = picture.pixels
+        if pixels is None:
+            pixels = self._decode(picture, self.picture_side())
+        with self._encode_lock:
+            return encoder.encode_images(encoder.preprocess(pixels)[None]), picture.content_id
+
+    def look_up(self, image: str | Path | bytes) -> QueryPicture:
+        """A picture to ask about, and whether the library knows its bytes. Needs no model.
+
+        Raises DecodeError: its file cannot be read.
+        """
         from mmsearch.files import read_file
 
         source = "the picture" if isinstance(image, bytes) else str(image)
         data = image if isinstance(image, bytes) else read_file(Path(image), self._limits)
         known = self.catalog.content_id("image", hashlib.sha256(data).digest())
-        if known is not None:
-            vector = self.catalog.vector(space_id, known)
-            if vector is not None:
-                return vector, known
-        encoder = self.encoder()
-        picture = decode(data, source=source, limits=self._limits, min_side=2 * encoder.image_size)
-        with self._encode_lock:
-            return encoder.encode_images(encoder.preprocess(picture.pixels)[None]), known
+        return QueryPicture(data, source, known)
+
+    def picture_side(self) -> int:
+        """The shorter side in pixels that a picture is decoded to for the model, which it loads."""
+        return 2 * self.encoder().image_size
+
+    def decode_picture(self, picture: QueryPicture, min_side: int) -> QueryPicture:
+        """The same with its pixels: for who must not hold up the model's thread with decoding.
+
+        min_side: see `picture_side`. Raises DecodeError; OverloadedError when too many pictures
+        are stuck in decoding.
+        """
+        return replace(picture, pixels=self._decode(picture, min_side))
+
+    def _decode(self, picture: QueryPicture, min_side: int) -> Pixels:
+        from mmsearch.decode import decode
+
+        source, limits = picture.source, self._limits
+        return self._decoders.run(
+            lambda: decode(picture.data, source=source, limits=limits, min_side=min_side).pixels,
+            source,
+        )
 
     def warm(self) -> None:
         """Loads the model and the indexes now, so that the first query does not wait for them."""
@@ -178,58 +238,37 @@ class Library:
 
     def index(self, modality: Modality) -> FlatIndex:
         """The index of one modality in the active space, up to date with the catalog."""
-        space_id, space = self._need_space()
+        self._need_space()
         with self._index_lock:
-            index = self._indexes.get(modality)
-            if index is None:
-                from mmsearch.index.flat import FlatIndex
-
-                device = self._encoder.device if self._encoder is not None else "cpu"
-                folder = self.path / INDEX_FOLDER
-                origin = self.catalog.space_origin(space_id)
-                index = FlatIndex.load(folder, space, modality, origin=origin, device=device)
-                if not self.catalog.agrees(space_id, modality, index.last_seq, index.last):
-                    logger.warning("the index is not of this catalog: rebuilding")
-                    index = FlatIndex(space, modality, origin=origin, device=device)
-                self._catch_up(index, space_id)
-                self._indexes[modality] = index
-            return index
-
-    def _catch_up(self, index: FlatIndex, space_id: int) -> None:
-        new = self.catalog.embeddings_after(space_id, index.modality, index.last_seq)
-        for last_seq, ids, vectors in new:
-            index.add(last_seq, ids, vectors)
-        index.hide(self.catalog.hidden(index.modality))
+            assert self._indexes is not None
+            device = self._encoder.device if self._encoder is not None else "cpu"
+            return self._indexes.get(modality, device=device)
 
     def refresh(self) -> bool:
         """Takes in what was committed since the last look; True when there was something."""
         revision = self.catalog.revision()
         if revision == self._revision:
+            if self._indexes is not None and self._indexes.waiting:
+                with self._index_lock:
+                    self._indexes.take_merged()
             return False
         with self._index_lock:
             active = self.catalog.active_space()
-            if active != self._active:
-                self._indexes.clear()
+            if active != self._active or (self._indexes and self._indexes.disowned()):
+                folder = self.path / INDEX_FOLDER
+                self._indexes = active and Indexes(folder, self.catalog, *active)
                 self._active = active
-            for index in self._indexes.values():
-                assert active is not None
-                self._catch_up(index, active[0])
+            if self._indexes is not None:
+                self._indexes.refresh()
             self._revision = revision
         return True
 
     def save_indexes(self) -> None:
         """Writes the index files, where enough is new to be worth it. Only for the writer."""
         self.refresh()
-        if self._active is None:
-            return
-        space_id, space = self._active
-        origin = self.catalog.space_origin(space_id)
-        folder = self.path / INDEX_FOLDER
-        for modality in MODALITIES:
-            vectors = self.catalog.count_vectors(space_id, modality)
-            covered = manifest.covered(manifest.index_file(folder, space, modality), origin)
-            if vectors - covered > _DELTA_ALLOWED * vectors:
-                self.index(modality).save(folder)
+        with self._index_lock:
+            if self._indexes is not None:
+                self._indexes.save()
 
     # --- search ---------------------------------------------------------------------------------
 
@@ -248,7 +287,7 @@ class Library:
             IndexMissingError: the library is empty.
             DecodeError: `image` is not a picture.
         """
-        return self._search_images(self._query(query, image), k, offset)
+        return self._answer(lambda: self._search_images(self._query(query, image), k, offset))
 
     def search_texts(
         self,
@@ -259,7 +298,7 @@ class Library:
         offset: int = 0,
     ) -> list[TextHit]:
         """The texts that answer best, those written for `image` marked. Errors as in `search`."""
-        return self._search_texts(self._query(query, image), k, offset)
+        return self._answer(lambda: self._search_texts(self._query(query, image), k, offset))
 
     def captions(self, image: ImageInput, *, k: int = 5) -> list[TextHit]:
         """The texts of the library that describe a picture best; it need not be indexed."""
@@ -267,11 +306,23 @@ class Library:
 
     def captions_of(self, image_id: int, *, k: int = 5) -> list[TextHit]:
         """The same for an indexed picture. Raises NotFoundError for an unknown id."""
-        return self._search_texts(self._stored(image_id), k, 0)
+        return self._answer(lambda: self._search_texts(self._stored(image_id), k, 0))
 
     def similar(self, image_id: int, *, k: int = 10, offset: int = 0) -> list[ImageHit]:
         """The pictures most like an indexed one, without itself. Raises NotFoundError."""
-        return self._search_images(self._stored(image_id), k, offset, without=image_id)
+        return self._answer(
+            lambda: self._search_images(self._stored(image_id), k, offset, without=image_id)
+        )
+
+    def _answer(self, ask: Callable[[], T]) -> T:
+        """What `ask` finds; asked again where searches moved to another space meanwhile."""
+        while True:
+            active = self._need_space()
+            try:
+                return ask()
+            except (SpaceMismatchError, NotFoundError):
+                if self._need_space() == active:
+                    raise
 
     def _query(self, words: str | None, image: ImageInput | None) -> _Query:
         from mmsearch.search import combine
@@ -358,7 +409,7 @@ class Library:
         digest = self.catalog.content_hash(image_id)
         if digest is None:
             raise NotFoundError("image", image_id)
-        thumbnails = Thumbnails(self.path / _THUMBS_FOLDER, self._limits)
+        thumbnails = Thumbnails(self.path / THUMBS_FOLDER, self._limits, self._decoders)
         return thumbnails.get(digest, max_side, lambda: read_first(places, self._limits))
 
     # --- overview -------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ MAX_TEXT = 10_000
 """Longest title or description kept, in characters."""
 MAX_KEYWORDS = 100
 MAX_KEYWORD = 200
-MAX_XMP_BYTES = 4 << 20
+MAX_BLOCK_BYTES = 4 << 20
+"""Largest block of EXIF or XMP that is looked at."""
 
 # Cameras write these where a description belongs; found in Exiftool's and Flickr's lists of
 # default values, and in the firmware of Huawei and Samsung phones.
@@ -114,6 +115,8 @@ def read_metadata(image: ImageFile.ImageFile) -> Metadata:
 
 def _has_exif(image: Image.Image) -> bool:
     # Image.getexif() costs as much as opening the file: only where there is something to read.
+    if len(image.info.get("exif") or b"") > MAX_BLOCK_BYTES:
+        return False
     return bool(
         image.info.get("exif")
         or "Raw profile type exif" in image.info
@@ -214,7 +217,7 @@ def _xmp_words(image: Image.Image) -> _Words:
     packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     if isinstance(packet, str):
         packet = packet.encode()
-    if not isinstance(packet, bytes) or len(packet) > MAX_XMP_BYTES or b"<" not in packet:
+    if not isinstance(packet, bytes) or len(packet) > MAX_BLOCK_BYTES or b"<" not in packet:
         return _Words()
     root = defusedxml.ElementTree.fromstring(packet.strip(b"\0 \r\n\t"))
     title = list(_xmp_values(root, "title"))
@@ -233,7 +236,9 @@ def _xmp_values(root: Element, name: str) -> Iterator[str]:
         if attribute:
             yield attribute
     for element in root.iter(_DC + name):
-        items = list(element.iter(f"{_RDF}li"))
+        # In a list and nowhere deeper (XMP, part 1, C.2.4): elements within elements of the same
+        # name would be gone through again and again.
+        items = list(element.iterfind(f"*/{_RDF}li"))
         items.sort(key=lambda item: item.get(_LANG, "x-default") != "x-default")
         if not items and element.text:
             yield element.text

@@ -32,10 +32,15 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     max_pixels: Annotated[int, Field(gt=0)] = 300_000_000
     max_file_bytes: Annotated[int, Field(gt=0)] = 1 << 30
+    max_decode_seconds: Annotated[float, Field(gt=0)] = 60.0
     max_upload_bytes: Annotated[int, Field(gt=0)] = 64 << 20
     max_k: Annotated[int, Field(gt=0)] = 1000
     show_gps: bool = False
 
     def decode_limits(self) -> DecodeLimits:
         """What is refused before it is decoded, as `mmsearch.decode` takes it."""
-        return DecodeLimits(max_pixels=self.max_pixels, max_bytes=self.max_file_bytes)
+        return DecodeLimits(
+            max_pixels=self.max_pixels,
+            max_bytes=self.max_file_bytes,
+            max_seconds=self.max_decode_seconds,
+        )

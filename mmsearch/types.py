@@ -54,10 +54,24 @@ class PictureInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What is refused before it is decoded."""
+    """What is refused, before or while it is decoded.
+
+    max_pixels: width x height; told by the header, checked before anything is unpacked.
+    max_bytes: of the file.
+    max_seconds: for reading a file and for decoding it, each; who takes longer is given up.
+
+    Of a picture one frame is read, the first. Decoding takes at most 24 bytes of memory for each
+    pixel, 4 for each byte of the file, and 256 MB: 7.5 GB for the largest picture allowed by
+    default, but 0.5 GB for one of 12 megapixels (measured: 3 to 9 bytes a pixel for JPEG, 8 for PNG
+    and TIFF, 16 for WebP, up to 20 for AVIF and HEIC). A block of EXIF or XMP above 4 MB is not
+    looked at; files of more than 250,000 parts, JPEGs of more than 100 scans are refused
+    (mmsearch.structure). What archives and files of texts are held to stands in
+    mmsearch.archive.ArchiveLimits and indexer.texts.
+    """
 
     max_pixels: int = 300_000_000
     max_bytes: int = 1 << 30
+    max_seconds: float = 60.0
 
 
 DEFAULT_LIMITS = DecodeLimits()

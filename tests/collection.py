@@ -104,35 +104,39 @@ def run(
     return index(library, targets, captions, options=Options(model=model, **options))
 
 
-def found(library: Path, root: Path, queries: Sequence[str]) -> list[dict[Any, float]]:
+def found(library: Path, root: Path, queries: Sequence[str | bytes]) -> list[dict[Any, float]]:
     """All that searches find, in a form that two libraries of the same files share.
 
-    For each query two tables: (paths below `root`, captions) → score, and (text, pictures) → score.
+    For each query, words or the bytes of a picture, two tables: (paths below `root`, captions) →
+    score, and (text, pictures) → score.
     """
+    with Library(library, device="cpu") as lib:
+        return found_in(lib, root, queries)
+
+
+def found_in(lib: Library, root: Path, queries: Sequence[str | bytes]) -> list[dict[Any, float]]:
+    """The same of a library that is open."""
     results: list[dict[Any, float]] = []
 
     def inside(*paths: str) -> tuple[str, ...]:
         return tuple(sorted(os.path.relpath(path, root) for path in paths))
 
-    with Library(library, device="cpu") as lib:
-        for query in queries:
-            images = lib.search(query, k=10_000)
-            texts = lib.search_texts(query, k=10_000)
-            assert len({hit.image.id for hit in images}) == len(images)
-            assert len({hit.text.id for hit in texts}) == len(texts)
-            paths = {hit.image.id: inside(hit.image.path, *hit.image.copies) for hit in images}
-            results.append(
-                {(paths[hit.image.id], tuple(sorted(hit.captions))): hit.score for hit in images}
-            )
-            results.append(
-                {
-                    (
-                        hit.text.body,
-                        tuple(sorted(paths[id_] for id_ in hit.text.image_ids)),
-                    ): hit.score
-                    for hit in texts
-                }
-            )
+    for query in queries:
+        asked = {"image": query} if isinstance(query, bytes) else {"query": query}
+        images = lib.search(**asked, k=10_000)
+        texts = lib.search_texts(**asked, k=10_000)
+        assert len({hit.image.id for hit in images}) == len(images)
+        assert len({hit.text.id for hit in texts}) == len(texts)
+        paths = {hit.image.id: inside(hit.image.path, *hit.image.copies) for hit in images}
+        results.append(
+            {(paths[hit.image.id], tuple(sorted(hit.captions))): hit.score for hit in images}
+        )
+        results.append(
+            {
+                (hit.text.body, tuple(sorted(paths[id_] for id_ in hit.text.image_ids))): hit.score
+                for hit in texts
+            }
+        )
     return results
 
 

@@ -23,12 +23,19 @@ LEVELS = {
     "mmsearch.metadata": 1,
     "mmsearch.decode": 1,
     "mmsearch.archive": 1,
+    "mmsearch.archivestream": 0,
+    "mmsearch.tarheaders": 1,
+    "mmsearch.watchdog": 1,
+    "mmsearch.structure": 1,
     "mmsearch.encode": 1,
     "mmsearch.store": 1,
     "mmsearch.index": 1,
     "mmsearch.postcards": 1,
     "mmsearch.search": 2,
+    "mmsearch.backup": 2,
+    "mmsearch.doctor": 2,
     "mmsearch.files": 2,
+    "mmsearch.indexes": 2,
     "mmsearch.library": 2,
     "mmsearch.serve": 3,
     "indexer": 3,
@@ -39,12 +46,21 @@ LEVELS = {
 SIBLINGS = {
     ("mmsearch.settings", "mmsearch.types"),
     ("mmsearch.decode", "mmsearch.metadata"),
+    ("mmsearch.decode", "mmsearch.structure"),
     ("mmsearch.archive", "mmsearch.decode"),
+    ("mmsearch.archive", "mmsearch.tarheaders"),
     ("mmsearch.library", "mmsearch.search"),
     ("mmsearch.library", "mmsearch.files"),
+    ("mmsearch.library", "mmsearch.indexes"),
+    ("mmsearch.backup", "mmsearch.library"),
+    ("mmsearch.doctor", "mmsearch.library"),
+    ("mmsearch.doctor", "mmsearch.files"),
+    ("mmsearch.doctor", "mmsearch.indexes"),
 }
 #: indexer.cli is the write half of the command line, and shares its options.
-UPWARD = {("indexer.cli", "mmsearch.cli.options"), ("mmsearch", "mmsearch.library"),
+UPWARD = {("indexer.cli", "mmsearch.cli.options"), ("indexer.cli_manage", "mmsearch.cli.options"),
+          ("indexer.cli_watch", "mmsearch.cli.options"),
+          ("mmsearch", "mmsearch.library"),
           ("mmsearch", "mmsearch.settings")}  # fmt: skip
 
 #: Library → the modules that may import it.
@@ -60,6 +76,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": ("mmsearch.store",),
     "alembic": ("mmsearch.store",),
     "filelock": ("mmsearch.store",),
+    "watchfiles": ("indexer.watch",),
     "fastapi": ("mmsearch.serve",),
     "starlette": ("mmsearch.serve",),
     "uvicorn": ("mmsearch.serve",),
@@ -74,7 +91,13 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     "pyarrow": ("indexer.texts",),
     "rich": ("mmsearch.cli", "indexer.cli"),
-    "click": ("mmsearch.cli", "indexer.cli", "mmsearch.postcards.__main__"),
+    "click": (
+        "mmsearch.cli",
+        "indexer.cli",
+        "indexer.cli_manage",
+        "indexer.cli_watch",
+        "mmsearch.postcards.__main__",
+    ),
 }
 
 

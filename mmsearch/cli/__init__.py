@@ -32,11 +32,15 @@ understood, 130 stopped by Ctrl-C.
 #: package never imports; they are found by name.
 COMMANDS = {
     "index": ("indexer.cli:index", "Read pictures and texts into the library."),
+    "watch": ("indexer.cli_watch:watch", "Keep the library up to date while files change."),
     "search": ("mmsearch.cli.search:search", "Find pictures (or texts) by words or by a picture."),
     "captions": ("mmsearch.cli.search:captions", "Find the texts that describe a picture."),
     "serve": ("mmsearch.cli.serve:serve", "Search in the browser and over HTTP."),
     "status": ("mmsearch.cli.status:status", "What the library holds, and what failed."),
-    "sources": ("mmsearch.cli.status:sources", "The folders and files the library was read from."),
+    "sources": ("indexer.cli_manage:sources", "The folders and files the library was read from."),
+    "spaces": ("indexer.cli_manage:spaces", "The models the library has vectors of."),
+    "doctor": ("mmsearch.cli.maintain:doctor", "Check the library, and mend what can be mended."),
+    "backup": ("mmsearch.cli.maintain:backup", "Copy the library, also while it is in use."),
     "models": ("mmsearch.cli.status:models", "The models to choose from."),
     "eval": ("mmsearch.cli.evaluate:evaluate", "Measure a model on pictures with known answers."),
 }
@@ -96,10 +100,16 @@ def cli(ctx: click.Context, library: Path | None, verbose: bool) -> None:
     )
     if not verbose:
         # Chatter of libraries about the hub and the model is not for the user of a photo search.
-        for name in ("httpx", "huggingface_hub", "open_clip", "root"):
+        for name in ("httpx", "huggingface_hub", "open_clip"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        # open_clip speaks through the root logger itself, whose level is that of all others.
+        logging.getLogger().addFilter(_is_error)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`mmsearch status`, `sources` and `models`: what there is."""
+"""`mmsearch status` and `models`: what there is."""
 
 from __future__ import annotations
 
@@ -58,25 +58,6 @@ def status(failed: bool, as_json: bool, library: Path | None) -> None:
     ]
     for name, text in lines:
         click.echo(f"{name + ':' if name else '':14}{printable(text)}")
-
-
-@click.command()
-@json_option
-@library_option
-def sources(as_json: bool, library: Path | None) -> None:
-    """The folders and files the library was read from."""
-    with open_library(library) as lib:
-        found = lib.sources()
-    if as_json:
-        print_json({"sources": [asdict(source) for source in found]})
-        return
-    for source in found:
-        when = f"{source.indexed_at:%Y-%m-%d %H:%M} UTC" if source.indexed_at else "not finished"
-        gone = f", {source.missing:,} gone" if source.missing else ""
-        click.echo(
-            f"{printable(source.location)}  {source.images:,} pictures, {source.texts:,} texts"
-            f"{gone}, read {when}"
-        )
 
 
 @click.command()

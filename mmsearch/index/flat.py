@@ -2,12 +2,14 @@
 
 FAISS's 16-bit scalar quantizer reads half the bytes of float32 and, since the stored vectors are
 float16 already, loses nothing. One index is a base (a mapped file, read-only) and a delta in memory
-(what was committed since); hidden contents are excluded by a bitmap before the comparison.
+(what came since); hidden contents are excluded by a bitmap before the comparison, and left out when
+the file is written anew.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,19 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.errors import SpaceMismatchError, VectorIndexError
-from mmsearch.index import manifest
+from mmsearch.errors import SpaceMismatchError
+from mmsearch.index import manifest, resident
 from mmsearch.index.manifest import FACTORY, Manifest
+from mmsearch.index.part import Part, codes, empty_index, merged
+from mmsearch.index.positions import Ids, among, ascending
+from mmsearch.index.resident import Resident
 from mmsearch.types import Modality, Space
 
 logger = logging.getLogger(__name__)
 
-#: FAISS on a GPU returns at most this many neighbours.
-_GPU_MAX_K = 2048
-_ROWS_A_BLOCK = 65_536
+_BYTES_A_WRITE = 1 << 20
+
+_NONE: Ids = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +44,14 @@ class Neighbours:
     ids: NDArray[np.int64]
 
 
-class _Part:
-    """A FAISS index by position, and the content id at each position."""
-
-    def __init__(self, dim: int) -> None:
-        self.index: Any = faiss.IndexScalarQuantizer(
-            dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        )
-        self.index.is_trained = True  # fp16 has nothing to learn
-        self.ids: NDArray[np.int64] = np.empty(0, np.int64)
-        self._bitmap: NDArray[np.uint8] | None = None
-        self.excluded = 0
-        self.owner: Any = None  # what must live as long as `index` does
-
-    def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
-        self.index.add(np.ascontiguousarray(vectors, np.float32))
-        self.ids = np.concatenate([self.ids, ids])
-
-    def exclude(self, hidden: NDArray[np.int64]) -> None:
-        """Leaves these content ids out of every search from now on."""
-        keep = ~np.isin(self.ids, hidden)
-        self.excluded = int(len(keep) - keep.sum())
-        self._bitmap = np.packbits(keep, bitorder="little") if self.excluded else None
-
-    def search(
-        self, xq: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """(nq, k) scores and content ids; -1 where there are fewer than k."""
-        k = min(k, len(self.ids) - self.excluded)
-        if k <= 0:
-            return np.empty((len(xq), 0), np.float32), np.empty((len(xq), 0), np.int64)
-        params = None
-        if self._bitmap is not None:
-            selector = faiss.IDSelectorBitmap(len(self.ids), faiss.swig_ptr(self._bitmap))
-            make: Any = faiss.SearchParameters  # SWIG takes keywords that its types lack
-            params = make(sel=selector)
-        scores, positions = self.index.search(xq, k, params=params)
-        return scores, np.where(positions >= 0, self.ids[positions], -1)
-
-
 class FlatIndex:
     """All vectors of one modality in one space of one catalog.
 
-    Searches from several threads are safe on the CPU; `add` and `hide` need the index alone, and so
+    Searches from several threads are safe on the CPU; what changes it needs the index alone, and so
     does a search on a GPU. origin: tells the catalog from others that hold vectors of the space.
+
+    To bring it up to date with the catalog: `add` what was committed after `last_seq`, `restore`
+    what it is `lacking` now that less is hidden, then `hide` what is hidden.
     """
 
     def __init__(
@@ -91,55 +60,135 @@ class FlatIndex:
         self.space = space
         self.origin = origin
         self.modality = modality
+        #: The manifest of the file that it was loaded from; None for one that was not.
+        self.loaded: Manifest | None = None
+        #: Everything committed up to here is in it, and this content's vector, as its SHA-256 in
+        #: hexadecimal, came last in the catalog; (0, "") while there is none.
         self.last_seq = 0
-        self._base: _Part | None = None
-        self._delta = _Part(space.dim)
-        self._hidden: NDArray[np.int64] = np.empty(0, np.int64)
-        self._device = device
-        self._gpu: Any = None
+        self.last: tuple[int, str] = (0, "")
+        self._base: Part | None = None
+        self._delta = Part(space.dim)
+        # Hidden contents, ascending. They may lack a vector here: the file leaves them out.
+        self._hidden = _NONE
+        self._flat = resident.on_device(device)
+        self._resident: Resident | None = None
 
     def __len__(self) -> int:
-        return sum(len(part.ids) - part.excluded for part in self._parts())
+        """How many contents can be found."""
+        return self.total - self.gone
 
-    def _parts(self) -> list[_Part]:
+    def _parts(self) -> list[Part]:
         return [self._delta] if self._base is None else [self._base, self._delta]
 
     @property
     def delta(self) -> int:
         """How many vectors are not in the file yet."""
-        return len(self._delta.ids)
-
-    @property
-    def last(self) -> tuple[int, bytes] | None:
-        """The content that arrived last: its id, and its vector in float16; None while empty."""
-        filled = [part for part in self._parts() if len(part.ids)]
-        if not filled:
-            return None
-        vector = filled[-1].index.reconstruct(len(filled[-1].ids) - 1)
-        return int(filled[-1].ids[-1]), vector.astype("<f2").tobytes()
+        return len(self._delta)
 
     @property
     def total(self) -> int:
-        """How many vectors it holds, hidden ones included."""
-        return sum(len(part.ids) for part in self._parts())
+        """How many vectors it holds, those that cannot be found included."""
+        return sum(len(part) for part in self._parts())
+
+    @property
+    def gone(self) -> int:
+        """How many of the vectors it holds cannot be found."""
+        return sum(part.gone for part in self._parts())
+
+    @property
+    def overgrown(self) -> bool:
+        """Whether it is time to write the file anew, with what came and without what went."""
+        return manifest.overgrown(self.delta, self.gone, len(self))
 
     # --- content --------------------------------------------------------------------------------
 
     def add(self, last_seq: int, ids: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
-        """Takes in vectors (n, dim) of new content ids (n,), committed up to `last_seq`."""
-        if vectors.shape[1] != self.space.dim:
-            raise SpaceMismatchError(f"dimension {vectors.shape[1]}", f"{self.space.dim}")
-        self._delta.add(ids, vectors)
-        if len(self._hidden):
-            self._delta.exclude(self._hidden)
+        """Takes in vectors (n, dim) of contents (n,), n > 0, committed up to `last_seq`, in order.
+
+        A content it has already takes the new vector.
+        """
+        self._take(ids, vectors)
+        self.covers(last_seq, int(ids[-1]), vectors[-1].astype("<f2").tobytes())
+
+    def covers(self, last_seq: int, content: int, vector: bytes) -> None:
+        """Notes that nothing else came up to `last_seq`, where `content` came, with that vector."""
         self.last_seq = last_seq
-        self._gpu = None
+        self.last = (content, manifest.digest(vector))
 
     def hide(self, hidden: NDArray[np.int64]) -> None:
-        """Leaves exactly these content ids, (n,) int64, out of every search from now on."""
+        """Leaves exactly these content ids, (n,) int64, out of every search from now on.
+
+        Costs what changes. Contents that the file left out, and that are not hidden any more, must
+        have been restored before.
+        """
+        if not ascending(hidden):
+            hidden = np.unique(hidden)
+        if np.array_equal(hidden, self._hidden):
+            return
+        went = hidden[~among(hidden, self._hidden)]
+        came = self._hidden[~among(self._hidden, hidden)]
         self._hidden = hidden
         for part in self._parts():
-            part.exclude(hidden)
+            part.show(went, False)
+            part.show(came, True)
+        if self._resident is not None:
+            self._resident.show(went, False)
+            there = self._resident.has(came)
+            self._resident.show(came[there], True)
+            for part in self._parts():
+                self._mirror(*part.vectors_of(came[~there]))
+
+    def lacking(self, hidden: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which contents will have no vector here when exactly `hidden`, (n,), are hidden.
+
+        Returns:
+            Ids (m,) of contents that were hidden up to now. The catalog may have no vector either.
+        """
+        if not ascending(hidden):
+            hidden = np.unique(hidden)
+        if np.array_equal(hidden, self._hidden):
+            return _NONE
+        came = self._hidden[~among(self._hidden, hidden)]
+        for part in self._parts():
+            came = came[~part.positions.has(came)]
+        return came
+
+    def restore(self, ids: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
+        """Takes in vectors (n, dim) of contents (n,) that it was lacking; they stay hidden."""
+        self._take(ids, vectors)
+
+    def _take(self, ids: Ids, vectors: NDArray[np.float16]) -> None:
+        if vectors.shape[1] != self.space.dim:
+            raise SpaceMismatchError(f"dimension {vectors.shape[1]}", f"{self.space.dim}")
+        if self._base is not None:
+            self._base.forget(ids)
+        self._delta.add(ids, vectors)
+        hidden = among(ids, self._hidden)
+        self._delta.show(ids[hidden], False)
+        if self._resident is not None:
+            self._resident.forget(ids[hidden])
+            self._mirror(ids[~hidden], vectors[~hidden])
+
+    def held(self) -> tuple[NDArray[np.int64], Iterator[NDArray[np.float16]]]:
+        """All that can be found; right after `load`, that is all that is in the file.
+
+        Returns:
+            Content ids (n,) int64, ascending, and their vectors in that order, in blocks (m, dim)
+            float16.
+        """
+        return merged(self._parts())
+
+    def vector(self, content: int) -> bytes | None:
+        """The vector of a content as the catalog stores it; None when it cannot be found."""
+        for part in self._parts():
+            ids, vectors = part.vectors_of(np.array([content]))
+            if len(ids) and not self.leaves_out(content):
+                return bytes(vectors[0].tobytes())
+        return None
+
+    def leaves_out(self, content: int) -> bool:
+        """Whether a content is hidden: for one just loaded, whether the file leaves it out."""
+        return bool(among(np.array([content]), self._hidden)[0])
 
     # --- search ---------------------------------------------------------------------------------
 
@@ -168,82 +217,86 @@ class FlatIndex:
         self, xq: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """At least the k nearest, unsorted; of those as near as the k-th, any. -1 where none."""
-        found = self._search_gpu(xq, k)
-        if found is not None:
-            return found
+        copy = self._on_device(k)
+        if copy is not None:
+            return copy.search(xq, k)
         parts = [part.search(xq, k) for part in self._parts()]
         return (
             np.concatenate([scores for scores, _ in parts], axis=1),
             np.concatenate([ids for _, ids in parts], axis=1),
         )
 
-    def _search_gpu(
-        self, xq: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-        """The same on a GPU; None where that cannot be exact (no GPU, or k past its limit).
-
-        A flat GPU index takes no selector, so as many more neighbours are asked for as contents
-        are hidden, and those are dropped.
-        """
-        if not self._device.startswith("cuda") or not faiss.get_num_gpus():
+    def _on_device(self, k: int) -> Resident | None:
+        """The copy on a GPU, up to date; None where there is none, or none that can give k."""
+        if self._flat is None or k > resident.MAX_K:
             return None
-        excluded = sum(part.excluded for part in self._parts())
-        if k + excluded > _GPU_MAX_K:
-            return None
-        if self._gpu is None:
-            self._gpu = self._to_gpu()
-        index, ids = self._gpu
-        scores, positions = index.search(xq, min(k + excluded, max(1, index.ntotal)))
-        found = np.where(positions >= 0, ids[positions], -1) if len(ids) else positions
-        found[np.isin(found, self._hidden)] = -1
-        return scores, found
+        if self._resident is None or not self._resident.fits(k):
+            self._resident = None  # before the next one: there may be no room for two
+            ids, blocks = self.held()
+            self._resident = self._copied(self._flat, ids, blocks)
+        return self._resident
 
-    def _to_gpu(self) -> tuple[Any, NDArray[np.int64]]:
-        config = faiss.GpuIndexFlatConfig()
-        config.useFloat16 = True
-        index = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), self.space.dim, config)
-        for part in self._parts():
-            for start in range(0, len(part.ids), _ROWS_A_BLOCK):
-                n = min(_ROWS_A_BLOCK, len(part.ids) - start)
-                index.add(part.index.reconstruct_n(start, n))
-        return index, np.concatenate([part.ids for part in self._parts()])
+    def _copied(
+        self, make: resident.FlatFactory, ids: Ids, blocks: Iterator[NDArray[np.float16]]
+    ) -> Resident | None:
+        def pairs() -> Iterator[tuple[Ids, NDArray[np.float16]]]:
+            start = 0
+            for block in blocks:
+                yield ids[start : start + len(block)], block
+                start += len(block)
+
+        try:
+            return Resident(make(self.space.dim), pairs())
+        except RuntimeError as exc:
+            self._leave_device(exc)
+            return None
+
+    def _mirror(self, ids: Ids, vectors: NDArray[np.float16]) -> None:
+        if self._resident is not None and len(ids):
+            try:
+                self._resident.add(ids, vectors)
+            except RuntimeError as exc:
+                self._leave_device(exc)
+
+    def _leave_device(self, exc: RuntimeError) -> None:
+        logger.warning("the index does not fit on the GPU, searching on the CPU: %s", exc)
+        self._flat = self._resident = None
 
     # --- file -----------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Writes everything held into `folder`, beside the old file, then in its place."""
-        folder.mkdir(parents=True, exist_ok=True)
-        # Held in a name of its own: the map does not keep the index it wraps alive.
-        vectors = _Part(self.space.dim).index
-        mapped = faiss.IndexIDMap(vectors)
-        for part in self._parts():
-            for start in range(0, len(part.ids), _ROWS_A_BLOCK):
-                n = min(_ROWS_A_BLOCK, len(part.ids) - start)
-                block = part.index.reconstruct_n(start, n)
-                mapped.add_with_ids(block, part.ids[start : start + n])
+        """Writes what can be found into `folder`, beside the old file, then in its place.
+
+        Hidden contents are left out, and their ids kept, so that those that come back are missed.
+        Raises VectorIndexError when the disk does not take it; the old file may be gone then.
+        """
         path = manifest.index_file(folder, self.space, self.modality)
         temporary = path.with_suffix(".tmp")
-        try:
-            faiss.write_index(mapped, str(temporary))
-        except RuntimeError as exc:
-            temporary.unlink(missing_ok=True)
-            raise VectorIndexError(
-                f"{path} could not be written ({exc}). The catalog is safe; free some space"
-            ) from exc
-        manifest.replace(
-            temporary,
-            path,
-            Manifest(
+        ids, blocks = self.held()
+        with manifest.written(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(temporary, self.space.dim, ids, blocks)
+            with temporary.open("r+b") as file:
+                file.seek(0, 2)
+                file.write(self._hidden.astype("<i8").tobytes())
+                file.flush()
+                head, tail = manifest.checksums(file, len(ids) + len(self._hidden))
+            about = Manifest(
                 space=self.space.fingerprint,
                 modality=self.modality,
                 factory=FACTORY,
                 dim=self.space.dim,
-                ntotal=mapped.ntotal,
+                ntotal=len(ids),
+                left_out=len(self._hidden),
                 last_seq=self.last_seq,
-                origin=self.origin,
+                last_content=self.last[0],
+                last_vector=self.last[1],
                 bytes=temporary.stat().st_size,
-            ),
-        )
+                head=head,
+                ids=tail,
+                origin=self.origin,
+            )
+            manifest.replace(temporary, path, about)
 
     @classmethod
     def load(
@@ -257,41 +310,61 @@ class FlatIndex:
     ) -> FlatIndex:
         """The index as it was saved, mapped, not read; an empty one where there is none to trust.
 
-        What was committed since is not in it: the caller adds what came after `last_seq`.
+        What was committed since is not in it: see the class for how to bring it up to date.
         """
         index = cls(space, modality, origin=origin, device=device)
         path = manifest.index_file(folder, space, modality)
         try:
-            about = manifest.read(path)
+            about = manifest.trusted(path, space, modality, origin)
             if about is None:
                 return index
-            expected = Manifest(
-                space=space.fingerprint,
-                modality=modality,
-                factory=FACTORY,
-                dim=space.dim,
-                ntotal=about.ntotal,
-                last_seq=about.last_seq,
-                origin=origin,
-                bytes=path.stat().st_size,
-            )
-            if about != expected:
-                logger.warning("%s is not the index of this library: rebuilding", path)
-                return index
+            ids, hidden = manifest.read_ids(path, about)
             mapped: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except (OSError, RuntimeError) as exc:
             logger.warning("%s cannot be read (%s): rebuilding", path, exc)
             return index
-        if mapped.d != space.dim or mapped.ntotal != about.ntotal:
+        if not (_fits(mapped, ids) and ascending(ids) and ascending(hidden)):
             logger.warning("%s does not fit its manifest: rebuilding", path)
             return index
-        base = _Part(space.dim)
-        base.ids = faiss.vector_to_array(mapped.id_map)
-        base.index = faiss.downcast_index(mapped.index)
-        base.owner = mapped
-        index._base = base
+        index._base = Part.mapped(mapped, ids)
+        index._hidden = hidden
+        index.loaded = about
         index.last_seq = about.last_seq
+        index.last = (about.last_content, about.last_vector)
         return index
+
+
+def _write(path: Path, dim: int, ids: Ids, blocks: Iterator[NDArray[np.float16]]) -> None:
+    """Writes an index of the vectors of these contents."""
+    # Held in a name of its own: the map does not keep the index it wraps alive.
+    vectors = empty_index(dim)
+    mapped = faiss.IndexIDMap(vectors)
+    vectors.codes.resize(len(ids) * vectors.code_size)
+    vectors.ntotal = mapped.ntotal = len(ids)
+    faiss.copy_array_to_vector(ids, mapped.id_map)
+    rows, start = codes(vectors), 0
+    for block in blocks:
+        rows[start : start + len(block)] = block
+        start += len(block)
+    # Not by name: then FAISS itself says on stderr that the disk is full, and forgets it.
+    with path.open("wb") as file:
+        writer: Any = faiss.PyCallbackIOWriter  # type: ignore[attr-defined] # its types lack it
+        faiss.write_index(mapped, writer(file.write, _BYTES_A_WRITE))
+
+
+def _fits(mapped: Any, ids: Ids) -> bool:
+    """Whether what FAISS read is an index of the kind that `_write` writes, of these contents."""
+    if not isinstance(mapped, faiss.IndexIDMap):
+        return False
+    inner, model = faiss.downcast_index(mapped.index), empty_index(mapped.d)
+    return (
+        isinstance(inner, faiss.IndexScalarQuantizer)
+        and (inner.d, inner.sq.qtype, inner.metric_type, inner.code_size)
+        == (model.d, model.sq.qtype, model.metric_type, model.code_size)
+        and inner.ntotal == mapped.ntotal == len(ids)
+        and inner.codes.size() == len(ids) * inner.code_size
+        and np.array_equal(faiss.vector_to_array(mapped.id_map), ids)
+    )
 
 
 def _sorted(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> Neighbours:

@@ -1,25 +1,53 @@
-"""What an index file says of itself, in a small JSON file beside it. Needs no faiss."""
+"""What an index file says of itself, in a small JSON file beside it. Needs no faiss.
+
+An index file is what FAISS writes (a head, the vectors, their content ids), and behind it the ids
+of the contents that were left out because they were hidden.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import logging
 import os
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
+from mmsearch.errors import StoreError, VectorIndexError
 from mmsearch.points import reached
 from mmsearch.types import IndexStatus, Modality, Space
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
 #: The FAISS factory string of exact search in half precision.
 FACTORY = "SQfp16"
+
+
+#: Bytes at the start of a file that its checksum covers: more than FAISS's head has.
+_HEAD = 4096
+_ID_BYTES = 8
+#: The share of an index that may differ from its file before that is written anew.
+_CHANGE_ALLOWED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """Ties an index file to the space, the modality and the part of the catalog it covers.
 
-    last_seq: everything committed up to here is in the file. bytes: the file's size. origin: tells
-    the catalog from others that hold vectors of the same space.
+    ntotal: how many vectors it holds. left_out: how many hidden contents it leaves out. last_seq:
+    everything committed up to here is in the file, or left out. last_content, last_vector: whose
+    vector arrived last in the catalog, of any modality, and its SHA-256. bytes: the file's size.
+    head, ids: CRC-32 of its first 4 KiB, and of all the ids at its end. origin: tells the catalog
+    from others that hold vectors of the same space.
     """
 
     space: str
@@ -27,8 +55,13 @@ class Manifest:
     factory: str
     dim: int
     ntotal: int
+    left_out: int
     last_seq: int
+    last_content: int
+    last_vector: str
     bytes: int
+    head: int
+    ids: int
     origin: str
 
 
@@ -39,19 +72,85 @@ def index_file(folder: Path, space: Space, modality: Modality) -> Path:
 def read(path: Path) -> Manifest | None:
     """The manifest of an index file; None when there is none, or none that makes sense."""
     try:
-        return Manifest(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+        about = Manifest(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+    # The annotations are the names of the types: see `from __future__` above.
+    if any(type(getattr(about, field.name)).__name__ != field.type for field in fields(about)):
+        return None
+    return about if min(about.ntotal, about.left_out, about.last_seq) >= 0 else None
 
 
-def covered(path: Path, origin: str) -> int:
-    """How many vectors of the catalog `origin` the index file holds; 0 if it cannot be trusted."""
+def trusted(path: Path, space: Space, modality: Modality, origin: str) -> Manifest | None:
+    """The manifest of an index file that fits it; None, and told, where the file is of no use.
+
+    The vectors themselves are not read: damage among them is for `mmsearch doctor` to find.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     about = read(path)
+    if about is None or not path.exists():
+        return None
+    wanted = (space.fingerprint, modality, FACTORY, space.dim, origin)
+    if (about.space, about.modality, about.factory, about.dim, about.origin) != wanted:
+        logger.warning("%s is not the index of this library: rebuilding", path)
+        return None
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size != about.bytes or checksums(
+            file, about.ntotal + about.left_out
+        ) != (about.head, about.ids):
+            logger.warning("%s is damaged, or not what its manifest says: rebuilding", path)
+            return None
+    return about
+
+
+def overgrown(came: int, went: int, visible: int) -> bool:
+    """Whether so much came into an index or went from it since its file was written, of what can be
+    found, that the file is worth writing anew."""
+    return max(came, went) > _CHANGE_ALLOWED * visible
+
+
+def digest(vector: bytes) -> str:
+    """What stands for a vector, as the catalog stores it, in `Manifest.last_vector`."""
+    return hashlib.sha256(vector).hexdigest()
+
+
+def checksums(file: BinaryIO, n: int) -> tuple[int, int]:
+    """CRC-32 of the head of an index file, and of the n ids at its end."""
+    file.seek(0)
+    head = zlib.crc32(file.read(_HEAD))
+    file.seek(-min(n * _ID_BYTES, os.fstat(file.fileno()).st_size), os.SEEK_END)
+    return head, zlib.crc32(file.read())
+
+
+def read_ids(path: Path, about: Manifest) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The ids of the contents in an index file, (ntotal,), and of those left out, (left_out,).
+
+    Both grow strictly. Raises OSError when the file cannot be read.
+    """
+    import numpy as np
+
+    n = about.ntotal + about.left_out
+    with path.open("rb") as file:
+        file.seek(about.bytes - n * _ID_BYTES)
+        ids = np.frombuffer(file.read(n * _ID_BYTES), "<i8").astype(np.int64)
+    return ids[: about.ntotal], ids[about.ntotal :]
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Around what writes an index file or its manifest: a disk that does not take it is told as
+    VectorIndexError, and no half of a file stays."""
     try:
-        whole = about is not None and path.stat().st_size == about.bytes
-    except OSError:
-        return 0
-    return about.ntotal if about is not None and whole and about.origin == origin else 0
+        yield
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            path.with_suffix(".tmp").unlink(missing_ok=True)
+        raise VectorIndexError(
+            f"the index file {path} could not be written: {exc.strerror or exc}. The catalog has "
+            "everything and is safe; free some space, or check the disk, and run the command again"
+        ) from exc
 
 
 def replace(temporary: Path, path: Path, manifest: Manifest) -> None:
@@ -68,6 +167,33 @@ def replace(temporary: Path, path: Path, manifest: Manifest) -> None:
     temporary.write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
     _move(temporary, path.with_suffix(".json"))
     reached("index: finished")
+
+
+def amend(path: Path, manifest: Manifest) -> None:
+    """Says something else of the same file. Raises VectorIndexError when it cannot be written."""
+    temporary = path.with_suffix(".tmp")
+    with written(path):
+        temporary.write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
+        _move(temporary, path.with_suffix(".json"))
+    reached("index: manifest amended")
+
+
+def delete(folder: Path, space: Space) -> None:
+    """Deletes the index files of a space; who needs an index builds it from the catalog.
+
+    Raises StoreError when one of them cannot be deleted.
+    """
+    # Manifests first: a file without one is not trusted, should this be interrupted.
+    for path in sorted(
+        folder.glob(f"{space.fingerprint[:16]}-*"), key=lambda p: p.suffix != ".json"
+    ):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise StoreError(
+                f"{path} cannot be deleted ({exc.strerror}), so nothing was changed. Delete it, or "
+                "stop the program that has it open, and run the command again"
+            ) from exc
 
 
 def _move(temporary: Path, path: Path) -> None:

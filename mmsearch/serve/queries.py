@@ -97,13 +97,14 @@ def router(service: Service) -> APIRouter:
         asked: _Asked, image: bytes | None, modality: Modality
     ) -> ImageResults | TextResults:
         q, k, offset = asked.echo.q, asked.k, asked.offset
+        picture = None if image is None else await service.picture(image)
         if modality == "image":
             found = await service.encode_and_answer(
-                library.search, q, image=image, k=k, offset=offset
+                library.search, q, image=picture, k=k, offset=offset
             )
             return images(asked, found)
         fitting = await service.encode_and_answer(
-            library.search_texts, q, image=image, k=k, offset=offset
+            library.search_texts, q, image=picture, k=k, offset=offset
         )
         return texts(asked, fitting)
 
@@ -178,7 +179,8 @@ def router(service: Service) -> APIRouter:
     ) -> TextResults:
         asked = _Asked(QueryEcho(image="upload"), k)
         image = await _uploaded(file, service.settings.max_upload_bytes)
-        return texts(asked, await service.encode_and_answer(library.captions, image, k=k))
+        picture = await service.picture(image)
+        return texts(asked, await service.encode_and_answer(library.captions, picture, k=k))
 
     @routes.get(
         "/images/{image_id}/captions",

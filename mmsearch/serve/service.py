@@ -13,7 +13,7 @@ from mmsearch.errors import MmsearchError
 from mmsearch.settings import Settings
 
 if TYPE_CHECKING:
-    from mmsearch.library import Library
+    from mmsearch.library import Library, QueryPicture
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: Reading a file or making a thumbnail waits for the disk or leaves the interpreter lock.
 FILE_THREADS = 4
+#: Decoding of uploads. They have threads of their own: a hostile one takes its time, all of it.
+UPLOAD_THREADS = 2
 
 
 class Service:
@@ -38,6 +40,7 @@ class Service:
         self.settings = settings
         self._inference = ThreadPoolExecutor(1, thread_name_prefix="mmsearch-inference")
         self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="mmsearch-files")
+        self._uploads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="mmsearch-uploads")
         self.state: Literal["warming", "ready", "failed"] = "warming"
         self.problem: str | None = None
 
@@ -52,6 +55,16 @@ class Service:
         loop = asyncio.get_running_loop()
         work = functools.partial(call, *args, **kwargs)
         return await loop.run_in_executor(self._files, work)
+
+    async def picture(self, data: bytes) -> QueryPicture:
+        """An uploaded picture, decoded unless the library knows it; the model's thread goes on
+        meanwhile. Raises DecodeError, OverloadedError."""
+        loop = asyncio.get_running_loop()
+        picture = await self.read(self.library.look_up, data)
+        if picture.content_id is not None:
+            return picture
+        side = await self.infer(self.library.picture_side)
+        return await loop.run_in_executor(self._uploads, self.library.decode_picture, picture, side)
 
     def model(self) -> str | None:
         """The name of the active space's model; None in an empty library. Blocks: may read."""
@@ -95,3 +108,4 @@ class Service:
         """Let running calls end, drop those that wait."""
         self._inference.shutdown(wait=False, cancel_futures=True)
         self._files.shutdown(wait=False, cancel_futures=True)
+        self._uploads.shutdown(wait=False, cancel_futures=True)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mmsearch.batches import batches
-from mmsearch.errors import LibraryNotFoundError, NotFoundError, SchemaVersionError
+from mmsearch.errors import NotFoundError, StoreError
 from mmsearch.store import engine as db
 from mmsearch.store.schema import (
-    SCHEMA_HEAD,
+    IS_HIDDEN,
     content,
     embedding,
     failure,
@@ -84,26 +84,31 @@ def _space(row: Any) -> Space:
     return Space(row.name, row.dim, row.fingerprint, row.preprocessing)
 
 
+def _by_seq(space_id: int) -> Any:
+    """That a vector is of a space, in a form that the index by space does not answer.
+
+    Otherwise SQLite reads all of that index, and sorts, where a few rows by seq would do.
+    """
+    return embedding.c.space_id + 0 == space_id
+
+
 class Catalog:
     """Read access to one catalog file. Thread-safe; sees each commit of any process."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file at `path`.
+    def __init__(self, path: Path, *, read_only: bool | None = None) -> None:
+        """Opens the file at `path`; one of an older mmsearch is brought to the newest schema first.
+
+        read_only: write nothing, make no file; None finds out whether that must be so.
 
         Raises:
             LibraryNotFoundError: there is none.
-            SchemaVersionError: it is not at the schema this code reads.
-            StoreError: it is not a catalog.
+            SchemaVersionError: a newer mmsearch wrote it.
+            StoreError: it is not a catalog, or cannot be migrated now.
         """
-        if not path.exists():
-            raise LibraryNotFoundError(str(path.parent))
-        version = db.schema_version(path)
-        if version is None:
-            raise LibraryNotFoundError(str(path.parent))
-        if version != SCHEMA_HEAD:
-            raise SchemaVersionError(version, SCHEMA_HEAD)
+        self.read_only = not db.writable(path) if read_only is None else read_only
+        db.bring_up_to_date(path, read_only=self.read_only)
         self.path = path
-        self.engine = db.create_engine(path)
+        self.engine = db.create_engine(path, read_only=self.read_only)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -131,6 +136,13 @@ class Catalog:
         """When the space was written down: tells this catalog from others with the same model."""
         return str(self._scalar(sa.select(space.c.created_at).where(space.c.id == space_id)))
 
+    def origins(self) -> dict[Space, str]:
+        """The same for every space."""
+        return {
+            _space(row): str(row.created_at)
+            for row in self._rows(sa.select(space).order_by(space.c.id))
+        }
+
     def count_vectors(self, space_id: int, modality: Modality) -> int:
         """How many vectors a space has, those of hidden contents included."""
         statement = (
@@ -138,6 +150,28 @@ class Catalog:
             .select_from(embedding)
             .join(content, content.c.id == embedding.c.content_id)
             .where(embedding.c.space_id == space_id, content.c.modality == modality)
+        )
+        return int(self._scalar(statement))
+
+    def has_vectors(self, space_id: int, modality: Modality) -> bool:
+        """Whether a space has any vector of this modality, be its content hidden."""
+        there = sa.exists().where(
+            embedding.c.space_id == space_id, embedding.c.content_id == content.c.id
+        )
+        statement = sa.select(content.c.id).where(content.c.modality == modality, there)
+        return self._scalar(statement.limit(1)) is not None
+
+    def count_after(self, space_id: int, modality: Modality, seq: int) -> int:
+        """How many vectors were committed after `seq`, those of hidden contents included."""
+        statement = (
+            sa.select(sa.func.count())
+            .select_from(embedding)
+            .join(content, content.c.id == embedding.c.content_id)
+            .where(
+                _by_seq(space_id),
+                embedding.c.seq > seq,
+                content.c.modality == modality,
+            )
         )
         return int(self._scalar(statement))
 
@@ -185,9 +219,9 @@ class Catalog:
         ]
 
     def embeddings_after(
-        self, space_id: int, modality: Modality, seq: int
+        self, space_id: int, modality: Modality, seq: int, *, up_to: int | None = None
     ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float16]]]:
-        """The vectors committed after `seq`, in order, in bounded chunks.
+        """The vectors committed after `seq`, up to seq `up_to`, in order, in bounded chunks.
 
         Yields:
             The last seq of the chunk, content ids (n,) int64, vectors (n, dim) float16.
@@ -198,18 +232,30 @@ class Catalog:
             sa.select(embedding.c.seq, embedding.c.content_id, embedding.c.vector)
             .join(content, content.c.id == embedding.c.content_id)
             .where(
-                embedding.c.space_id == space_id,
+                _by_seq(space_id),
                 embedding.c.seq > seq,
                 content.c.modality == modality,
             )
             .order_by(embedding.c.seq)
         )
+        if up_to is not None:
+            statement = statement.where(embedding.c.seq <= up_to)
         with db.translate_errors(self.path), self.engine.connect() as connection:
             rows = connection.execution_options(yield_per=_ROWS_A_CHUNK).execute(statement)
             for chunk in rows.partitions():
                 ids = np.fromiter((row[1] for row in chunk), np.int64, len(chunk))
-                vectors = np.frombuffer(b"".join([row[2] for row in chunk]), "<f2")
-                yield chunk[-1][0], ids, vectors.reshape(len(chunk), -1)
+                yield chunk[-1][0], ids, self._matrix([row[2] for row in chunk])
+
+    def _matrix(self, blobs: Sequence[bytes]) -> NDArray[np.float16]:
+        """Stored vectors, at least one, as (n, dim) float16."""
+        import numpy as np
+
+        size = len(blobs[0])
+        if not size or size % 2 or any(len(blob) != size for blob in blobs):
+            raise StoreError(
+                f"{self.path}: vectors are damaged. `mmsearch doctor --repair` mends that"
+            )
+        return np.frombuffer(b"".join(blobs), "<f2").reshape(len(blobs), -1)
 
     def vector(self, space_id: int, content_id: int) -> NDArray[np.float32] | None:
         """The stored vector of one content, (1, dim) float32; None when it has none."""
@@ -222,37 +268,75 @@ class Catalog:
         )
         return None if blob is None else np.frombuffer(blob, "<f2").astype(np.float32)[None]
 
-    def agrees(
-        self, space_id: int, modality: Modality, seq: int, last: tuple[int, bytes] | None
-    ) -> bool:
-        """Whether an index that covers all up to `seq` can be of this catalog.
+    def vectors(
+        self, space_id: int, ids: Sequence[int]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """The vectors of those of these contents that have one, in bounded chunks.
 
-        It is not when the catalog was restored from an older copy. last: the content id and the
-        vector, as stored, that came last into the index.
+        Yields:
+            Content ids (n,) int64, n > 0, and their vectors (n, dim) float16.
         """
-        if seq == 0:
-            return True
-        found = self._rows(
+        import numpy as np
+
+        for part in batches(ids, _IDS_A_QUERY):
+            rows = self._rows(
+                sa.select(embedding.c.content_id, embedding.c.vector).where(
+                    embedding.c.space_id == space_id, embedding.c.content_id.in_(part)
+                )
+            )
+            if rows:
+                found = np.fromiter((row.content_id for row in rows), np.int64, len(rows))
+                yield found, self._matrix([row.vector for row in rows])
+
+    def last_vector(self) -> tuple[int, int, bytes] | None:
+        """What was embedded last, in whatever space: seq, content id, vector; None for nothing."""
+        rows = self._rows(
+            sa.select(embedding.c.seq, embedding.c.content_id, embedding.c.vector)
+            .order_by(embedding.c.seq.desc())
+            .limit(1)
+        )
+        return tuple(rows[0]) if rows else None
+
+    def vector_at(self, seq: int) -> tuple[int, bytes] | None:
+        """What was embedded as number `seq`: content id, vector; None when that is gone."""
+        rows = self._rows(
+            sa.select(embedding.c.content_id, embedding.c.vector).where(embedding.c.seq == seq)
+        )
+        return tuple(rows[0]) if rows else None
+
+    def last_seq_given(self) -> int:
+        """The highest seq that a vector ever had here, whether it is still there or not."""
+        sequence = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq"))
+        statement = sa.select(sequence.c.seq).where(sequence.c.name == embedding.name)
+        return int(self._scalar(statement) or 0)
+
+    def vectors_down_from(
+        self, space_id: int, modality: Modality, seq: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Content ids and vectors embedded up to `seq`, the last one first."""
+        statement = (
             sa.select(embedding.c.content_id, embedding.c.vector)
             .join(content, content.c.id == embedding.c.content_id)
             .where(
-                embedding.c.space_id == space_id,
-                embedding.c.seq == seq,
+                _by_seq(space_id),
+                embedding.c.seq <= seq,
                 content.c.modality == modality,
             )
+            .order_by(embedding.c.seq.desc())
         )
-        return bool(found) and (found[0].content_id, bytes(found[0].vector)) == last
+        with db.translate_errors(self.path), self.engine.connect() as connection:
+            for row in connection.execution_options(yield_per=100).execute(statement):
+                yield tuple(row)
 
     def hidden(self, modality: Modality) -> NDArray[np.int64]:
         """Ids of the contents that no file holds any more, (n,) int64, ascending."""
         import numpy as np
 
-        rows = self._rows(
-            sa.select(content.c.id)
-            .where(content.c.hidden, content.c.modality == modality)
-            .order_by(content.c.id)
-        )
-        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        # One string of them all: a row each takes several times as long to fetch, and this is read
+        # at every commit.
+        ids = sa.func.aggregate_strings(sa.cast(content.c.id, sa.Text), ",")
+        found = self._scalar(sa.select(ids).where(IS_HIDDEN, content.c.modality == modality))
+        return np.sort(np.fromstring(found or "", np.int64, sep=","))
 
     def content_hash(self, content_id: int) -> str | None:
         """The SHA-256 of a content in hexadecimal; None when there is no such content."""

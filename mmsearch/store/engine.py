@@ -1,73 +1,53 @@
-"""Opens the database: pragmas, schema version, migrations."""
+"""Opens the database: its schema's version, migrations."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import sqlalchemy as sa
-
-from mmsearch.errors import SchemaVersionError, StoreError
+from mmsearch.errors import LibraryLockedError, LibraryNotFoundError, SchemaVersionError, StoreError
 from mmsearch.points import reached
+from mmsearch.store import lock
+from mmsearch.store.backup import copy_catalog
+from mmsearch.store.connect import (
+    connect_to_read,
+    create_engine,
+    translate_errors,
+    with_advice,
+    writable,
+)
 from mmsearch.store.schema import SCHEMA_HEAD
+
+__all__ = [
+    "bring_up_to_date",
+    "create_engine",
+    "prepare",
+    "schema_version",
+    "translate_errors",
+    "writable",
+]
 
 logger = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def create_engine(path: Path) -> sa.Engine:
-    """An engine on the SQLite file `path`, in write-ahead-log mode, that waits 30 s for locks."""
-    # Not as one string: a "?" in a folder's name would begin the options.
-    url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url, connect_args={"timeout": 30})
+def schema_version(path: Path, *, read_only: bool | None = None) -> str | None:
+    """The migration the file is at; None for a file that is new or empty.
 
-    @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
-        # WAL: readers never wait for the writer. NORMAL is safe against a killed process, and
-        # against a power cut loses at most the last commits, never the file's consistency.
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=NORMAL",
-            "foreign_keys=ON",
-            "cache_size=-65536",
-            "mmap_size=268435456",
-        ):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    return engine
-
-
-@contextmanager
-def translate_errors(path: Path) -> Iterator[None]:
-    """Turns the database's own errors into StoreError, with what to do about the common ones."""
-    try:
-        yield
-    except sa.exc.DatabaseError as exc:
-        cause = str(exc.orig)
-        if "disk is full" in cause or "disk I/O error" in cause:
-            cause += ". What was committed is safe; free some space and run the command again"
-        elif "malformed" in cause or "not a database" in cause:
-            cause += ". Restore a backup, or delete the library folder and index again"
-        raise StoreError(f"{path}: {cause}") from exc
-
-
-def schema_version(path: Path) -> str | None:
-    """The migration the file is at; None for a file that is new or empty."""
+    read_only: make no file beside it; None finds out whether that must be so.
+    """
     if not path.exists() or path.stat().st_size == 0:
         return None
     try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
+        with closing(_look_at(path, read_only)) as connection:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.OperationalError as exc:
         if "no such table" in str(exc):
             return None
-        raise StoreError(f"{path} cannot be opened: {exc}") from exc
+        raise StoreError(f"{path} cannot be opened: {with_advice(str(exc))}") from exc
     except sqlite3.DatabaseError as exc:
         raise StoreError(
             f"{path} is not a catalog ({exc}). Restore a backup, or delete it and index again"
@@ -75,33 +55,80 @@ def schema_version(path: Path) -> str | None:
     return str(row[0]) if row else None
 
 
-def prepare(path: Path) -> None:
+def _look_at(path: Path, read_only: bool | None) -> sqlite3.Connection:
+    if read_only or (read_only is None and not writable(path)):
+        return connect_to_read(path)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def known_schemas() -> set[str]:
+    """Every schema that this code can bring to the newest one, and the newest one."""
+    return {file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("[0-9]*.py")}
+
+
+def bring_up_to_date(path: Path, *, read_only: bool) -> None:
+    """Migrates a catalog of an older mmsearch before it is read; does nothing to a new one.
+
+    Raises:
+        LibraryNotFoundError: there is no catalog.
+        SchemaVersionError: the file was written by a newer mmsearch.
+        StoreError: it is of an older one, and cannot be migrated now.
+    """
+    version = schema_version(path, read_only=read_only)
+    if version is None:
+        raise LibraryNotFoundError(str(path.parent))
+    if version == SCHEMA_HEAD:
+        return
+    if version not in known_schemas():
+        raise SchemaVersionError(version, SCHEMA_HEAD)
+    old = f"the catalog {path} has schema {version} of an older mmsearch"
+    if read_only:
+        raise StoreError(
+            f"{old} and cannot be brought to schema {SCHEMA_HEAD}: its folder cannot be written. "
+            f"Make a copy that can be (it is brought to {SCHEMA_HEAD} on the way), and open that: "
+            f"mmsearch -l {path.parent} backup COPY"
+        )
+    try:
+        with lock.writing(path.parent), translate_errors(path):
+            prepare(path)
+    except LibraryLockedError as exc:
+        holder = f"process {exc.pid}" if exc.pid else "another process"
+        raise StoreError(
+            f"{old} and must be brought to schema {SCHEMA_HEAD} before it is read, but {holder} is "
+            "writing to it. Wait until that is done, or stop it, and run the command again"
+        ) from exc
+
+
+def prepare(path: Path, *, keep_old: bool = True) -> None:
     """Brings the file to the newest schema: creates it, migrates it, or refuses a newer one.
 
-    A catalog that is migrated is first copied to `catalog.db.SCHEMA.bak` beside it. The caller
-    holds the library's write lock.
+    A catalog that is migrated is first copied to `catalog.db.SCHEMA.bak` beside it, unless
+    `keep_old` says that there is another copy. The caller holds the library's write lock.
 
     Raises:
         SchemaVersionError: the file was written by a newer mmsearch; nothing was changed.
+        StoreError: it is damaged, or there is no space for its copy; nothing was changed.
     """
     version = schema_version(path)
     if version == SCHEMA_HEAD:
         return
+    if version is not None and version not in known_schemas():
+        raise SchemaVersionError(version, SCHEMA_HEAD)
     # Alembic takes longer to import than everything else a `status` does: only when needed.
     from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if version is not None and version not in known:
-        raise SchemaVersionError(version, SCHEMA_HEAD)
-    if version is not None:
+    if version is not None and keep_old:
         backup = path.with_name(f"{path.name}.{version}.bak")
-        with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(backup)) as copy:
-            old.backup(copy)
-        logger.info("catalog copied to %s before its migration to schema %s", backup, SCHEMA_HEAD)
+        copy_catalog(path, backup)
+        logger.warning(
+            "the catalog is brought from schema %s to %s; as it was it is kept in %s",
+            version,
+            SCHEMA_HEAD,
+            backup,
+        )
     engine = create_engine(path)
     try:
         with engine.begin() as connection:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
+from mmsearch.store.links import relink
 from mmsearch.store.rows import FailureRow, ImageRow, TextRow, now
 from mmsearch.store.schema import (
     container,
@@ -59,7 +60,7 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
     if not rows:
         return
     ids = _contents(connection, "image", [row.hash for row in rows])
-    replaced = _current(connection, image, rows)
+    before = _current(connection, image, rows)
     execute_many(
         connection,
         insert(picture).on_conflict_do_nothing(),
@@ -78,7 +79,7 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
                 "source_id": row.source_id,
                 "path": row.path,
                 "member": row.member,
-                "name": (row.member or row.path).rpartition("/")[2],
+                "name": _name(row),
                 "size": row.size,
                 "mtime_ns": row.mtime_ns,
                 "content_id": ids[row.hash],
@@ -90,14 +91,21 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
     # What a picture says of itself is written anew with it.
     _forget_embedded(connection, rows)
     _note_parts(connection, [(row.path, row.member, "") for row in rows if row.member])
-    _finish_items(connection, space_id, rows, ids, replaced)
+    _finish_items(connection, space_id, rows, ids, [row.content_id for row in before])
+    there = {(r.path, r.member): r.content_id for r in before if r.missing_since is None}
+    other = {_name(row) for row in rows if there.get((row.path, row.member)) != ids[row.hash]}
+    relink(connection, sorted(other))
+
+
+def _name(row: ImageRow) -> str:
+    return (row.member or row.path).rpartition("/")[2]
 
 
 def write_texts(connection: sa.Connection, space_id: int | None, rows: Sequence[TextRow]) -> None:
     if not rows:
         return
     ids = _contents(connection, "text", [row.hash for row in rows])
-    replaced = _current(connection, text_, rows)
+    replaced = [row.content_id for row in _current(connection, text_, rows)]
     execute_many(
         connection,
         insert(passage).on_conflict_do_nothing(),
@@ -145,8 +153,8 @@ def _forget_embedded(connection: sa.Connection, rows: Sequence[ImageRow]) -> Non
 
 def _current(
     connection: sa.Connection, table: sa.Table, rows: Sequence[ImageRow | TextRow]
-) -> list[int]:
-    """The contents that the rows' places hold before they are written."""
+) -> list[Any]:
+    """What the rows' places hold before they are written: content_id, missing_since, path, ..."""
     places = {(row.path, row.member, getattr(row, "key", "")) for row in rows}
     # The third column tells apart the many rows that one archive or one text file has.
     third = table.c.key if "key" in table.c else table.c.member
@@ -155,13 +163,19 @@ def _current(
     found: list[Any] = []
     for part in batches({row.path for row in rows}, VALUES_A_QUERY):
         found += connection.execute(
-            sa.select(table.c.content_id, table.c.path, table.c.member, key.label("key")).where(
+            sa.select(
+                table.c.content_id,
+                table.c.missing_since,
+                table.c.path,
+                table.c.member,
+                key.label("key"),
+            ).where(
                 table.c.source_id == rows[0].source_id,
                 table.c.path.in_(part),
                 third.in_(wanted),
             )
         ).all()
-    return [row.content_id for row in found if (row.path, row.member, row.key) in places]
+    return [row for row in found if (row.path, row.member, row.key) in places]
 
 
 def _finish_items(

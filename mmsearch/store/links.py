@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from mmsearch.batches import batches
 from mmsearch.store.schema import failure, image, source, text_
+from mmsearch.store.transaction import VALUES_A_QUERY, folder_of
 
 _TEXTS_A_CHUNK = 2000
 
@@ -53,9 +55,10 @@ class _Sources:
 def link_texts(connection: sa.Connection) -> Linked:
     """Links every text that names a picture and is not linked yet. The caller commits.
 
-    A name is looked up beside the text's own file, then from the root of its source, then, if
-    exactly one picture of the library has that file name, anywhere. What stays unknown is recorded
-    as a failure of that text, which is searchable all the same.
+    What lies beside a picture is that picture's, as what it carries itself is. Any other name is
+    looked up beside the text's own file, then from the root of its source, then, if exactly one
+    picture of the library has that file name, anywhere. What stays unknown is recorded as a failure
+    of that text, which is searchable all the same.
     """
     sources = _Sources(connection)
     linked = unknown = last = written = 0
@@ -90,8 +93,14 @@ def link_texts(connection: sa.Connection) -> Linked:
             )
         lost = [row for row in rows if row.id not in found]
         if lost:
+            statement = insert(failure)
+            new_reason = statement.excluded.reason
             written += connection.execute(
-                insert(failure).on_conflict_do_nothing(),
+                statement.on_conflict_do_update(
+                    index_elements=["source_id", "path", "member", "key"],
+                    set_={"reason": new_reason, "at": statement.excluded.at},
+                    where=failure.c.reason != new_reason,
+                ),
                 [
                     {
                         "source_id": row.source_id,
@@ -111,6 +120,62 @@ def link_texts(connection: sa.Connection) -> Linked:
         unknown += len(lost)
 
 
+def relink(connection: sa.Connection, names: Sequence[str]) -> None:
+    """Looks anew for what texts mean that are linked to pictures with these file names.
+
+    For when such pictures came or became others: a better place for the name may be taken now, or
+    it may mean several pictures, and then none. In the same transaction, so that a kill leaves no
+    link that a clean run would not make. When pictures go, the texts linked to them are unlinked,
+    and all other links hold. The caller commits.
+    """
+    for part in batches(names, VALUES_A_QUERY):
+        linked = connection.execute(
+            _linked_from_afar(image.c.name.in_(part)).order_by(text_.c.id)
+        ).all()
+        sources = _Sources(connection) if linked else None
+        for rows in batches(linked, _TEXTS_A_CHUNK):
+            assert sources is not None
+            found, _ = _resolve(connection, rows, sources)
+            moved = [
+                {"t": row.id, "i": found.get(row.id)}
+                for row in rows
+                if found.get(row.id) != row.image_id
+            ]
+            if moved:
+                connection.execute(
+                    sa.update(text_)
+                    .where(text_.c.id == sa.bindparam("t"))
+                    .values(image_id=sa.bindparam("i")),
+                    moved,
+                )
+
+
+def unlink_from_afar(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    """The same for any number of pictures, or texts, left to link_texts at the end of the run.
+
+    which: a condition on rows of `image` and the texts linked to them.
+    """
+    texts = _linked_from_afar(which).with_only_columns(text_.c.id)
+    connection.execute(sa.update(text_).where(text_.c.id.in_(texts)).values(image_id=None))
+
+
+def _linked_from_afar(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Those linked texts of files, but for those that have their picture beside them.
+
+    That place is the best there is, so nothing that comes changes their links.
+    """
+    beside = sa.and_(
+        image.c.source_id == text_.c.source_id,
+        image.c.path == folder_of(text_.c.path) + text_.c.image_ref,
+        image.c.member == "",
+    )
+    return (
+        sa.select(text_)
+        .join(image, image.c.id == text_.c.image_id)
+        .where(which, text_.c.origin == "file", ~beside)
+    )
+
+
 def _folder(location: str, kind: str) -> str:
     return location if kind == "folder" else os.path.dirname(location)  # noqa: PTH120
 
@@ -119,6 +184,9 @@ def _candidates(row: sa.Row[Any], sources: _Sources) -> list[tuple[int, str, str
     """Places the name may mean, best first: (source id, path in it, member)."""
     if row.origin == "embedded":
         return [(row.source_id, row.path, row.member)]
+    if row.origin == "sidecar":
+        parent, slash, _ = row.path.rpartition("/")
+        return [(row.source_id, parent + slash + row.image_ref, "")]
     root = sources.roots[row.source_id]
     beside = os.path.dirname(os.path.join(root, row.path))  # noqa: PTH118, PTH120
     name = row.image_ref.replace("\\", "/") if os.sep == "/" else row.image_ref
@@ -168,11 +236,11 @@ def _resolve(
     for row in rows:
         hit = next((known[place] for place in places[row.id] if place in known), None)
         by_name, n = same_name.get(names[row.id], (None, 0))
-        if hit is None and n == 1 and row.origin != "embedded":
+        if hit is None and n == 1 and row.origin == "file":
             hit = by_name
         if hit is not None:
             found_rows[row.id] = hit
-        elif n > 1:
+        elif n > 1 and row.origin == "file":
             reasons[row.id] = f"names the picture {row.image_ref!r}: {n} pictures are called that"
         else:
             reasons[row.id] = f"names the picture {row.image_ref!r}, which is not in the library"

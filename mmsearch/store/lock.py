@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +30,21 @@ def writing(library: Path) -> Iterator[None]:
     except Timeout as exc:
         raise LibraryLockedError(str(library), _pid(holder)) from exc
     except OSError as exc:
-        raise StoreError(f"the library at {library} cannot be written: {exc.strerror}") from exc
+        message = f"the library at {library} cannot be written: {exc.strerror}"
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            message += ". Free some space and run the command again"
+        elif library.is_dir():
+            message += ". Searching it works; to change it, copy the folder to where it can be"
+        else:
+            message += ". -l/--library or MMSEARCH_LIBRARY chooses another place"
+        raise StoreError(message) from exc
     try:
-        holder.write_text(str(os.getpid()), encoding="ascii")
+        with contextlib.suppress(OSError):  # a courtesy to whoever comes second
+            holder.write_text(str(os.getpid()), encoding="ascii")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            holder.unlink(missing_ok=True)
         lock.release()
 
 

@@ -14,9 +14,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
+from mmsearch.store.links import unlink_from_afar
 from mmsearch.store.rows import Pending, Swept, now
 from mmsearch.store.schema import container, embedding, failure, image, scratch_tables, seen, text_
-from mmsearch.store.transaction import commit, execute_many, hide, inside, show, writing
+from mmsearch.store.transaction import (
+    commit,
+    execute_many,
+    hide,
+    inside,
+    name_of,
+    show,
+    writing,
+)
 
 
 class Scan:
@@ -75,7 +84,12 @@ class Scan:
         """True when the scan saw nothing where the catalog has pictures or texts."""
         with writing(self._connection, self._path):
             anything = self._connection.execute(sa.select(seen.c.id).limit(1)).first()
-            known = any(
+        return anything is None and self.knows_files(source_id, under)
+
+    def knows_files(self, source_id: int, under: str) -> bool:
+        """Whether the catalog has pictures or texts of a folder that are not gone already."""
+        with writing(self._connection, self._path):
+            return any(
                 self._connection.execute(
                     sa.select(table.c.id)
                     .where(table.c.source_id == source_id, table.c.missing_since.is_(None))
@@ -84,7 +98,6 @@ class Scan:
                 ).first()
                 for table in (image, text_)
             )
-        return anything is None and known
 
     def sweep(self, source_id: int, under: str = "") -> Swept:
         """Brings back the files that returned unchanged and hides those the scan did not see."""
@@ -112,6 +125,10 @@ class Scan:
             run = self._connection.execute
             gone = image.c.missing_since.is_not(None)
             came_back = sa.or_(sa.and_(image.c.member == "", same), in_same_container(image.c.path))
+            # Before they are back: then they cannot be told from the others.
+            back = sa.select(image.c.name).where(here, gone, came_back).correlate(None)
+            if run(sa.select(back.exists())).scalar():
+                unlink_from_afar(self._connection, image.c.name.in_(back))
             returned = run(
                 sa.update(image).where(here, gone, came_back).values(missing_since=None)
             ).rowcount
@@ -143,6 +160,15 @@ class Scan:
                 .where(text_here, text_.c.missing_since.is_(None), text_unseen)
                 .where(inside(text_.c.path, under))
                 .values(missing_since=stamp)
+            ).rowcount
+            # A sidecar stays, and is that of another picture now.
+            picture_now = (
+                sa.select(name_of(seen.c.of)).where(seen.c.path == text_.c.path).scalar_subquery()
+            )
+            other_picture = run(
+                sa.update(text_)
+                .where(text_here, text_.c.origin == "sidecar", picture_now != text_.c.image_ref)
+                .values(image_ref=picture_now, image_id=None)
             ).rowcount
             run(
                 sa.delete(failure)
@@ -183,7 +209,7 @@ class Scan:
                     self._connection,
                     sa.select(text_.c.content_id).where(text_.c.missing_since == stamp),
                 )
-            if returned or missing or texts_back or texts_gone:
+            if returned or missing or texts_back or texts_gone or other_picture:
                 commit(self._connection, "sweep")
             else:
                 self._connection.commit()
@@ -207,6 +233,12 @@ class Scan:
             .where(container.c.size == seen.c.size, container.c.mtime_ns == seen.c.mtime_ns)
             .where(container.c.space_id == space_id)
         )
+        # A .txt file is a sidecar as long as there is a picture to it, and else may be a list.
+        other_kind = (
+            sa.select(text_.c.id)
+            .where(text_.c.source_id == source_id, text_.c.path == seen.c.path)
+            .where(text_.c.origin == sa.case((seen.c.kind == "sidecar", "file"), else_="sidecar"))
+        )
         known_failure = (
             sa.select(failure.c.id)
             .where(failure.c.source_id == source_id, failure.c.path == seen.c.path)
@@ -219,7 +251,7 @@ class Scan:
             ~known_failure.exists(),
             sa.or_(
                 sa.and_(is_image, ~known_image.exists()),
-                sa.and_(~is_image, ~known_container.exists()),
+                sa.and_(~is_image, ~known_container.exists() | other_kind.exists()),
             ),
         )
 

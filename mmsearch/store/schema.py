@@ -106,6 +106,10 @@ content = Table(
     sqlite_autoincrement=True,  # an id is never given twice: an index may still hold the old one
 )
 
+#: The condition as the partial index has it: SQLite does not see that "hidden = 1", which is what
+#: the column alone is written as, means the same.
+IS_HIDDEN = text("content.hidden")
+
 picture = Table(
     "picture",
     metadata,

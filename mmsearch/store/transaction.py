@@ -70,6 +70,16 @@ def inside(column: Any, prefix: str) -> Any:
     return sa.true() if not prefix else (column >= prefix + "/") & (column < prefix + "0")
 
 
+def folder_of(path: Any) -> Any:
+    """The folder that a path lies in, in SQL: "a/b/" of "a/b/c.jpg", "" of "c.jpg"."""
+    return sa.func.rtrim(path, sa.func.replace(path, "/", ""), type_=path.type)
+
+
+def name_of(path: Any) -> Any:
+    """The last part of a path, in SQL."""
+    return sa.func.substr(path, sa.func.length(folder_of(path)) + 1, type_=path.type)
+
+
 def show(connection: sa.Connection, contents: Any) -> None:
     """Makes contents (ids, or a query for them) that a file holds again visible."""
     connection.execute(

@@ -7,6 +7,7 @@ that missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmsearch.batches import batches
 from mmsearch.store import engine as db
 from mmsearch.store.items import drop, write_failures, write_images, write_texts
 from mmsearch.store.links import Linked, link_texts
+from mmsearch.store.manage import Sources, Spaces
 from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow, now
 from mmsearch.store.scan import Scan
 from mmsearch.store.schema import (
@@ -57,6 +59,8 @@ class CatalogWriter:
             )
             self._connection.commit()
         self.scan = Scan(path, self._connection)
+        self.sources = Sources(path, self._connection)
+        self.spaces = Spaces(path, self._connection)
 
     def close(self) -> None:
         self._connection.close()
@@ -173,14 +177,23 @@ class CatalogWriter:
                 .where(table.c.source_id == inner_id)
                 .values(source_id=source_id, path=sa.cast(prefix, sa.Text) + table.c.path)
             )
+        # Names that texts give are also looked up from the root of their source, which is another.
+        run(
+            sa.update(text_)
+            .where(text_.c.source_id == source_id, at_place(text_.c.path))
+            .where(text_.c.origin == "file")
+            .values(image_id=None)
+        )
         run(sa.delete(source).where(source.c.id == inner_id))
         return True
 
-    def finish_source(self, source_id: int) -> None:
-        """Notes that the source was read to its end just now."""
+    def finish_source(self, source_id: int, scanned_at: datetime | None = None) -> None:
+        """Notes that the source was read to its end, as it was at `scanned_at` (UTC), or now."""
         with writing(self._connection, self._path):
             self._connection.execute(
-                sa.update(source).where(source.c.id == source_id).values(indexed_at=now())
+                sa.update(source)
+                .where(source.c.id == source_id)
+                .values(indexed_at=scanned_at or now())
             )
             commit(self._connection, "source finished")
 
@@ -204,14 +217,19 @@ class CatalogWriter:
             commit(self._connection, "items")
 
     def begin_containers(self, source_id: int, paths: Sequence[str]) -> None:
-        """Archives or text files are about to be read again: their old complaints go."""
+        """Archives or text files are about to be read again: their old complaints go.
+
+        So does the note that they were read to their end. If this reading is cut short, the catalog
+        holds parts of two versions of a file, and neither must be taken for known.
+        """
         with writing(self._connection, self._path):
             for part in batches(paths, VALUES_A_QUERY):
-                self._connection.execute(
-                    sa.delete(failure).where(
-                        failure.c.source_id == source_id, failure.c.path.in_(part)
+                for table in (failure, container):
+                    self._connection.execute(
+                        sa.delete(table).where(
+                            table.c.source_id == source_id, table.c.path.in_(part)
+                        )
                     )
-                )
             self._connection.commit()
 
     def finish_containers(self, source_id: int, space_id: int, files: Sequence[Pending]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,48 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from vector_oracle import DIM, OTHER, SPACE, AnyOrder, brute, catch_up, check, filled, unit
 
 from mmsearch.errors import SpaceMismatchError, VectorIndexError
 from mmsearch.index import manifest
 from mmsearch.index.flat import FlatIndex
 from mmsearch.types import Space
-
-DIM = 20
-SPACE = Space("some/model", DIM, "0123456789abcdef" * 4, "as it is")
-OTHER = Space("other/model", DIM, "fedcba9876543210" * 4, "as it is")
-
-
-def unit(n: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def filled(n: int = 300, seed: int = 0) -> tuple[FlatIndex, np.ndarray, np.ndarray]:
-    """An index, the ids and the float16 vectors in it; ids have gaps and are in no order."""
-    ids = np.random.default_rng(seed + 1).permutation(10 * n)[:n].astype(np.int64)
-    xb = unit(n, seed=seed).astype(np.float16)
-    index = FlatIndex(SPACE, "image", origin="here")
-    index.add(n, ids, xb)
-    return index, ids, xb
-
-
-def brute(
-    xq: np.ndarray, ids: np.ndarray, xb: np.ndarray, k: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(scores, ids) of the k nearest of each query, equal scores by id."""
-    products = xq @ xb.astype(np.float32).T
-    orders = [np.lexsort((ids, -row))[:k] for row in products]
-    return [(row[order], ids[order]) for row, order in zip(products, orders, strict=True)]
-
-
-def check(index: FlatIndex, xq: np.ndarray, ids: np.ndarray, xb: np.ndarray, k: int) -> None:
-    found = index.search(xq, k)
-    for one, (scores, expected) in zip(found, brute(xq, ids, xb, k), strict=True):
-        assert one.scores.dtype == np.float32
-        assert one.ids.dtype == np.int64
-        assert np.abs(one.scores - scores).max(initial=0) < 1e-3
-        assert one.ids.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("k", [1, 10, 299, 300, 5000])
@@ -104,7 +69,8 @@ def test_added_after_hiding() -> None:
 def test_empty_index() -> None:
     index = FlatIndex(SPACE, "image")
     assert len(index) == 0
-    assert index.last is None
+    assert (index.last_seq, index.last) == (0, (0, ""))
+    assert not index.overgrown
     assert index.search(unit(1), 5)[0].ids.tolist() == []
 
 
@@ -146,12 +112,11 @@ def load(folder: Path, **options: str) -> FlatIndex:
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     index, ids, xb = filled()
-    index.hide(ids[:5])
     index.save(tmp_path)
     loaded = load(tmp_path)
     assert (loaded.last_seq, loaded.delta, loaded.total) == (300, 0, 300)
-    assert loaded.last == index.last == (int(ids[-1]), xb[-1].tobytes())
-    check(loaded, unit(5, seed=6), ids, xb, 20)  # what is hidden, the catalog says anew
+    assert loaded.last == index.last == (int(ids[-1]), manifest.digest(xb[-1].tobytes()))
+    check(loaded, unit(5, seed=6), ids, xb, 20)
     more = np.arange(100_000, 100_040)
     vectors = unit(40, seed=8).astype(np.float16)
     loaded.add(340, more, vectors)
@@ -161,7 +126,8 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     check(loaded, unit(5, seed=6), every[keep], rows[keep], 400)
     loaded.save(tmp_path)  # over the file that it has mapped
     check(loaded, unit(5, seed=6), every[keep], rows[keep], 400)
-    assert load(tmp_path).total == 340
+    assert load(tmp_path).total == 338  # without what is hidden
+    check(load(tmp_path), unit(5, seed=6), every[keep], rows[keep], 400)
     assert sorted(f.suffix for f in tmp_path.iterdir()) == [".faiss", ".json"]
 
 
@@ -173,6 +139,28 @@ def _scribble(path: Path) -> None:
     """Damage of the same size: the head of the file is no index any more."""
     with path.open("r+b") as file:
         file.write(b"\xff" * 64)
+
+
+def _flip(place: int) -> object:
+    """Damage of the same size: one bit of the byte at `place`."""
+
+    def flip(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[place] ^= 4
+        path.write_bytes(data)
+
+    return flip
+
+
+def _swap_ids(path: Path) -> None:
+    """Checksums that fit, of ids that no index of ours has."""
+    data = path.read_bytes()
+    start = len(data) - 300 * 8
+    ids = data[start + 8 : start + 16] + data[start : start + 8] + data[start + 16 :]
+    path.write_bytes(data[:start] + ids)
+    with path.open("rb") as file:
+        _, tail = manifest.checksums(file, 300)
+    _manifest(ids=tail)(path)  # type: ignore[operator]
 
 
 def _manifest(**changes: object) -> object:
@@ -194,25 +182,37 @@ def _manifest(**changes: object) -> object:
         pytest.param(_truncate, id="truncated"),
         pytest.param(lambda path: path.write_bytes(b""), id="empty"),
         pytest.param(_scribble, id="scribbled over"),
+        pytest.param(_flip(8), id="torn count"),
+        pytest.param(_flip(100), id="torn head"),
+        pytest.param(_flip(-1), id="torn id left out"),
+        pytest.param(_flip(-5 * 8 - 3), id="torn id"),
+        pytest.param(_flip(-300 * 8), id="torn first id"),
+        pytest.param(_flip(-300 * 8 - 8), id="torn length"),
+        pytest.param(_swap_ids, id="ids out of order"),
         pytest.param(_manifest(space=OTHER.fingerprint), id="other space"),
         pytest.param(_manifest(origin="elsewhere"), id="other catalog"),
         pytest.param(_manifest(modality="text"), id="other modality"),
         pytest.param(_manifest(ntotal=299), id="stale manifest"),
+        pytest.param(_manifest(left_out=4), id="fewer left out"),
+        pytest.param(_manifest(last_seq="300"), id="text for a number"),
+        pytest.param(_manifest(ntotal=-1), id="negative count"),
         pytest.param(_manifest(factory="Flat"), id="other kind"),
         pytest.param(_manifest(dim=DIM + 1), id="other dimension"),
     ],
 )
 def test_file_that_cannot_be_trusted_is_not_used(tmp_path: Path, damage: object) -> None:
-    index, ids, xb = filled()
+    index, ids, xb = filled(305)
+    index.hide(ids[:5])
     index.save(tmp_path)
     path = manifest.index_file(tmp_path, SPACE, "image")
+    assert load(tmp_path).total == 300
     assert callable(damage)
     damage(path)
     loaded = load(tmp_path)
-    assert (loaded.last_seq, loaded.total) == (0, 0)
-    loaded.add(300, ids, xb)
+    assert (loaded.last_seq, loaded.total, loaded.loaded) == (0, 0, None)
+    loaded.add(305, ids, xb)
     loaded.save(tmp_path)
-    assert load(tmp_path).total == 300
+    assert load(tmp_path).total == 305
 
 
 def test_file_of_another_catalog_is_not_used(tmp_path: Path) -> None:
@@ -253,9 +253,10 @@ def test_interrupted_save_leaves_the_old_file_or_none(
 def test_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index, _, _ = filled()
 
-    def full(_index: object, path: str) -> None:
-        Path(path).write_bytes(b"half")
-        raise RuntimeError("write error: No space left on device")
+    def full(_index: object, _writer: object) -> None:
+        (temporary,) = tmp_path.iterdir()
+        temporary.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(faiss, "write_index", full)
     with pytest.raises(VectorIndexError, match="free some space"):
@@ -263,61 +264,146 @@ def test_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+# --- what went and came back --------------------------------------------------------------------
+
+
+def test_hidden_contents_are_left_out_of_the_file_and_come_back(tmp_path: Path) -> None:
+    index, ids, xb = filled()
+    catalog = dict(zip(ids.tolist(), xb, strict=True))
+    index.hide(ids[:100])
+    assert (index.total, index.gone, len(index)) == (300, 100, 200)
+    index.save(tmp_path)
+    large = manifest.index_file(tmp_path, SPACE, "image").stat().st_size
+    assert large < 200 * 2 * DIM + 300 * 8 + 1000
+    index = load(tmp_path)
+    assert (index.total, index.gone, index.last_seq) == (200, 0, 300)
+    xq = unit(5, seed=6)
+    check(index, xq, ids[100:], xb[100:], 300)
+    assert catch_up(index, np.sort(ids[:100]), catalog) == []
+    # Half of them come back, one of those without a vector; others go.
+    catalog.pop(int(ids[50]))
+    back = np.sort(ids[50:100])
+    hidden = np.sort(np.concatenate([ids[:50], ids[290:]]))
+    assert catch_up(index, hidden, catalog) == back.tolist()
+    there = np.concatenate([ids[51:290]])
+    rows = np.concatenate([xb[51:290]])
+    assert (index.delta, len(index)) == (49, 239)
+    check(index, xq, there, rows, 300)
+    index.save(tmp_path)
+    again = load(tmp_path)
+    assert (again.total, again.delta) == (239, 0)
+    check(again, xq, there, rows, 300)
+    assert catch_up(again, hidden, catalog) == []
+    assert (
+        catch_up(again, np.empty(0, np.int64), catalog)
+        == np.sort(np.concatenate([ids[:50], ids[290:]])).tolist()
+    )
+    every = np.delete(np.arange(300), 50)
+    check(again, xq, ids[every], xb[every], 300)
+
+
+def test_all_gone_and_back(tmp_path: Path) -> None:
+    index, ids, xb = filled(20)
+    index.hide(ids)
+    assert index.overgrown
+    index.save(tmp_path)
+    index = load(tmp_path)
+    assert (index.total, len(index), index.last_seq, index.overgrown) == (0, 0, 20, False)
+    assert index.search(unit(1), 5)[0].ids.tolist() == []
+    catalog = dict(zip(ids.tolist(), xb, strict=True))
+    assert catch_up(index, np.empty(0, np.int64), catalog) == np.sort(ids).tolist()
+    check(index, unit(3, seed=1), ids, xb, 30)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_content_added_again_takes_the_new_vector(
+    tmp_path: Path, saved: bool, hidden: bool
+) -> None:
+    index, ids, xb = filled(50)
+    if saved:
+        index.save(tmp_path)
+        index = load(tmp_path)
+    if hidden:
+        index.hide(ids[:3])
+    anew = unit(4, seed=70).astype(np.float16)
+    index.add(60, ids[:4], anew)
+    if hidden:
+        check(index, unit(5, seed=6), ids[3:], np.concatenate([anew[3:], xb[4:]]), 60)
+        index.hide(np.empty(0, np.int64))
+    rows = np.concatenate([anew, xb[4:]])
+    check(index, unit(5, seed=6), ids, rows, 60)
+    assert (len(index), index.total, index.gone) == (50, 54, 4)
+    index.save(tmp_path)
+    check(load(tmp_path), unit(5, seed=6), ids, rows, 60)
+    assert load(tmp_path).total == 50
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_few_left_out_of_many(near: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not they lie close together, and whichever way FAISS is asked."""
+    index, ids, xb = filled(400)
+    xq = unit(3, seed=4)
+    (best,) = (one.ids for one in index.search(xq[:1], 60))
+    index.hide(np.sort(best) if near else ids[:60])
+    keep = ~np.isin(ids, best if near else ids[:60])
+    asked: list[int] = []
+    search = index._delta._asking_for_more
+
+    def watched(xq: np.ndarray, k: int) -> object:
+        found = search(xq, k)
+        asked.append(found is not None)
+        return found
+
+    monkeypatch.setattr(index._delta, "_asking_for_more", watched)
+    for k in (1, 10, 339, 340, 500):
+        check(index, xq, ids[keep], xb[keep], k)
+    assert asked[0] != near
+    assert all(asked[2:])  # all there are
+    index.hide(ids[:200])
+    check(index, xq, ids[200:], xb[200:], 10)
+    assert not asked[-1]
+
+
+def test_held_is_what_can_be_found(tmp_path: Path) -> None:
+    index, ids, xb = filled()
+    index.hide(ids[:7])
+    index.save(tmp_path)
+    order = np.argsort(ids[7:])
+    for one in (index, load(tmp_path)):
+        found, blocks = one.held()
+        assert found.dtype == np.int64
+        assert found.tolist() == ids[7:][order].tolist()
+        vectors = np.concatenate(list(blocks))
+        assert vectors.dtype == np.float16
+        assert np.array_equal(vectors, xb[7:][order])
+        assert one.vector(int(ids[9])) == xb[9].tobytes()
+        assert one.vector(int(ids[0])) is None
+        assert one.leaves_out(int(ids[0]))
+        assert not one.leaves_out(int(ids[9]))
+
+
+def test_worth_writing_anew_past_a_tenth(tmp_path: Path) -> None:
+    index, ids, _ = filled(1000)
+    assert index.overgrown  # no file at all
+    index.save(tmp_path)
+    index = load(tmp_path)
+    assert not index.overgrown
+    index.hide(np.sort(ids[:90]))
+    assert not index.overgrown
+    index.hide(np.sort(ids[:91]))
+    assert index.overgrown
+    index.hide(np.sort(ids[:2]))
+    index.add(1090, np.arange(20_000, 20_099), unit(99, seed=3).astype(np.float16))
+    assert not index.overgrown
+    index.add(1100, np.arange(20_099, 20_120), unit(21, seed=4).astype(np.float16))
+    assert index.overgrown
+
+
 # --- any order ----------------------------------------------------------------------------------
 
 
-class AnyOrder(RuleBasedStateMachine):
-    """Whatever is done in whatever order, searches are those of brute force."""
-
-    @initialize(folder=st.builds(lambda: None))
-    def begin(self, folder: None) -> None:
-        import tempfile
-
-        self.folder = tempfile.TemporaryDirectory()
-        self.index = FlatIndex(SPACE, "image", origin="here")
-        self.ids = np.empty(0, np.int64)
-        self.xb = np.empty((0, DIM), np.float16)
-        self.hidden: set[int] = set()
-        self.saved = 0
-
-    @rule(n=st.integers(1, 40), seed=st.integers(0, 20), twice=st.booleans())
-    def add(self, n: int, seed: int, twice: bool) -> None:
-        rows = unit(n, seed=seed).astype(np.float16)
-        rows = np.concatenate([rows, rows]) if twice else rows
-        ids = np.arange(len(self.ids), len(self.ids) + len(rows)) * 3 + 1
-        self.ids, self.xb = np.concatenate([self.ids, ids]), np.concatenate([self.xb, rows])
-        self.index.add(len(self.ids), ids, rows)
-
-    @rule(data=st.data())
-    def hide(self, data: st.DataObject) -> None:
-        some = data.draw(st.lists(st.sampled_from([*self.ids.tolist(), -5, 2]), max_size=30))
-        self.hidden = set(some)
-        self.index.hide(np.array(sorted(self.hidden), np.int64))
-
-    @rule()
-    def save(self) -> None:
-        self.index.save(Path(self.folder.name))
-        self.saved = len(self.ids)
-
-    @rule()
-    def load(self) -> None:
-        self.index = FlatIndex.load(Path(self.folder.name), SPACE, "image", origin="here")
-        assert self.index.last_seq == self.saved
-        if self.saved < len(self.ids):
-            self.index.add(len(self.ids), self.ids[self.saved :], self.xb[self.saved :])
-        self.index.hide(np.array(sorted(self.hidden), np.int64))
-
-    @invariant()
-    def finds_what_brute_force_finds(self) -> None:
-        keep = ~np.isin(self.ids, list(self.hidden))
-        assert len(self.index) == keep.sum()
-        check(self.index, unit(2, seed=99), self.ids[keep], self.xb[keep], 7)
-
-    def teardown(self) -> None:
-        self.folder.cleanup()
-
-
-AnyOrder.TestCase.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=30, stateful_step_count=12, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
 
 
@@ -337,36 +423,3 @@ def test_any_share_hidden(n: int, k: int, seed: int, share: float) -> None:
     index.hide(gone)
     keep = ~np.isin(ids, gone)
     check(index, unit(2, seed=seed + 1), ids[keep], xb[keep], k)
-
-
-# --- GPU ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("hidden", [0, 1500, 2500])
-def test_gpu_equals_brute_force(hidden: int) -> None:
-    if not hasattr(faiss, "get_num_gpus") or not faiss.get_num_gpus():
-        pytest.skip("no CUDA device, or a faiss without GPU support")
-    dim, n = 512, 20_000
-    space = Space("some/model", dim, "f" * 64, "")
-    index = FlatIndex(space, "image", device="cuda")
-    ids, xb = np.arange(n)[::-1] * 7, unit(n, dim).astype(np.float16)
-    index.add(n // 2, ids[: n // 2], xb[: n // 2])
-    index.search(unit(1, dim), 1)
-    index.add(n, ids[n // 2 :], xb[n // 2 :])
-    index.hide(ids[:hidden])
-    xq = unit(20, dim, seed=2)
-    used = index._search_gpu(xq, 11) is not None
-    assert used == (hidden < 2000)
-    for k in (1, 10, 100):
-        for one, (scores, expected) in zip(
-            index.search(xq, k), brute(xq, ids[hidden:], xb[hidden:], k), strict=True
-        ):
-            assert np.abs(one.scores - scores).max() < 1e-3
-            # Neighbours closer to each other than half precision tells may swap.
-            truth = dict(zip(expected.tolist(), scores.tolist(), strict=True))
-            assert all(
-                id_ in truth or score <= scores[-1] + 1e-3
-                for id_, score in zip(one.ids.tolist(), one.scores.tolist(), strict=True)
-            )
-            assert not np.isin(one.ids, ids[:hidden]).any()

@@ -157,3 +157,97 @@ def test_many_texts(writer: CatalogWriter, catalog: Catalog, source: int, space_
     assert (found.linked, found.unknown) == (n // 2, n // 2)
     assert catalog.counts()["links"] == n // 2
     assert linked(catalog, "text 4242") == ["/photos/4242.jpg"]
+
+
+def test_a_better_place_or_a_second_meaning_that_comes_later(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """Links are those of a clean run, whatever the order; and at once, not at the next link()."""
+    writer.commit(space_id, images=[image(source, "far/a.jpg", "A"), image(source, "b.jpg", "B")])
+    writer.commit(
+        space_id,
+        texts=[
+            text(source, "c.txt", "1", "of a", "a.jpg"),
+            text(source, "c.txt", "2", "of b", "b.jpg"),
+        ],
+    )
+    writer.link()
+    assert linked(catalog, "of a") == ["/photos/far/a.jpg"]
+    writer.commit(space_id, images=[image(source, "near/a.jpg", "A", known=True)])
+    assert linked(catalog, "of a") == ["/photos/far/a.jpg"]  # a copy: still one picture
+    writer.commit(
+        space_id, images=[image(source, "near/a.jpg", "other"), image(source, "x/b.jpg", "C")]
+    )
+    assert linked(catalog, "of a") == []
+    assert linked(catalog, "of b") == ["/photos/b.jpg"]  # the one beside it, now as before
+    assert writer.link().unknown == 1
+    (problem,) = catalog.failures()
+    assert "2 pictures are called that" in problem.reason
+    writer.commit(space_id, images=[image(source, "a.jpg", "third")])
+    assert writer.link().linked == 1
+    assert linked(catalog, "of a") == ["/photos/a.jpg"]
+    assert catalog.failures() == []
+
+
+def test_a_picture_that_returns_is_a_second_meaning(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    def sweep(*pictures: str) -> None:
+        writer.scan.begin()
+        writer.scan.saw([saw("c.txt", "texts"), *map(saw, pictures)])
+        writer.scan.sweep(source)
+        writer.link()
+
+    writer.commit(space_id, images=[image(source, "x/a.jpg", "A"), image(source, "y/a.jpg", "B")])
+    writer.commit(space_id, texts=[text(source, "c.txt", "1", "words", "a.jpg")])
+    sweep("y/a.jpg")
+    assert linked(catalog, "words") == ["/photos/y/a.jpg"]
+    sweep("x/a.jpg", "y/a.jpg")
+    assert linked(catalog, "words") == []
+    sweep("x/a.jpg")
+    assert linked(catalog, "words") == ["/photos/x/a.jpg"]
+
+
+def test_the_reason_why_a_text_has_no_picture_is_that_of_today(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    writer.commit(space_id, texts=[text(source, "c.txt", "1", "words", "a.jpg")])
+    writer.link()
+    assert "not in the library" in catalog.failures()[0].reason
+    writer.commit(space_id, images=[image(source, "x/a.jpg", "A"), image(source, "y/a.jpg", "B")])
+    assert writer.link().changed
+    (problem,) = catalog.failures()
+    assert "2 pictures" in problem.reason
+
+
+def test_a_sidecar_belongs_to_the_picture_beside_it_only(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """Not to another one of that name when its own cannot be read."""
+    writer.commit(space_id, images=[image(source, "x/a.png", "A")])
+    writer.commit(
+        space_id, texts=[text(source, "y/a.txt", "sidecar", "words", "a.png", origin="sidecar")]
+    )
+    assert writer.link().unknown == 1
+    assert linked(catalog, "words") == []
+
+
+def test_a_sidecar_follows_when_its_picture_is_another(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """ "a.txt" goes with a.png, until that is called a.jpg; the sidecar is the same file."""
+    name = "caf\udce9/a.png"
+    writer.commit(space_id, images=[image(source, name, "A")])
+    writer.commit(
+        space_id,
+        texts=[text(source, "caf\udce9/a.txt", "sidecar", "words", "a.png", origin="sidecar")],
+    )
+    writer.link()
+    assert linked(catalog, "words") == [f"/photos/{name}"]
+    new = "caf\udce9/a.jpg"
+    writer.scan.begin()
+    writer.scan.saw([saw(new), saw("caf\udce9/a.txt", "sidecar", of=new)])
+    writer.scan.sweep(source)
+    writer.commit(space_id, images=[image(source, new, "A", known=True)])
+    assert writer.link().linked == 1
+    assert linked(catalog, "words") == [f"/photos/{new}"]

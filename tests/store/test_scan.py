@@ -199,3 +199,36 @@ def test_what_is_read_in_two_ways_stays_two_sources(
     scan(writer, saw("words.txt", "sidecar"))
     assert writer.adopt(outer, "/photos") == []
     assert len(catalog.sources()) == 4
+
+
+def test_a_container_whose_reading_was_cut_short_is_not_taken_for_the_old_one(
+    writer: CatalogWriter, source: int, space_id: int
+) -> None:
+    """An archive was replaced; the run was killed in the middle of it; the old one is back."""
+    old, new = saw("a.zip", "archive"), saw("a.zip", "archive", mtime_ns=2)
+    writer.begin_containers(source, ["a.zip"])
+    writer.commit(space_id, images=[image(source, "a.zip", "A", member="1.jpg")])
+    writer.finish_containers(source, space_id, [old])
+    writer.begin_containers(source, ["a.zip"])
+    writer.commit(space_id, images=[image(source, "a.zip", "B", member="1.jpg", mtime_ns=2)])
+    for file in (new, old):
+        writer.scan.begin()
+        writer.scan.saw([file])
+        writer.scan.sweep(source)
+        assert writer.scan.count_pending(source, space_id) == {"archive": 1}
+
+
+@pytest.mark.parametrize(("was", "now"), [("texts", "sidecar"), ("sidecar", "texts")])
+def test_a_list_that_becomes_a_sidecar_is_read_again(
+    writer: CatalogWriter, source: int, space_id: int, was: str, now: str
+) -> None:
+    """captions.txt is that of captions.jpg as long as there is one."""
+    file = saw("captions.txt", was)
+    origin = "file" if was == "texts" else "sidecar"
+    writer.commit(space_id, texts=[text(source, "captions.txt", "1", "words", origin=origin)])
+    writer.finish_containers(source, space_id, [file])
+    for kind, pending in ((was, {}), (now, {now: 1})):
+        writer.scan.begin()
+        writer.scan.saw([saw("captions.txt", kind)])
+        writer.scan.sweep(source)
+        assert writer.scan.count_pending(source, space_id) == pending

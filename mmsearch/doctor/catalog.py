@@ -1,0 +1,191 @@
+"""The doctor's look at the catalog: the file, its rows, its vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmsearch.doctor.finding import NEXT_RUN, Finding, mended
+from mmsearch.errors import StoreError
+from mmsearch.store import Catalog
+from mmsearch.store import engine as db
+from mmsearch.store.check import CatalogCheck
+from mmsearch.store.mend import CatalogMender, examined
+from mmsearch.types import SpaceStatus
+
+
+def check_file(path: Path, *, repair: bool) -> Finding:
+    """Whether the database is sound; its own indexes are all that can be mended of it."""
+    try:
+        with examined(path) as (check, mender):
+            found = check.integrity()
+            if not found:
+                size = path.stat().st_size / 1e6
+                return Finding("catalog", "ok", f"SQLite finds nothing wrong in its {size:,.1f} MB")
+            if not all(" index " in f" {line} " for line in found):
+                return _damaged(path, "; ".join(found[:3]))
+            if repair:
+                mender.rebuild_table_indexes()
+                if left := check.integrity():
+                    return _damaged(path, "; ".join(left[:3]))
+            wrong = f"the database's own indexes are wrong ({found[0]})"
+            return mended("catalog", wrong, "built anew", repair=repair)
+    except StoreError as exc:
+        cause = exc.__cause__
+        return _damaged(path, str(exc if cause is None else getattr(cause, "orig", cause)))
+
+
+def _damaged(path: Path, how: str) -> Finding:
+    kept = sorted(file.name for file in path.parent.glob(f"{path.name}.*.bak"))
+    old = f" (or {kept[-1]}, as it was before its migration)" if kept else ""
+    return Finding(
+        "catalog",
+        "problem",
+        f"{path} is damaged ({' '.join(how.split())}). It is left as it is: put a backup{old} in "
+        "its place, or move it away and index your folders again",
+    )
+
+
+def check_schema(path: Path, *, repair: bool) -> Finding:
+    """Whether this mmsearch can read the catalog; an older one is migrated, as by any command."""
+    try:
+        before = db.schema_version(path)
+        if repair:
+            db.prepare(path)  # the lock is held
+        else:
+            db.bring_up_to_date(path, read_only=not db.writable(path))
+        now = db.schema_version(path)
+    except StoreError as exc:
+        return Finding("schema", "problem", str(exc))
+    if before != now:
+        return Finding("schema", "ok", f"{now}, brought there from {before} just now")
+    return Finding("schema", "ok", f"{now}, the newest that this mmsearch knows")
+
+
+def check_rows(
+    check: CatalogCheck, mender: CatalogMender, catalog: Catalog, *, repair: bool
+) -> Iterator[Finding]:
+    """Everything that the catalog says, against itself."""
+    yield _links(check, mender, repair=repair)
+    yield _spaces(check, mender, repair=repair)
+    for status in catalog.spaces():
+        yield _vectors(check, mender, catalog, status, repair=repair)
+    yield _details(check, mender, repair=repair)
+    yield _visible(check, mender, repair=repair)
+    active = catalog.active_space()
+    if active is not None:
+        yield from _complete(check, mender, active[0], repair=repair)
+
+
+def _links(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Finding:
+    found = check.dangling()
+    if not found:
+        return Finding("rows", "ok", "every row points to rows that are there")
+    if repair:
+        mender.drop_dangling()
+    which = ", ".join(f"{n:,} {pair}" for pair, n in found.items())
+    return mended(
+        "rows",
+        f"rows point to rows that are not there ({which})",
+        f"removed; {NEXT_RUN} reads their files again",
+        repair=repair,
+    )
+
+
+def _spaces(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Finding:
+    active, every = check.active_spaces()
+    if active == min(1, every):
+        return Finding("models", "ok", f"{every:,}, searches use {active}")
+    if repair:
+        mender.choose_active_space()
+    return mended(
+        "models",
+        f"searches use {active} of {every}",
+        "they use the one with most vectors",
+        repair=repair,
+    )
+
+
+def _vectors(
+    check: CatalogCheck,
+    mender: CatalogMender,
+    catalog: Catalog,
+    status: SpaceStatus,
+    *,
+    repair: bool,
+) -> Finding:
+    space = status.space
+    known = catalog.find_space(space.name, space.fingerprint)
+    assert known is not None
+    found = check.bad_vectors(known[0], space.dim)
+    if not found.ids:
+        return Finding(
+            "vectors",
+            "ok",
+            f"{found.checked:,} of {space.name}: each {space.dim} finite numbers, of norm 1",
+        )
+    if repair:
+        mender.forget(found.ids, known[0])
+    kinds = (
+        ("of another length", found.wrong_length),
+        ("not finite", found.not_finite),
+        ("not of norm 1", found.not_unit),
+    )
+    which = ", ".join(f"{len(ids):,} {kind}" for kind, ids in kinds if ids)
+    return mended(
+        "vectors",
+        f"{len(found.ids):,} of {found.checked:,} of {space.name} are bad ({which})",
+        f"removed; {NEXT_RUN} encodes them again",
+        repair=repair,
+    )
+
+
+def _details(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Finding:
+    found = check.bare()
+    if not found:
+        return Finding("details", "ok", "there for every picture and text")
+    if repair:
+        mender.forget(found)
+    return mended(
+        "details",
+        f"{len(found):,} pictures or texts have none",
+        f"their vectors are removed; {NEXT_RUN} reads them again",
+        repair=repair,
+    )
+
+
+def _visible(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Finding:
+    hidden, shown = check.wrongly_hidden(), check.wrongly_shown()
+    if not hidden and not shown:
+        return Finding("visible", "ok", "what files hold, and nothing else")
+    if repair:
+        mender.recompute_hidden()
+    return mended(
+        "visible",
+        f"{len(hidden):,} are hidden that files hold, {len(shown):,} shown that none does",
+        "set right",
+        repair=repair,
+    )
+
+
+def _complete(
+    check: CatalogCheck, mender: CatalogMender, space_id: int, *, repair: bool
+) -> Iterator[Finding]:
+    waiting, passed_over = check.unread(space_id)
+    if passed_over:
+        if repair:
+            mender.forget(passed_over, space_id)
+        yield mended(
+            "complete",
+            f"{len(passed_over):,} pictures or texts have no vector, and count as read",
+            f"they do not any more; {NEXT_RUN} encodes them",
+            repair=repair,
+        )
+    if waiting:
+        yield Finding(
+            "complete",
+            "note",
+            f"{waiting:,} pictures or texts wait for their vectors; {NEXT_RUN} encodes them",
+        )
+    if not waiting and not passed_over:
+        yield Finding("complete", "ok", "every picture and text has its vector")

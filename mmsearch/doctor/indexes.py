@@ -1,0 +1,182 @@
+"""The doctor's look at the index files: against the catalog, and by searching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsearch.doctor.finding import NEXT_RUN, Finding, mended
+from mmsearch.index import manifest
+from mmsearch.indexes import Indexes
+from mmsearch.store import Catalog
+from mmsearch.store.check import CatalogCheck
+from mmsearch.types import MODALITIES, Modality, Space
+
+if TYPE_CHECKING:
+    from mmsearch.index.check import Differences
+    from mmsearch.types import Vectors
+
+_QUERIES = 100
+_K = 10
+#: An exact index that finds less is at fault.
+_RECALL_WANTED = 0.999
+#: How often something is looked at again because others were writing meanwhile.
+_TRIES = 3
+
+
+class IndexDoctor:
+    """Checks the index files in one folder, of all spaces of one catalog."""
+
+    def __init__(self, folder: Path, check: CatalogCheck, catalog: Catalog, *, repair: bool):
+        """repair: the caller holds the library's write lock."""
+        self._folder = folder
+        self._check = check
+        self._catalog = catalog
+        self._repair = repair
+
+    def run(self) -> Iterator[Finding]:
+        catalog = self._catalog
+        spaces = [status.space for status in catalog.spaces()]
+        active = catalog.active_space()
+        for space in spaces:
+            known = catalog.find_space(space.name, space.fingerprint)
+            assert known is not None
+            for modality in MODALITIES:
+                yield from self._undisturbed("index", self._file, modality, *known)
+        if active is not None:
+            for modality in MODALITIES:
+                yield from self._undisturbed("recall", self._recall, modality, *active)
+        yield from self._strays(spaces)
+
+    def _undisturbed(
+        self,
+        name: str,
+        look: Callable[[Modality, int, Space], Finding | None],
+        modality: Modality,
+        space_id: int,
+        space: Space,
+    ) -> Iterator[Finding]:
+        """What a check finds while nothing is committed: files and catalog are of one moment."""
+        for _ in range(_TRIES):
+            revision = self._catalog.revision()
+            finding = look(modality, space_id, space)
+            if finding is None:
+                return
+            if finding.state != "problem" or revision == self._catalog.revision():
+                yield finding
+                return
+        yield Finding(name, "note", f"{modality}: not checked, the library is being written")
+
+    def _strays(self, spaces: list[Space]) -> Iterator[Finding]:
+        from mmsearch.index.check import strays
+
+        found = strays(self._folder, spaces)
+        if found:
+            if self._repair:
+                for path in found:
+                    path.unlink(missing_ok=True)
+            names = ", ".join(path.name for path in found[:3])
+            wrong = f"{len(found):,} files are of no model here ({names})"
+            yield mended("index", wrong, "deleted", repair=self._repair)
+
+    # --- one file -------------------------------------------------------------------------------
+
+    def _file(self, modality: Modality, space_id: int, space: Space) -> Finding | None:
+        from mmsearch.index.check import of_another_version, unusable
+
+        path = manifest.index_file(self._folder, space, modality)
+        if of_another_version(self._folder, space, modality) and not self._repair:
+            old = f"{path.name} was written by another version of mmsearch"
+            return Finding("index", "note", f"{old}; {NEXT_RUN} writes it anew")
+        wrong = unusable(self._folder, space, modality, self._catalog.space_origin(space_id))
+        if wrong is None and not path.exists():
+            return self._no_file(path, modality, space_id, space)
+        if wrong is None:
+            found = self._differences(modality, space_id, space)
+            if not found:
+                return Finding(
+                    "index", "ok", f"{path.name}: {found.checked:,} vectors, those of the catalog"
+                )
+            wrong = (
+                f"{path.name} is not of this catalog (of {found.checked:,} vectors "
+                f"{found.altered:,} altered, {found.strange:,} strange; {found.lacking:,} lacking)"
+            )
+        if self._repair:
+            self._build(path, modality, space_id, space)
+        return mended("index", wrong, "built anew from the catalog", repair=self._repair)
+
+    def _no_file(
+        self, path: Path, modality: Modality, space_id: int, space: Space
+    ) -> Finding | None:
+        active = self._catalog.active_space()
+        if active is None or active[0] != space_id:
+            return None  # not searched, so not needed
+        if not self._catalog.has_vectors(space_id, modality):
+            return None
+        if self._repair:
+            self._build(path, modality, space_id, space)
+            return Finding("index", "repaired", f"{path.name} was not there: built")
+        return Finding(
+            "index", "note", f"{path.name} is not there, and made at each start until {NEXT_RUN}"
+        )
+
+    def _differences(self, modality: Modality, space_id: int, space: Space) -> Differences:
+        import numpy as np
+
+        from mmsearch.index.check import differences
+        from mmsearch.index.flat import FlatIndex
+
+        origin = self._catalog.space_origin(space_id)
+        index = FlatIndex.load(self._folder, space, modality, origin=origin)
+        covered = self._check.with_vector(space_id, modality, index.last_seq)
+        return differences(
+            index,
+            np.array(covered, np.int64),
+            self._catalog.hidden(modality),
+            lambda ids: self._catalog.vectors(space_id, ids),
+        )
+
+    def _build(self, path: Path, modality: Modality, space_id: int, space: Space) -> None:
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        if self._catalog.has_vectors(space_id, modality):
+            Indexes(self._folder, self._catalog, space_id, space).get(modality).save(self._folder)
+
+    # --- searching ------------------------------------------------------------------------------
+
+    def _recall(self, modality: Modality, space_id: int, space: Space) -> Finding | None:
+        from mmsearch.index.check import recall
+
+        catalog = self._catalog
+        if not catalog.has_vectors(space_id, modality):
+            return None
+        xq = self._queries(space_id)
+        found = recall(
+            Indexes(self._folder, catalog, space_id, space).get(modality),
+            xq,
+            ((ids, vectors) for _, ids, vectors in catalog.embeddings_after(space_id, modality, 0)),
+            catalog.hidden(modality),
+            _K,
+        )
+        message = f"{modality} index: {found:.3f} of the {_K} nearest found, {len(xq)} queries"
+        if found >= _RECALL_WANTED:
+            return Finding("recall", "ok", message)
+        return Finding(
+            "recall",
+            "problem",
+            f"{message}; it should be 1. Delete {self._folder} and look again; if that does not "
+            "help, it is a fault of mmsearch: please report it",
+        )
+
+    def _queries(self, space_id: int) -> Vectors:
+        """(n, dim) float32: vectors of pictures and of texts, of both where there are both."""
+        import numpy as np
+
+        found = []
+        for modality in MODALITIES:
+            ids = self._check.with_vector(space_id, modality, self._catalog.last_seq_given())
+            step = max(1, 2 * len(ids) // _QUERIES)
+            some = ids[::step][: _QUERIES // 2]
+            found += [vectors for _, vectors in self._catalog.vectors(space_id, some)]
+        return np.ascontiguousarray(np.concatenate(found), np.float32)

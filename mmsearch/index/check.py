@@ -1,0 +1,143 @@
+"""Whether an index holds what the catalog does, and finds what comparing everything finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.batches import batches
+from mmsearch.index import manifest
+from mmsearch.index.flat import FlatIndex
+from mmsearch.index.manifest import Manifest
+from mmsearch.index.positions import Ids, among
+from mmsearch.types import MODALITIES, Modality, Space
+
+#: Content ids (n,) and their vectors (n, dim).
+Chunk = tuple[Ids, NDArray[np.float16]]
+
+#: Scores that differ by less count as equal: which of such neighbours comes first is arbitrary.
+_SAME_SCORE = 1e-3
+_IDS_A_BATCH = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Where an index file and the catalog disagree, in numbers of vectors.
+
+    strange: in the file and not in the catalog. lacking: in the catalog and not in the file, which
+    says that it covers them. altered: in both, and not equal.
+    """
+
+    checked: int
+    strange: int
+    lacking: int
+    altered: int
+
+    def __bool__(self) -> bool:
+        return bool(self.strange or self.lacking or self.altered)
+
+
+def unusable(folder: Path, space: Space, modality: Modality, origin: str) -> str | None:
+    """Why the index file of one modality is of no use; None when it is, or when there is none."""
+    path = manifest.index_file(folder, space, modality)
+    about = manifest.read(path)
+    if not path.exists():
+        return None if not path.with_suffix(".json").exists() else f"{path.name} is gone"
+    if about is None:
+        return f"{path.name} has no manifest that can be read"
+    if (about.space, about.origin) != (space.fingerprint, origin):
+        return f"{path.name} is of another catalog"
+    if FlatIndex.load(folder, space, modality, origin=origin).loaded is None:
+        return f"{path.name} is damaged"
+    return None
+
+
+def of_another_version(folder: Path, space: Space, modality: Modality) -> bool:
+    """Whether the manifest of an index file is one that another mmsearch wrote."""
+    path = manifest.index_file(folder, space, modality).with_suffix(".json")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.keys() != {f.name for f in fields(Manifest)}
+
+
+def strays(folder: Path, spaces: Iterable[Space]) -> list[Path]:
+    """Files in the index folder that belong to no space of the library, or to no index file."""
+    known = {
+        manifest.index_file(folder, space, modality).stem
+        for space in spaces
+        for modality in MODALITIES
+    }
+    return sorted(
+        path
+        for path in folder.glob("*")
+        if path.suffix in (".faiss", ".json") and path.stem not in known
+    )
+
+
+def differences(
+    index: FlatIndex,
+    expected: Ids,
+    hidden: Ids,
+    vectors: Callable[[list[int]], Iterator[Chunk]],
+) -> Differences:
+    """Compares an index as it was loaded from its file with the catalog.
+
+    expected: contents (n,) whose vectors the catalog had when the file was written, ascending.
+    hidden: contents (m,) that nobody holds, ascending. vectors: gives those of some contents.
+    """
+    ids, blocks = index.held()
+    lacking = expected[~among(expected, ids) & ~among(expected, hidden)]
+    left_out = sum(index.leaves_out(int(id_)) for id_ in lacking)
+    strange = altered = start = 0
+    for block in blocks:
+        mine = ids[start : start + len(block)]
+        start += len(block)
+        stored = np.zeros(len(mine), np.bool_)
+        for part in batches(mine.tolist(), _IDS_A_BATCH):
+            for found, theirs in vectors(part):
+                places = np.searchsorted(mine, found)
+                stored[places] = True
+                if theirs.shape[1] != block.shape[1]:
+                    altered += len(found)
+                    continue
+                # As bits: what is not a number equals nothing, not even itself.
+                ours = np.ascontiguousarray(block[places]).view(np.uint16)
+                altered += int((ours != np.ascontiguousarray(theirs).view(np.uint16)).any(1).sum())
+        # What was removed for good has no vector any more, and stays hidden.
+        strange += int((~stored & ~among(mine, hidden)).sum())
+    return Differences(len(ids), strange, len(lacking) - left_out, altered)
+
+
+def recall(
+    index: FlatIndex, xq: NDArray[np.float32], stored: Iterable[Chunk], hidden: Ids, k: int
+) -> float:
+    """Recall@k of an index: which share of the truly nearest it finds, 1.0 for all.
+
+    xq: (nq, dim) queries. stored: every vector of the catalog, hidden contents included. hidden:
+    contents that must not be found, ascending.
+    """
+    scores = np.full((len(xq), 0), -np.inf, np.float32)
+    ids = np.empty((len(xq), 0), np.int64)
+    for chunk_ids, vectors in stored:
+        shown = ~among(chunk_ids, hidden)
+        scores = np.concatenate([scores, xq @ vectors[shown].astype(np.float32).T], axis=1)
+        ids = np.concatenate([ids, np.broadcast_to(chunk_ids[shown], (len(xq), shown.sum()))], 1)
+        if scores.shape[1] > k:
+            best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+            scores = np.take_along_axis(scores, best, axis=1)
+            ids = np.take_along_axis(ids, best, axis=1)
+    wanted = scores.shape[1]
+    if not wanted or not len(xq):
+        return 1.0
+    hits = 0
+    for row, found in enumerate(index.search(xq, wanted)):
+        tied = np.abs(found.scores - scores[row].min()) <= _SAME_SCORE
+        hits += int((np.isin(found.ids, ids[row]) | tied).sum())
+    return hits / (wanted * len(xq))

@@ -1,0 +1,89 @@
+"""Which content lies at which position of a FAISS index, and which of them may be found."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+
+def ascending(ids: Ids) -> bool:
+    """Whether ids (n,) grow strictly."""
+    return bool((ids[1:] > ids[:-1]).all())
+
+
+def among(ids: Ids, those: Ids) -> NDArray[np.bool_]:
+    """(n,) bool: which of `ids` (n,) are in `those` (m,), which grow strictly."""
+    if not len(those) or not len(ids):
+        return np.zeros(len(ids), np.bool_)
+    if len(ids) > len(those) // 16:
+        return np.isin(ids, those)  # by a table, if that is not too large
+    near = those[np.minimum(np.searchsorted(those, ids), len(those) - 1)]
+    return np.equal(near, ids)
+
+
+class Positions:
+    """The content ids of an index that only grows, by position, and which positions are shown.
+
+    An id has one position. The one that it had before (`forget`, `extend` with the same id) stays
+    in the index, and is never shown again.
+    """
+
+    def __init__(self, ids: Ids | None = None) -> None:
+        """With the ids (n,) of positions 0 to n - 1, growing strictly; all are shown."""
+        self.ids: Ids = np.empty(0, np.int64) if ids is None else ids
+        self.shown: NDArray[np.bool_] = np.ones(len(self.ids), np.bool_)
+        # Ids in order, and where each is; None while the order of ids is that of positions.
+        self._sorted = self.ids
+        self._where: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def gone(self) -> int:
+        """How many positions are not shown."""
+        return len(self.ids) - int(np.count_nonzero(self.shown))
+
+    def has(self, ids: Ids) -> NDArray[np.bool_]:
+        """(n,) bool: which of these ids have a position."""
+        return among(ids, self._sorted)
+
+    def find(self, ids: Ids) -> NDArray[np.int64]:
+        """The positions of those of these ids that have one, in the order asked."""
+        found = np.searchsorted(self._sorted, ids[self.has(ids)])
+        return found if self._where is None else self._where[found]
+
+    def extend(self, ids: Ids) -> None:
+        """Ids (n,), none of them twice, for the n next positions; all are shown."""
+        if not len(ids):
+            return
+        in_order = self._where is None and ascending(ids)
+        in_order = in_order and (not len(self.ids) or bool(ids[0] > self.ids[-1]))
+        if not in_order:
+            self.forget(ids)
+            order = np.argsort(ids, kind="stable")
+            at = np.searchsorted(self._sorted, ids[order])
+            self._where = np.insert(self._places(), at, order + len(self.ids))
+            self._sorted = np.insert(self._sorted, at, ids[order])
+        self.ids = np.concatenate([self.ids, ids])
+        self.shown = np.concatenate([self.shown, np.ones(len(ids), np.bool_)])
+        if in_order:
+            self._sorted = self.ids
+
+    def forget(self, ids: Ids) -> None:
+        """The positions of these ids are shown no more, whatever becomes of the ids."""
+        ids = ids[self.has(ids)]
+        if len(ids):
+            self.shown[self.find(ids)] = False
+            at = np.searchsorted(self._sorted, ids)
+            self._where = np.delete(self._places(), at)
+            self._sorted = np.delete(self._sorted, at)
+
+    def _places(self) -> NDArray[np.int64]:
+        return np.arange(len(self.ids)) if self._where is None else self._where
+
+    def show(self, ids: Ids, shown: bool) -> None:
+        """Shows or hides those of these ids that have a position."""
+        self.shown[self.find(ids)] = shown

@@ -1,0 +1,123 @@
+"""Connections to a catalog: for files that can be written, and for those that cannot."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from mmsearch.errors import StoreError
+
+_WAIT_S = 30
+#: mmap_size: pages are read where the system caches them, not copied.
+_READING = ("cache_size=-65536", "mmap_size=268435456")
+# WAL: readers never wait for the writer. NORMAL is safe against a killed process, and against a
+# power cut loses at most the last commits, never the file's consistency.
+_WRITING = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+
+
+def writable(path: Path) -> bool:
+    """Whether the catalog may be written, and files beside it: SQLite's log needs both.
+
+    False for root too, where the file system is read-only.
+    """
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+
+def create_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
+    """An engine on the SQLite file `path`, in write-ahead-log mode, that waits 30 s for locks.
+
+    read_only: nothing is written, no file made; for a catalog that cannot be written.
+    """
+    if read_only:
+        # Each connection is new and lives for one query: somebody else may write the file yet,
+        # and a connection that takes it for immutable would not notice.
+        engine = sa.create_engine(
+            "sqlite://", creator=lambda: connect_to_read(path), poolclass=sa.pool.NullPool
+        )
+    else:
+        # Not as one string: a "?" in a folder's name would begin the options.
+        url = sa.URL.create("sqlite", database=str(path))
+        engine = sa.create_engine(url, connect_args={"timeout": _WAIT_S})
+    pragmas = _READING if read_only else (*_WRITING, *_READING)
+
+    @sa.event.listens_for(engine, "connect")
+    def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return engine
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing and makes no file.
+
+    A catalog in write-ahead-log mode is read with the log's index, `catalog.db-shm`. Where that is
+    not there and may not be made, and no log either, the file alone is all there is
+    (https://www.sqlite.org/wal.html#readonly).
+
+    Raises:
+        StoreError: there is a log, which cannot be read without its index.
+    """
+    # Asked before, because SQLite would begin by making an empty log where it can.
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and path.with_name(f"{path.name}-shm").exists():
+        return _open(path, "mode=ro&readonly_shm=1")
+    if log.exists() and log.stat().st_size:
+        raise StoreError(
+            f"{path} cannot be read as it is: what was committed last is still in {log.name}, "
+            "which can only be read where the folder can be written. Copy the library folder to "
+            "such a place, or run `mmsearch status` once where it was written, and copy it then"
+        )
+    return _open(path, "immutable=1")
+
+
+def _open(path: Path, options: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{options}",
+        uri=True,
+        timeout=_WAIT_S,
+        check_same_thread=False,
+    )
+    try:
+        # Nothing is opened before the first look.
+        connection.execute("SELECT 1 FROM sqlite_master").close()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def translate_errors(path: Path) -> Iterator[None]:
+    """Turns the database's own errors into StoreError, with what to do about the common ones."""
+    try:
+        yield
+    except (sa.exc.DatabaseError, sqlite3.Error) as exc:
+        cause = str(exc.orig) if isinstance(exc, sa.exc.DatabaseError) else str(exc)
+        raise StoreError(f"{path}: {with_advice(cause)}") from exc
+
+
+def with_advice(cause: str) -> str:
+    """What SQLite says, and what to do about it."""
+    if "disk is full" in cause:
+        return f"{cause}. What was committed is safe; free some space and run the command again"
+    if "disk I/O error" in cause or "unable to open" in cause:
+        # SQLite does not say which: a broken disk, one that is full, or one taken away.
+        return (
+            f"{cause}. What was committed is safe; check that the disk works, has free space and "
+            "can be written, and run the command again"
+        )
+    if "malformed" in cause or "not a database" in cause:
+        return (
+            f"{cause}. `mmsearch doctor` says what is damaged; restore a backup, or delete the "
+            "library folder and index again"
+        )
+    if "readonly" in cause:
+        return f"{cause}. To change the library, copy its folder to a place that can be written"
+    return cause

@@ -1,0 +1,192 @@
+"""What cannot be reached is kept; what was deleted is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from collection import encoded, run, write
+
+from indexer.ingest import index_parts
+from indexer.targets import Target
+from mmsearch.errors import LibraryNotFoundError
+from mmsearch.library import Library
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    write(root / "a.png", encoded(0))
+    for n in range(1, 4):
+        write(root / "nas" / "2020" / f"{n}.png", encoded(n))
+    write(root / "nas" / "4.png", encoded(4))
+    return root
+
+
+@pytest.fixture
+def library(tmp_path: Path, photos: Path, model: str) -> Path:
+    run(tmp_path / "library", photos, model=model)
+    return tmp_path / "library"
+
+
+def count(library: Path) -> int:
+    with Library(library) as lib:
+        return lib.status().images
+
+
+def read_later(library: Path, **later: float) -> None:
+    """As if the source had been read, with all its files, that much later than now.
+
+    A folder's ctime, which tells when its files were deleted, cannot be set; the other side can.
+    """
+    at = (datetime.now(UTC) + timedelta(**later)).strftime("%Y-%m-%d %H:%M:%S.%f")
+    with closing(sqlite3.connect(library / "catalog.db")) as connection:
+        connection.execute("UPDATE source SET indexed_at = ?", (at,))
+        connection.commit()
+
+
+def unmount(photos: Path) -> None:
+    """A drive at photos/nas goes; what remains is the folder that it was mounted on."""
+    (photos / "nas").rename(photos.with_name("drive"))
+    (photos / "nas").mkdir()
+
+
+def mount(photos: Path) -> None:
+    (photos / "nas").rmdir()
+    photos.with_name("drive").rename(photos / "nas")
+
+
+def test_a_mount_point_inside_a_source(library: Path, photos: Path) -> None:
+    unmount(photos)
+    write(photos / "nas" / ".is-not-mounted", b"")
+    read_later(library, days=2)
+    for _ in range(2):
+        report = run(library)
+        assert not report.changed
+        assert str(photos / "nas") in report.warnings[0]
+        assert "unmounted" in report.warnings[0]
+        assert count(library) == 5
+        read_later(library, days=2)
+    report = run(library, photos / "nas")
+    assert (report.changed, len(report.warnings)) == (False, 1)
+    (photos / "nas" / ".is-not-mounted").unlink()
+    mount(photos)
+    report = run(library)
+    assert (report.changed, report.warnings) == (False, [])
+    assert count(library) == 5
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_folder_emptied_by_hand(library: Path, photos: Path, part: bool) -> None:
+    shutil.rmtree(photos / "nas" / "2020")
+    (photos / "nas" / "4.png").unlink()
+    report = run(library, photos / "nas") if part else run(library)
+    assert (report.missing, report.warnings) == (4, [])
+    assert count(library) == 1
+    read_later(library, days=2)
+    assert run(library).warnings == []  # nothing is known of it any more
+
+
+def test_clocks_may_differ_by_hours(library: Path, photos: Path) -> None:
+    shutil.rmtree(photos / "nas" / "2020")
+    (photos / "nas" / "2020").mkdir()
+    read_later(library, hours=14)
+    assert run(library).missing == 3
+
+
+def test_a_part_that_was_read_says_nothing_of_the_rest(library: Path, photos: Path) -> None:
+    """Only a run on all of a source is one after which its folders are known to be full."""
+    with Library(library) as lib:
+        before = lib.sources()[0].indexed_at
+    run(library, photos / "nas" / "2020")
+    with Library(library) as lib:
+        assert lib.sources()[0].indexed_at == before
+
+
+def test_a_folder_that_was_deleted(library: Path, photos: Path) -> None:
+    shutil.rmtree(photos / "nas")
+    read_later(library, days=2)
+    report = run(library)
+    assert (report.missing, report.warnings) == (4, [])
+
+
+def test_a_folder_that_cannot_be_read(
+    library: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def refuse(path: str) -> object:
+        if "nas" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        report = run(library)
+    assert (report.missing, report.skipped) == (0, 1)
+    assert count(library) == 5
+    assert not run(library).changed
+
+
+def test_a_file_whose_folder_is_empty(tmp_path: Path, model: str) -> None:
+    single = write(tmp_path / "stick" / "0.png", encoded(0))
+    library = tmp_path / "library"
+    run(library, single, model=model)
+    single.unlink()
+    assert "unplugged" in run(library).warnings[0]
+    single.parent.rmdir()
+    assert "unplugged" in run(library).warnings[0]
+    assert count(library) == 1
+    write(tmp_path / "stick" / "other.png", encoded(1))
+    assert run(library).missing == 1
+
+
+def test_the_target_of_a_link(library: Path, photos: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    write(elsewhere / "e.png", encoded(9))
+    (photos / "link").symlink_to(elsewhere)
+    assert run(library, photos, follow_links=True).encoded_images == 1
+    elsewhere.rename(tmp_path / "away")
+    report = run(library)
+    assert (report.missing, count(library)) == (0, 6)
+    elsewhere.mkdir()
+    read_later(library, days=2)
+    report = run(library)
+    assert (report.missing, count(library)) == (0, 6)
+    assert "unmounted" in report.warnings[0]
+    (photos / "link").unlink()
+    assert run(library).missing == 1
+
+
+def test_a_part_whose_drive_goes_while_it_is_read(
+    library: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Target.scan
+
+    def scan(self: Target, *args: object) -> object:
+        entries = list(real(self, *args))  # type: ignore[arg-type]
+        photos.rename(photos.with_name("away"))
+        return iter(entries[:1])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "scan", scan)
+        report = index_parts(library, {str(photos): ["nas/2020"]})
+    assert (report.missing, count(library)) == (0, 5)
+    assert "unplugged" in report.warnings[0]
+
+
+def test_parts_that_are_gone(library: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "nas" / "4.png").unlink()
+    shutil.rmtree(photos / "nas" / "2020")
+    write(photos / "nas" / "5.png", encoded(5))
+    parts = {str(photos): ["nas/2020/deep", "nas/2020"], str(tmp_path / "no source"): [""]}
+    report = index_parts(library, parts)
+    assert (report.files, report.missing, report.encoded_images) == (1, 4, 1)
+    with pytest.raises(LibraryNotFoundError):
+        index_parts(tmp_path / "none", {})
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,106 @@
+"""Uploads and thumbnails that do not stop decoding: answered in time, and they hold up nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serve_library import BASE_URL, draw, encoded, is_problem
+from starlette.testclient import TestClient
+
+import mmsearch
+from mmsearch import decode as decode_module
+from mmsearch.decode import Picture
+from mmsearch.library import Library
+from mmsearch.serve import create_app
+from mmsearch.settings import Settings
+from mmsearch.types import DecodeLimits
+
+HOSTILE = encoded(draw("black", "line", (31, 37)), "BMP")
+
+
+@pytest.fixture
+def hasty(library_folder: Path) -> Iterator[Library]:
+    """The library, opened by someone who does not wait."""
+    limits = DecodeLimits(max_seconds=0.1)
+    with mmsearch.open(library_folder, device="cpu", limits=limits) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(hasty: Library, settings: Settings) -> Iterator[TestClient]:
+    app = create_app(hasty, settings)
+    with TestClient(app, base_url=BASE_URL, raise_server_exceptions=False) as started:
+        assert started.get("/v1/search?q=x").status_code == 200  # the model is there
+        yield started
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Decoding of HOSTILE waits for this event, which comes after the test."""
+    release, real = threading.Event(), decode_module._decode
+
+    def waiting(data: bytes, *args: Any) -> Picture:
+        if data == HOSTILE:
+            release.wait()
+        return real(data, *args)
+
+    monkeypatch.setattr(decode_module, "_decode", waiting)
+    yield release
+    release.set()
+
+
+def test_an_upload_that_hangs_is_a_problem(client: TestClient, stuck: threading.Event) -> None:
+    for route in ("/v1/search/image", "/v1/captions"):
+        problem = is_problem(client.post(route, files={"file": HOSTILE}), 422)
+        assert problem["type"] == "urn:mmsearch:problem:decode-timeout"
+        assert "took longer than 0.1 s to decode" in problem["detail"]
+    fine = encoded(draw("teal", "line", (50, 60)))
+    assert client.post("/v1/search/image", files={"file": fine}).status_code == 200
+
+
+def test_more_and_more_of_them_are_refused(client: TestClient, stuck: threading.Event) -> None:
+    post = lambda: client.post("/v1/search/image", files={"file": HOSTILE})  # noqa: E731
+    assert [post().status_code for _ in range(6)] == [422] * 4 + [503] * 2
+    problem = is_problem(post(), 503)
+    assert "do not stop decoding" in problem["detail"]
+    # Everything that decodes nothing goes on.
+    hits = client.get("/v1/search?q=x&k=1").json()["hits"]
+    assert len(hits) == 1
+    assert client.get("/healthz").status_code == 200
+
+
+def test_searches_are_answered_while_one_hangs(
+    library_folder: Path, settings: Settings, stuck: threading.Event
+) -> None:
+    """With all the time that a user gives: the search is answered before the upload is."""
+    limits = DecodeLimits(max_seconds=3600)
+    with mmsearch.open(library_folder, device="cpu", limits=limits) as patient:
+        app = create_app(patient, settings)
+        with TestClient(app, base_url=BASE_URL) as client:
+            answers: list[int] = []
+
+            def upload() -> None:
+                answer = client.post("/v1/search/image", files={"file": HOSTILE})
+                answers.append(answer.status_code)
+
+            uploading = threading.Thread(target=upload)
+            uploading.start()
+            assert client.get("/v1/search?q=x").status_code == 200
+            assert answers == []
+            stuck.set()
+            uploading.join()
+            assert answers == [200]
+
+
+def test_a_thumbnail_that_hangs(
+    client: TestClient, stuck: threading.Event, hasty: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = client.get("/v1/search?q=x&k=1").json()["hits"][0]["id"]
+    monkeypatch.setattr("mmsearch.files.read_first", lambda places, limits: HOSTILE)
+    monkeypatch.setattr("mmsearch.library.THUMBS_FOLDER", "no thumbnails here")
+    problem = is_problem(client.get(f"/v1/images/{known}/thumbnail"), 410)
+    assert "took longer than 0.1 s" in problem["detail"]
