@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := .demo/library
 
-.PHONY: demo test check bench tiny-model clean
+.PHONY: demo test check endurance bench tiny-model clean
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 	@echo 'Your own photos: $(BIN)/mmsearch index ~/Photos'
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -33,5 +33,20 @@ tiny-model: $(INSTALLED)
 	$(BIN)/python data/tiny/train.py
 	$(BIN)/python data/tiny/card.py
 
+# Kills, write errors, full disks, damaged files; hostile inputs; any order of anything. Half an hour.
+endurance: $(INSTALLED)
+	mkdir -p .endurance/crash
+	$(BIN)/python tests/endurance/crash.py --kills 200 --faults 200 --full-disks 20 --damages 100 \
+	  --seed 1 --work .endurance/crash --out .endurance/crash.json
+	$(BIN)/python tests/endurance/fuzz.py --inputs 100000 --seed 1 --keep .endurance/inputs \
+	  --out .endurance/fuzz.json
+	$(BIN)/python tests/endurance/interleavings.py --examples 100 --steps 30 --seed 1 \
+	  --out .endurance/interleavings.json
+
+bench: $(INSTALLED)
+	mkdir -p .endurance
+	$(BIN)/python tests/benchmarks/scan.py --out .endurance/scan.json
+	$(BIN)/python tests/benchmarks/aged.py --out .endurance/aged.json
+
 clean:
-	rm -rf .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .demo .endurance build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

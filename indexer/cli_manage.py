@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from datetime import UTC
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +19,9 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+
+if TYPE_CHECKING:
+    from mmsearch.types import SourceRecord
 
 _yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
@@ -35,6 +40,7 @@ def _confirm(plan: str, yes: bool) -> None:
     except click.Abort:
         if sys.stdin.isatty():
             raise
+        click.echo(err=True)  # the question is still on this line
         raise click.UsageError(
             "nothing was changed: there is nobody to ask; --yes goes on"
         ) from None
@@ -58,7 +64,7 @@ def sources(ctx: click.Context, as_json: bool, library: Path | None) -> None:
     with open_library(library) as lib:
         found = lib.sources()
     if as_json:
-        print_json({"sources": [asdict(source) for source in found]})
+        print_json({"sources": [_document(source) for source in found]})
         return
     if not found:
         click.echo("The library has no sources yet: mmsearch index FOLDER", err=True)
@@ -70,6 +76,11 @@ def sources(ctx: click.Context, as_json: bool, library: Path | None) -> None:
             f"{printable(source.name):{width}}  {printable(source.location)}  "
             f"{source.images:,} pictures, {source.texts:,} texts{gone}, read {when}"
         )
+
+
+def _document(source: SourceRecord) -> dict[str, Any]:
+    read = source.indexed_at and source.indexed_at.replace(tzinfo=UTC).isoformat()
+    return asdict(source) | {"indexed_at": read}
 
 
 @sources.command()
@@ -84,7 +95,7 @@ def rename(source: str, name: str, library: Path | None) -> None:
     click.echo(f"{printable(old.location)} is called {name.strip()!r} now.")
 
 
-@sources.command()
+@sources.command(short_help="Tell the library that a folder or drive has moved.")
 @click.argument("old")
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Also when none of the known files is there.")
@@ -110,7 +121,7 @@ def relocate(old: str, new: Path, force: bool, library: Path | None) -> None:
             click.echo(f"warning: nothing known was found in {printable(moved.new)}", err=True)
 
 
-@sources.command()
+@sources.command(short_help="Forget SOURCE, and for good what only it held.")
 @click.argument("source")
 @_yes_option
 @library_option
@@ -138,7 +149,7 @@ def remove(source: str, yes: bool, library: Path | None) -> None:
     )
 
 
-@sources.command()
+@sources.command(short_help="Forget for good the files that are gone.")
 @click.argument("source", required=False)
 @_yes_option
 @library_option
@@ -226,7 +237,7 @@ def use(name: str, library: Path | None) -> None:
     click.echo(f"Searches use {printable(space.name)} ({space.fingerprint[:12]}) now.")
 
 
-@spaces.command()
+@spaces.command(short_help="Delete the vectors of a model that searches do not use.")
 @click.argument("name")
 @_yes_option
 @library_option

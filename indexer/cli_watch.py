@@ -59,11 +59,12 @@ def watch(
 
     PATHS are folders and files; what is no source of the library yet is read first. Without them,
     every source is watched, also those that are added meanwhile. A drive that is taken out is left
-    alone, and watched again when it is back. Searches, and other commands that write, go on
-    meanwhile: this one waits for them.
+    alone, and watched again when it is back. Searches go on meanwhile. Other commands that write
+    can be used too: this one waits for them; they are refused, as by any command that writes, in
+    the moments in which it reads.
 
-    A line is printed for each time that something was read. Ctrl-C (or SIGTERM) ends it after the
-    pictures in hand, with exit code 0.
+    A line is printed for each time that it looked: how many pictures came (+) and went (−). Ctrl-C
+    (or SIGTERM) ends it after the pictures in hand, with exit code 0.
 
     \b
       mmsearch watch

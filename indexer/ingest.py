@@ -7,6 +7,7 @@ by the next run by stat and hash, and only the rest is done.
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -212,7 +213,7 @@ class _Run:
     def _known_image(self, digest: bytes) -> int | None:
         if self._space_id is None:
             return None
-        return self._catalog.embedded(self._space_id, "image", [digest]).get(digest)
+        return self._catalog.vectors.embedded(self._space_id, "image", [digest]).get(digest)
 
     def _warn(self, message: str) -> None:
         if message not in self._report.warnings:
@@ -255,10 +256,14 @@ class _Run:
         for target in find_targets(self._catalog.sources(), (), ()):
             if self._done.get(target.location) != self._space_id:
                 self._source(target)
-        lacking = self._catalog.count_lacking(self._space_id, active[0])
+        lacking = self._catalog.vectors.count_lacking(self._space_id, active[0])
         if lacking:
+            other = active[1].name != self._model
+            stay = (
+                active[1].name if other else f"the weights of before ({active[1].fingerprint[:12]})"
+            )
             self._warn(
-                f"searches stay with {active[1].name}: {lacking:,} pictures and texts could not be "
+                f"searches stay with {stay}: {lacking:,} pictures and texts could not be "
                 f"read with {self._model} (unplugged drive?). Run the same command again when "
                 "they are there"
             )
@@ -272,7 +277,10 @@ class _Run:
         if target.location in self._adopted:
             return
         if not target.is_there():
-            self._warn(f"{target.location} is not there (unplugged drive?): its pictures are kept")
+            self._warn(
+                f"{target.location} is not there (unplugged drive?): its pictures are kept. If "
+                f"it was moved: mmsearch sources relocate {shlex.quote(target.location)} NEW"
+            )
             return
         started = datetime.now(UTC).replace(tzinfo=None)
         source_id = self._writer.ensure_source(
@@ -289,7 +297,8 @@ class _Run:
         if whole and self._writer.scan.looks_unmounted(source_id):
             self._warn(
                 f"{target.location} is empty, but pictures of it are known "
-                "(unmounted drive?): they are kept"
+                "(unmounted drive?): they are kept. If they were deleted: "
+                f"mmsearch sources remove {shlex.quote(target.location)}"
             )
             return
         swept = self._writer.scan.sweep(source_id, target.under)

@@ -109,7 +109,9 @@ def rename_source(library: Path, given: str, name: str) -> SourceRecord:
     """
     name = name.strip()
     if not name or "/" in name or not name.isprintable():
-        raise RefusedError(f"{name!r} cannot be a name: write some words without slashes")
+        raise RefusedError(
+            f"{name!r} cannot be a name: write some words, without slashes or line breaks"
+        )
     with _opened(library) as (writer, catalog):
         known = catalog.sources()
         source = find_source(known, given)
@@ -295,7 +297,7 @@ def _space_id(catalog: Catalog, space: Space) -> int:
 
 
 def _bytes(library: Path, catalog: Catalog, space_id: int, space: Space) -> int:
-    vectors = sum(catalog.count_vectors(space_id, modality) for modality in MODALITIES)
+    vectors = sum(catalog.vectors.count(space_id, modality) for modality in MODALITIES)
     files = (library / INDEX_FOLDER).glob(f"{space.fingerprint[:16]}-*")
     return 2 * space.dim * vectors + sum(file.stat().st_size for file in files)
 
@@ -340,7 +342,7 @@ def use_space(library: Path, given: str) -> Space:
         space_id, active = _space_id(catalog, item.space), catalog.active_space()
         if item.active or active is None:
             return item.space
-        lacking = catalog.count_lacking(space_id, active[0])
+        lacking = catalog.vectors.count_lacking(space_id, active[0])
         if lacking:
             name = item.space.name
             raise RefusedError(
@@ -364,12 +366,12 @@ def _plan_drop(library: Path, catalog: Catalog, given: str) -> tuple[int, Drop]:
     active = catalog.active_space()
     if item.active or active is None:
         raise RefusedError(
-            f"searches use {item.space.name} now. Switch to another space first: mmsearch spaces "
-            "use NAME, or mmsearch index --model NAME"
+            f"searches use {item.space.name} ({item.space.fingerprint[:12]}) now. Switch to "
+            "another space first: mmsearch spaces use NAME, or mmsearch index --model NAME"
         )
     space_id = _space_id(catalog, item.space)
     size = _bytes(library, catalog, space_id, item.space)
-    alone = catalog.count_lacking(active[0], space_id)
+    alone = catalog.vectors.count_lacking(active[0], space_id)
     return space_id, Drop(item.space, size, alone, active[1])
 
 

@@ -170,7 +170,7 @@ class PictureStage:
 
         new = {item.hash: item.pixels for item in items if item.pixels is not None}
         # A copy may have been committed since this one was decoded.
-        for digest in self._catalog.embedded(space_id, "image", list(new)):
+        for digest in self._catalog.vectors.embedded(space_id, "image", list(new)):
             del new[digest]
         found: dict[bytes, NDArray[np.float32]] = {}
         for part in batches(new.items(), self._encoder().batch_size) if new else ():

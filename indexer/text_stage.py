@@ -63,7 +63,7 @@ class TextEmbedder:
         if not drafts:
             return []
         digests = [hashlib.sha256(d.body.encode()).digest() for d in drafts]
-        known = self._catalog.embedded(space_id, "text", set(digests))
+        known = self._catalog.vectors.embedded(space_id, "text", set(digests))
         new = {
             digest: draft.body
             for digest, draft in zip(digests, drafts, strict=True)

@@ -177,7 +177,7 @@ class Watch:
                     models=self._models,
                 )
             except LibraryLockedError as exc:
-                self._warn(str(exc))
+                self._warn(_waiting(exc))
                 stop.wait(self._pace.retry)
             else:
                 self._tell(report)
@@ -282,6 +282,9 @@ class Watch:
                 stop.wait(min(_TICK_S, self._pace.check))
                 return
             self._changes = self._notifications(folders, stop)
+            # What changed since the notifications before these is told by none of them.
+            for path in folders:
+                self._add(self._places[path].source.location, self._places[path].under, "change")
         try:
             changes = next(self._changes, set())
         except FileNotFoundError:
@@ -359,7 +362,7 @@ class Watch:
             # Another process writes, the disk is full, the drive went in the middle: it passes.
             if self._first and not isinstance(exc, LibraryLockedError):
                 raise
-            self._trouble = str(exc)
+            self._trouble = _waiting(exc) if isinstance(exc, LibraryLockedError) else str(exc)
             self._warn(self._trouble)
             return False
         self._due.clear()
@@ -381,6 +384,11 @@ class Watch:
         if message not in self._told:
             self._told.add(message)
             self._listener.warned(message)
+
+
+def _waiting(exc: LibraryLockedError) -> str:
+    holder = f"process {exc.pid}" if exc.pid else "another process"
+    return f"{holder} is writing to the library: this one goes on when that is done"
 
 
 def smallest(folders: Iterable[str]) -> list[str]:

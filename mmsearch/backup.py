@@ -49,6 +49,7 @@ def backup(library: Path, to: Path, *, with_index: bool = False) -> BackupReport
     partial = to.with_name(f"{to.name}.partial")
     _check_leftover(partial)
     try:
+        partial.mkdir(parents=True, exist_ok=True)
         # A backup of the same name that is under way holds this lock; one that was killed does not.
         with lock.writing(partial):
             try:
@@ -62,7 +63,10 @@ def backup(library: Path, to: Path, *, with_index: bool = False) -> BackupReport
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
     except OSError as exc:
-        raise StoreError(f"{to} cannot be written: {exc.strerror or exc}") from exc
+        raise StoreError(
+            f"{to} cannot be written: {exc.strerror or exc}. Check that its disk has free space "
+            "and can be written, or name a folder elsewhere"
+        ) from exc
     return report
 
 

@@ -116,7 +116,8 @@ class SpaceMismatchError(VectorIndexError):
     def __init__(self, found: str, expected: str) -> None:
         super().__init__(
             f"this is a vector of {found}, the library holds vectors of {expected}. "
-            "Search with the model the library was indexed with, or index again with --model"
+            "Search with the model the library was indexed with, or read it again with this one: "
+            "mmsearch index --model NAME"
         )
         self.found = found
         self.expected = expected

@@ -102,16 +102,16 @@ class Indexes:
         """Whether a file need not be written anew, as far as that can be told without FAISS."""
         from mmsearch.index.positions import among
 
-        last = self._catalog.last_vector()
+        last = self._catalog.vectors.last()
         try:
             about = manifest.trusted(path, self._space, modality, self._origin)
             if about is None or last is None or not self._came_last(about):
-                return about is None and not self._catalog.has_vectors(self._space_id, modality)
+                return about is None and not self._catalog.vectors.exist(self._space_id, modality)
             _, left_out = manifest.read_ids(path, about)
         except OSError:
             return False
         hidden = self._catalog.hidden(modality)
-        came = self._catalog.count_after(self._space_id, modality, about.last_seq)
+        came = self._catalog.vectors.count_after(self._space_id, modality, about.last_seq)
         came += int((~among(left_out, hidden)).sum())
         # More than that, where contents were hidden before they had a vector in this space.
         went = int((~among(hidden, left_out)).sum())
@@ -146,12 +146,12 @@ class Indexes:
         about = index.loaded
         if about is None or not about.last_seq:
             return True
-        if self._catalog.vector_at(about.last_seq) is not None:
+        if self._catalog.vectors.at(about.last_seq) is not None:
             return self._came_last(about)
-        if self._catalog.last_seq_given() < about.last_seq:
+        if self._catalog.vectors.last_seq_given() < about.last_seq:
             return False
         # What came last was forgotten for good. Then the last that is still there tells.
-        came = self._catalog.vectors_down_from(self._space_id, index.modality, about.last_seq)
+        came = self._catalog.vectors.down_from(self._space_id, index.modality, about.last_seq)
         for content, vector in came:
             if not index.leaves_out(content):
                 return index.vector(content) == vector
@@ -159,16 +159,16 @@ class Indexes:
 
     def _came_last(self, about: Manifest) -> bool:
         """Whether that came last up to `last_seq` which a file says did."""
-        found = self._catalog.vector_at(about.last_seq)
+        found = self._catalog.vectors.at(about.last_seq)
         return found is not None and (found[0], manifest.digest(found[1])) == (
             about.last_content,
             about.last_vector,
         )
 
     def _catch_up(self, index: FlatIndex) -> None:
-        last = self._catalog.last_vector() or (0, 0, b"")
+        last = self._catalog.vectors.last() or (0, 0, b"")
         if last[0] > index.last_seq:
-            new = self._catalog.embeddings_after(
+            new = self._catalog.vectors.after(
                 self._space_id, index.modality, index.last_seq, up_to=last[0]
             )
             for last_seq, ids, vectors in new:
@@ -176,7 +176,9 @@ class Indexes:
         # It may lie before what the index covers: what came later was forgotten for good.
         index.covers(*last)
         hidden = self._catalog.hidden(index.modality)
-        for ids, vectors in self._catalog.vectors(self._space_id, index.lacking(hidden).tolist()):
+        for ids, vectors in self._catalog.vectors.of(
+            self._space_id, index.lacking(hidden).tolist()
+        ):
             index.restore(ids, vectors)
         index.hide(hidden)
 

@@ -181,7 +181,7 @@ class Library:
         space_id, _ = self._need_space()
         picture = image if isinstance(image, QueryPicture) else self.look_up(image)
         if picture.content_id is not None:
-            vector = self.catalog.vector(space_id, picture.content_id)
+            vector = self.catalog.vectors.get(space_id, picture.content_id)
             if vector is not None:
                 return vector, picture.content_id
         encoder = self.encoder()
@@ -343,7 +343,7 @@ class Library:
     def _stored(self, image_id: int) -> _Query:
         space_id, space = self._need_space()
         self.catalog.locations(image_id)
-        vector = self.catalog.vector(space_id, image_id)
+        vector = self.catalog.vectors.get(space_id, image_id)
         if vector is None:
             raise NotFoundError("image", image_id)
         return _Query(vector, space, image_id)

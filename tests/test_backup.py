@@ -12,6 +12,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collection import encoded, found, run, same, write, write_captions
@@ -187,6 +188,34 @@ def test_no_space_leaves_nothing(
     assert sorted(f.name for f in tmp_path.iterdir()) == ["library", "photos"]
 
 
+def test_a_full_disk_is_that_of_the_copy(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def limited(path: Path, **options: Any) -> sqlite3.Connection:
+        connection = connect(path, **options)
+        if str(path).endswith(".tmp"):
+            connection.execute("PRAGMA max_page_count=3").close()
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", limited)
+    with pytest.raises(StoreError, match="cannot be written: No space left") as caught:
+        backup(library, tmp_path / "copy")
+    assert str(tmp_path / "copy") in str(caught.value)
+    assert str(library) not in str(caught.value)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["library", "photos"]
+
+
+def test_a_place_that_cannot_be_made_is_told_as_that_of_the_copy(
+    library: Path, photos: Path
+) -> None:
+    place = photos / "0.png" / "copy"
+    with pytest.raises(StoreError, match="cannot be written: Not a directory") as caught:
+        backup(library, place)
+    assert str(caught.value).startswith(f"{place} cannot")
+
+
 def test_a_damaged_catalog_is_not_copied(library: Path, tmp_path: Path) -> None:
     data = bytearray((library / "catalog.db").read_bytes())
     data[8192:12288] = b"\xa5" * 4096
@@ -194,6 +223,7 @@ def test_a_damaged_catalog_is_not_copied(library: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"damaged|malformed") as caught:
         backup(library, tmp_path / "copy")
     assert "mmsearch doctor" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["library", "photos"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from mmsearch.errors import LibraryLockedError, LibraryNotFoundError, StoreError
 from mmsearch.index.check import Differences, differences
 from mmsearch.library import Library
 from mmsearch.store import lock
+from mmsearch.store.check import CatalogCheck
+from mmsearch.store.connect import translate_errors
 
 QUERIES = ["waves", "red"]
 Sql = sqlite3.Connection
@@ -272,6 +275,18 @@ def test_pages_overwritten_in_the_catalog(library: Path) -> None:
     assert problems > 5
 
 
+def test_a_disk_that_fails_is_no_damage(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(check: CatalogCheck) -> list[str]:
+        with translate_errors(library / "catalog.db"):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(CatalogCheck, "integrity", failing)
+    (finding, *_) = examine(library)
+    assert (finding.check, finding.state) == ("catalog", "problem")
+    assert "check that the disk works" in finding.message
+    assert "put a backup" not in finding.message
+
+
 def test_a_damaged_catalog_names_the_copy_that_a_migration_kept(library: Path) -> None:
     path = library / "catalog.db"
     shutil.copy(path, library / "catalog.db.0001.bak")
@@ -442,6 +457,33 @@ def test_what_killed_runs_left(library: Path) -> None:
     assert [path for path in left if path.exists()] == []
     assert now.exists()
     assert wrong(examine(library), "note") == ["leftovers"]
+
+
+def test_a_thumbnail_that_a_kill_cut_off(library: Path, tmp_path: Path) -> None:
+    picture = write(tmp_path / "picture.png", encoded(1))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys; from pathlib import Path;"
+            "from mmsearch.files import Thumbnails; from mmsearch.types import DecodeLimits;"
+            "die = lambda event, _: event == 'os.rename' and os.kill(os.getpid(), 9);"
+            "sys.addaudithook(die);"
+            "read = Path(sys.argv[2]).read_bytes;"
+            "Thumbnails(Path(sys.argv[1]), DecodeLimits()).get('ab' * 32, 256, read)",
+            library / "thumbs",
+            picture,
+        ],
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (library / "thumbs" / "ab").iterdir()
+    os.utime(left, (1_000_000_000, 1_000_000_000))
+    assert wrong(examine(library), "note") == ["leftovers"]
+    assert left.exists()
+    assert wrong(examine(library, repair=True), "repaired") == ["leftovers"]
+    assert not left.exists()
+    assert {f.state for f in examine(library)} == {"ok"}
 
 
 def test_files_that_changed_are_no_fault_of_the_library(tmp_path: Path, model: str) -> None:

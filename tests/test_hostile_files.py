@@ -25,7 +25,7 @@ from PIL import Image
 
 from indexer import texts
 from indexer.sources import FileEntry, scan
-from indexer.texts import BadText, TextItem, read_sidecar, read_texts
+from indexer.texts import BadText, TextItem, formats, read_sidecar, read_texts
 from mmsearch import archivestream, structure
 from mmsearch.archive import ArchiveLimits, Member, members, read_member
 from mmsearch.decode import decode
@@ -549,7 +549,7 @@ def test_a_file_of_rubbish_does_not_flood_the_catalog(
 
 
 def test_json_of_too_many_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "MAX_JSON_VALUES", 100)
+    monkeypatch.setattr(formats, "MAX_JSON_VALUES", 100)
     assert items(tmp_path / "c.json", b'["a"' + b',"b"' * 90 + b"]")
     with pytest.raises(DecodeError, match="values"):
         items(tmp_path / "c.json", b"[" * 60 + b"[],")
@@ -575,7 +575,7 @@ def test_a_billion_rows_in_a_kilobyte(tmp_path: Path, monkeypatch: pytest.Monkey
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    monkeypatch.setattr(texts, "_MIN_ROWS", 1000)
+    monkeypatch.setattr(formats, "_MIN_ROWS", 1000)
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"text": pa.array(["a"] * 100_000).dictionary_encode()}), path)
     assert path.stat().st_size < 10_000

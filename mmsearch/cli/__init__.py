@@ -117,7 +117,10 @@ def main() -> None:
     try:
         sys.exit(cli.main(prog_name="mmsearch", standalone_mode=False))
     except MmsearchError as exc:
-        click.echo(f"mmsearch: {exc}", err=True)
+        from mmsearch.cli.options import printable
+
+        # It names files, and what a file is called must not speak to the terminal.
+        click.echo(f"mmsearch: {printable(str(exc))}", err=True)
         sys.exit(1)
     except click.exceptions.Abort:
         click.echo("stopped", err=True)

@@ -46,7 +46,7 @@ def status(failed: bool, as_json: bool, library: Path | None) -> None:
             "model" if item.active else "other model",
             f"{item.space.name}  ({item.space.dim} dimensions, {item.space.preprocessing})",
         )
-        for item in found.spaces
+        for item in sorted(found.spaces, key=lambda item: not item.active)
     ]
     lines += [
         (

@@ -10,6 +10,7 @@ from mmsearch.errors import StoreError
 from mmsearch.store import Catalog
 from mmsearch.store import engine as db
 from mmsearch.store.check import CatalogCheck
+from mmsearch.store.connect import is_damage
 from mmsearch.store.mend import CatalogMender, examined
 from mmsearch.types import SpaceStatus
 
@@ -31,8 +32,9 @@ def check_file(path: Path, *, repair: bool) -> Finding:
             wrong = f"the database's own indexes are wrong ({found[0]})"
             return mended("catalog", wrong, "built anew", repair=repair)
     except StoreError as exc:
-        cause = exc.__cause__
-        return _damaged(path, str(exc if cause is None else getattr(cause, "orig", cause)))
+        if not is_damage(exc):
+            return Finding("catalog", "problem", str(exc))
+        return _damaged(path, str(getattr(exc.__cause__, "orig", exc.__cause__)))
 
 
 def _damaged(path: Path, how: str) -> Finding:

@@ -112,7 +112,7 @@ class IndexDoctor:
         active = self._catalog.active_space()
         if active is None or active[0] != space_id:
             return None  # not searched, so not needed
-        if not self._catalog.has_vectors(space_id, modality):
+        if not self._catalog.vectors.exist(space_id, modality):
             return None
         if self._repair:
             self._build(path, modality, space_id, space)
@@ -134,13 +134,13 @@ class IndexDoctor:
             index,
             np.array(covered, np.int64),
             self._catalog.hidden(modality),
-            lambda ids: self._catalog.vectors(space_id, ids),
+            lambda ids: self._catalog.vectors.of(space_id, ids),
         )
 
     def _build(self, path: Path, modality: Modality, space_id: int, space: Space) -> None:
         path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-        if self._catalog.has_vectors(space_id, modality):
+        if self._catalog.vectors.exist(space_id, modality):
             Indexes(self._folder, self._catalog, space_id, space).get(modality).save(self._folder)
 
     # --- searching ------------------------------------------------------------------------------
@@ -149,13 +149,13 @@ class IndexDoctor:
         from mmsearch.index.check import recall
 
         catalog = self._catalog
-        if not catalog.has_vectors(space_id, modality):
+        if not catalog.vectors.exist(space_id, modality):
             return None
         xq = self._queries(space_id)
         found = recall(
             Indexes(self._folder, catalog, space_id, space).get(modality),
             xq,
-            ((ids, vectors) for _, ids, vectors in catalog.embeddings_after(space_id, modality, 0)),
+            ((ids, vectors) for _, ids, vectors in catalog.vectors.after(space_id, modality, 0)),
             catalog.hidden(modality),
             _K,
         )
@@ -175,8 +175,10 @@ class IndexDoctor:
 
         found = []
         for modality in MODALITIES:
-            ids = self._check.with_vector(space_id, modality, self._catalog.last_seq_given())
+            ids = self._check.with_vector(
+                space_id, modality, self._catalog.vectors.last_seq_given()
+            )
             step = max(1, 2 * len(ids) // _QUERIES)
             some = ids[::step][: _QUERIES // 2]
-            found += [vectors for _, vectors in self._catalog.vectors(space_id, some)]
+            found += [vectors for _, vectors in self._catalog.vectors.of(space_id, some)]
         return np.ascontiguousarray(np.concatenate(found), np.float32)

@@ -100,7 +100,7 @@ def trusted(path: Path, space: Space, modality: Modality, origin: str) -> Manife
         if os.fstat(file.fileno()).st_size != about.bytes or checksums(
             file, about.ntotal + about.left_out
         ) != (about.head, about.ids):
-            logger.warning("%s is damaged, or not what its manifest says: rebuilding", path)
+            logger.warning("%s is damaged: rebuilding", path)
             return None
     return about
 

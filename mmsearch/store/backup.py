@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -11,7 +12,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from mmsearch.errors import StoreError
-from mmsearch.store.connect import connect_to_read, create_engine, translate_errors, writable
+from mmsearch.store.connect import (
+    complaints,
+    connect_to_read,
+    create_engine,
+    translate_errors,
+    writable,
+)
 from mmsearch.store.rows import now
 from mmsearch.store.schema import space
 
@@ -30,13 +37,13 @@ def copy_catalog(path: Path, to: Path) -> None:
     try:
         with translate_errors(path):
             with closing(_reader(path)) as ours, closing(sqlite3.connect(temporary)) as copy:
-                ours.backup(copy)
+                _copy(ours, copy)
             with closing(connect_to_read(temporary)) as copy:
-                found = [str(row[0]) for row in copy.execute("PRAGMA quick_check(3)")]
-        if found != ["ok"]:
+                found = complaints(copy.execute("PRAGMA quick_check(3)"))
+        if found:
             raise StoreError(
-                f"{path} is damaged ({'; '.join(found)}): no copy was made. `mmsearch doctor` says "
-                "more; restore an earlier backup, or delete the catalog and index again"
+                f"{path} is damaged ({'; '.join(found[:3])}): no copy was made. `mmsearch doctor` "
+                "says more; restore an earlier backup, or delete the catalog and index again"
             )
         sync(temporary)
         temporary.replace(to)
@@ -48,6 +55,16 @@ def copy_catalog(path: Path, to: Path) -> None:
         ) from exc
     finally:
         _remove(temporary)
+
+
+def _copy(ours: sqlite3.Connection, copy: sqlite3.Connection) -> None:
+    """Copies all pages. Raises OSError when the disk of the copy, the only one written, is full."""
+    try:
+        ours.backup(copy)
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from exc
+        raise
 
 
 def _reader(path: Path) -> sqlite3.Connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mmsearch.batches import batches
-from mmsearch.errors import NotFoundError, StoreError
+from mmsearch.errors import NotFoundError
 from mmsearch.store import engine as db
+from mmsearch.store.reading import IDS_A_QUERY, Reading
 from mmsearch.store.schema import (
     IS_HIDDEN,
     content,
@@ -27,6 +28,7 @@ from mmsearch.store.schema import (
     state,
     text_,
 )
+from mmsearch.store.vectors import Vectors
 from mmsearch.types import (
     Failure,
     ImageRecord,
@@ -41,9 +43,6 @@ from mmsearch.types import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_IDS_A_QUERY = 5000
-_ROWS_A_CHUNK = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +83,6 @@ def _space(row: Any) -> Space:
     return Space(row.name, row.dim, row.fingerprint, row.preprocessing)
 
 
-def _by_seq(space_id: int) -> Any:
-    """That a vector is of a space, in a form that the index by space does not answer.
-
-    Otherwise SQLite reads all of that index, and sorts, where a few rows by seq would do.
-    """
-    return embedding.c.space_id + 0 == space_id
-
-
 class Catalog:
     """Read access to one catalog file. Thread-safe; sees each commit of any process."""
 
@@ -109,83 +100,33 @@ class Catalog:
         db.bring_up_to_date(path, read_only=self.read_only)
         self.path = path
         self.engine = db.create_engine(path, read_only=self.read_only)
+        self._read = Reading(path, self.engine)
+        self.vectors = Vectors(self._read)
 
     def close(self) -> None:
         self.engine.dispose()
 
-    def _rows(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        with db.translate_errors(self.path), self.engine.connect() as connection:
-            return connection.execute(statement).all()
-
-    def _scalar(self, statement: sa.Executable) -> Any:
-        with db.translate_errors(self.path), self.engine.connect() as connection:
-            return connection.execute(statement).scalar()
-
     def revision(self) -> int:
         """A number that grows with every committed change."""
-        return int(self._scalar(sa.select(state.c.revision)) or 0)
+        return int(self._read.scalar(sa.select(state.c.revision)) or 0)
 
-    # --- spaces and vectors ---------------------------------------------------------------------
+    # --- spaces ---------------------------------------------------------------------------------
 
     def active_space(self) -> tuple[int, Space] | None:
         """The space that searches use, with its id; None before anything was embedded."""
-        rows = self._rows(sa.select(space).where(space.c.active))
+        rows = self._read.rows(sa.select(space).where(space.c.active))
         return (rows[0].id, _space(rows[0])) if rows else None
 
     def space_origin(self, space_id: int) -> str:
         """When the space was written down: tells this catalog from others with the same model."""
-        return str(self._scalar(sa.select(space.c.created_at).where(space.c.id == space_id)))
+        return str(self._read.scalar(sa.select(space.c.created_at).where(space.c.id == space_id)))
 
     def origins(self) -> dict[Space, str]:
         """The same for every space."""
         return {
             _space(row): str(row.created_at)
-            for row in self._rows(sa.select(space).order_by(space.c.id))
+            for row in self._read.rows(sa.select(space).order_by(space.c.id))
         }
-
-    def count_vectors(self, space_id: int, modality: Modality) -> int:
-        """How many vectors a space has, those of hidden contents included."""
-        statement = (
-            sa.select(sa.func.count())
-            .select_from(embedding)
-            .join(content, content.c.id == embedding.c.content_id)
-            .where(embedding.c.space_id == space_id, content.c.modality == modality)
-        )
-        return int(self._scalar(statement))
-
-    def has_vectors(self, space_id: int, modality: Modality) -> bool:
-        """Whether a space has any vector of this modality, be its content hidden."""
-        there = sa.exists().where(
-            embedding.c.space_id == space_id, embedding.c.content_id == content.c.id
-        )
-        statement = sa.select(content.c.id).where(content.c.modality == modality, there)
-        return self._scalar(statement.limit(1)) is not None
-
-    def count_after(self, space_id: int, modality: Modality, seq: int) -> int:
-        """How many vectors were committed after `seq`, those of hidden contents included."""
-        statement = (
-            sa.select(sa.func.count())
-            .select_from(embedding)
-            .join(content, content.c.id == embedding.c.content_id)
-            .where(
-                _by_seq(space_id),
-                embedding.c.seq > seq,
-                content.c.modality == modality,
-            )
-        )
-        return int(self._scalar(statement))
-
-    def count_lacking(self, space_id: int, old_space_id: int) -> int:
-        """How many visible contents have a vector in the old space and none in the other."""
-        old, new = embedding.alias("old"), embedding.alias("new")
-        there = sa.exists().where(new.c.content_id == old.c.content_id, new.c.space_id == space_id)
-        statement = (
-            sa.select(sa.func.count())
-            .select_from(old)
-            .join(content, content.c.id == old.c.content_id)
-            .where(old.c.space_id == old_space_id, ~content.c.hidden, ~there)
-        )
-        return int(self._scalar(statement))
 
     def find_space(self, name: str, fingerprint: str | None = None) -> tuple[int, Space] | None:
         """The space of a model by the name it was given: the active one, or else the newest.
@@ -195,13 +136,13 @@ class Catalog:
         statement = sa.select(space).where(space.c.name == name)
         if fingerprint is not None:
             statement = statement.where(space.c.fingerprint == fingerprint)
-        rows = self._rows(statement.order_by(space.c.active.desc(), space.c.id.desc()))
+        rows = self._read.rows(statement.order_by(space.c.active.desc(), space.c.id.desc()))
         return (rows[0].id, _space(rows[0])) if rows else None
 
     def spaces(self) -> list[SpaceStatus]:
         counts = {
             (row.space_id, row.modality): row.n
-            for row in self._rows(
+            for row in self._read.rows(
                 sa.select(embedding.c.space_id, content.c.modality, sa.func.count().label("n"))
                 .join(content, content.c.id == embedding.c.content_id)
                 .where(~content.c.hidden)
@@ -215,118 +156,8 @@ class Catalog:
                 counts.get((row.id, "image"), 0),
                 counts.get((row.id, "text"), 0),
             )
-            for row in self._rows(sa.select(space).order_by(space.c.id))
+            for row in self._read.rows(sa.select(space).order_by(space.c.id))
         ]
-
-    def embeddings_after(
-        self, space_id: int, modality: Modality, seq: int, *, up_to: int | None = None
-    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float16]]]:
-        """The vectors committed after `seq`, up to seq `up_to`, in order, in bounded chunks.
-
-        Yields:
-            The last seq of the chunk, content ids (n,) int64, vectors (n, dim) float16.
-        """
-        import numpy as np
-
-        statement = (
-            sa.select(embedding.c.seq, embedding.c.content_id, embedding.c.vector)
-            .join(content, content.c.id == embedding.c.content_id)
-            .where(
-                _by_seq(space_id),
-                embedding.c.seq > seq,
-                content.c.modality == modality,
-            )
-            .order_by(embedding.c.seq)
-        )
-        if up_to is not None:
-            statement = statement.where(embedding.c.seq <= up_to)
-        with db.translate_errors(self.path), self.engine.connect() as connection:
-            rows = connection.execution_options(yield_per=_ROWS_A_CHUNK).execute(statement)
-            for chunk in rows.partitions():
-                ids = np.fromiter((row[1] for row in chunk), np.int64, len(chunk))
-                yield chunk[-1][0], ids, self._matrix([row[2] for row in chunk])
-
-    def _matrix(self, blobs: Sequence[bytes]) -> NDArray[np.float16]:
-        """Stored vectors, at least one, as (n, dim) float16."""
-        import numpy as np
-
-        size = len(blobs[0])
-        if not size or size % 2 or any(len(blob) != size for blob in blobs):
-            raise StoreError(
-                f"{self.path}: vectors are damaged. `mmsearch doctor --repair` mends that"
-            )
-        return np.frombuffer(b"".join(blobs), "<f2").reshape(len(blobs), -1)
-
-    def vector(self, space_id: int, content_id: int) -> NDArray[np.float32] | None:
-        """The stored vector of one content, (1, dim) float32; None when it has none."""
-        import numpy as np
-
-        blob = self._scalar(
-            sa.select(embedding.c.vector).where(
-                embedding.c.space_id == space_id, embedding.c.content_id == content_id
-            )
-        )
-        return None if blob is None else np.frombuffer(blob, "<f2").astype(np.float32)[None]
-
-    def vectors(
-        self, space_id: int, ids: Sequence[int]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-        """The vectors of those of these contents that have one, in bounded chunks.
-
-        Yields:
-            Content ids (n,) int64, n > 0, and their vectors (n, dim) float16.
-        """
-        import numpy as np
-
-        for part in batches(ids, _IDS_A_QUERY):
-            rows = self._rows(
-                sa.select(embedding.c.content_id, embedding.c.vector).where(
-                    embedding.c.space_id == space_id, embedding.c.content_id.in_(part)
-                )
-            )
-            if rows:
-                found = np.fromiter((row.content_id for row in rows), np.int64, len(rows))
-                yield found, self._matrix([row.vector for row in rows])
-
-    def last_vector(self) -> tuple[int, int, bytes] | None:
-        """What was embedded last, in whatever space: seq, content id, vector; None for nothing."""
-        rows = self._rows(
-            sa.select(embedding.c.seq, embedding.c.content_id, embedding.c.vector)
-            .order_by(embedding.c.seq.desc())
-            .limit(1)
-        )
-        return tuple(rows[0]) if rows else None
-
-    def vector_at(self, seq: int) -> tuple[int, bytes] | None:
-        """What was embedded as number `seq`: content id, vector; None when that is gone."""
-        rows = self._rows(
-            sa.select(embedding.c.content_id, embedding.c.vector).where(embedding.c.seq == seq)
-        )
-        return tuple(rows[0]) if rows else None
-
-    def last_seq_given(self) -> int:
-        """The highest seq that a vector ever had here, whether it is still there or not."""
-        sequence = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq"))
-        statement = sa.select(sequence.c.seq).where(sequence.c.name == embedding.name)
-        return int(self._scalar(statement) or 0)
-
-    def vectors_down_from(
-        self, space_id: int, modality: Modality, seq: int
-    ) -> Iterator[tuple[int, bytes]]:
-        """Content ids and vectors embedded up to `seq`, the last one first."""
-        statement = (
-            sa.select(embedding.c.content_id, embedding.c.vector)
-            .join(content, content.c.id == embedding.c.content_id)
-            .where(
-                _by_seq(space_id),
-                embedding.c.seq <= seq,
-                content.c.modality == modality,
-            )
-            .order_by(embedding.c.seq.desc())
-        )
-        with db.translate_errors(self.path), self.engine.connect() as connection:
-            for row in connection.execution_options(yield_per=100).execute(statement):
-                yield tuple(row)
 
     def hidden(self, modality: Modality) -> NDArray[np.int64]:
         """Ids of the contents that no file holds any more, (n,) int64, ascending."""
@@ -335,37 +166,19 @@ class Catalog:
         # One string of them all: a row each takes several times as long to fetch, and this is read
         # at every commit.
         ids = sa.func.aggregate_strings(sa.cast(content.c.id, sa.Text), ",")
-        found = self._scalar(sa.select(ids).where(IS_HIDDEN, content.c.modality == modality))
+        found = self._read.scalar(sa.select(ids).where(IS_HIDDEN, content.c.modality == modality))
         return np.sort(np.fromstring(found or "", np.int64, sep=","))
 
     def content_hash(self, content_id: int) -> str | None:
         """The SHA-256 of a content in hexadecimal; None when there is no such content."""
-        digest = self._scalar(sa.select(content.c.hash).where(content.c.id == content_id))
+        digest = self._read.scalar(sa.select(content.c.hash).where(content.c.id == content_id))
         return None if digest is None else bytes(digest).hex()
 
     def content_id(self, modality: Modality, digest: bytes) -> int | None:
-        found = self._scalar(
+        found = self._read.scalar(
             sa.select(content.c.id).where(content.c.modality == modality, content.c.hash == digest)
         )
         return None if found is None else int(found)
-
-    def embedded(
-        self, space_id: int, modality: Modality, digests: Iterable[bytes]
-    ) -> dict[bytes, int]:
-        """Which of these hashes already have a vector in the space: hash → content id."""
-        found: dict[bytes, int] = {}
-        for part in batches(digests, _IDS_A_QUERY):
-            rows = self._rows(
-                sa.select(content.c.hash, content.c.id)
-                .join(embedding, embedding.c.content_id == content.c.id)
-                .where(
-                    content.c.modality == modality,
-                    content.c.hash.in_(part),
-                    embedding.c.space_id == space_id,
-                )
-            )
-            found.update({row.hash: row.id for row in rows})
-        return found
 
     # --- records --------------------------------------------------------------------------------
 
@@ -373,8 +186,8 @@ class Catalog:
         """The pictures with these ids that some file still holds; copies in order of path."""
         files = self._files(ids)
         records: dict[int, ImageRecord] = {}
-        for part in batches(ids, _IDS_A_QUERY):
-            for row in self._rows(sa.select(picture).where(picture.c.content_id.in_(part))):
+        for part in batches(ids, IDS_A_QUERY):
+            for row in self._read.rows(sa.select(picture).where(picture.c.content_id.in_(part))):
                 places = files.get(row.content_id, ())
                 # A file named by itself and inside a folder is one file in two sources.
                 paths = list(dict.fromkeys(shown(f.path, f.member) for f in places))
@@ -386,8 +199,8 @@ class Catalog:
 
     def _files(self, ids: Iterable[int]) -> dict[int, list[FileLocation]]:
         files: dict[int, list[FileLocation]] = defaultdict(list)
-        for part in batches(ids, _IDS_A_QUERY):
-            rows = self._rows(
+        for part in batches(ids, IDS_A_QUERY):
+            rows = self._read.rows(
                 sa.select(
                     image.c.content_id,
                     image.c.path,
@@ -417,7 +230,7 @@ class Catalog:
 
     def image_info(self, content_id: int) -> PictureInfo | None:
         """What a picture says of itself, whether or not a file still holds it."""
-        rows = self._rows(sa.select(picture).where(picture.c.content_id == content_id))
+        rows = self._read.rows(sa.select(picture).where(picture.c.content_id == content_id))
         return picture_info(rows[0]) if rows else None
 
     def text_records(self, ids: Sequence[int]) -> dict[int, TextRecord]:
@@ -425,10 +238,10 @@ class Catalog:
         bodies: dict[int, str] = {}
         places: dict[int, str] = {}
         links: dict[int, list[int]] = defaultdict(list)
-        for part in batches(ids, _IDS_A_QUERY):
-            rows = self._rows(sa.select(passage).where(passage.c.content_id.in_(part)))
+        for part in batches(ids, IDS_A_QUERY):
+            rows = self._read.rows(sa.select(passage).where(passage.c.content_id.in_(part)))
             bodies.update({row.content_id: row.body for row in rows})
-            rows = self._rows(
+            rows = self._read.rows(
                 sa.select(
                     text_.c.content_id,
                     text_.c.path,
@@ -458,8 +271,8 @@ class Catalog:
     def linked_texts(self, image_ids: Sequence[int]) -> dict[int, list[int]]:
         """For each picture the ids of the texts written for it, without doubles."""
         found: dict[int, list[int]] = defaultdict(list)
-        for part in batches(image_ids, _IDS_A_QUERY):
-            rows = self._rows(
+        for part in batches(image_ids, IDS_A_QUERY):
+            rows = self._read.rows(
                 sa.select(image.c.content_id, text_.c.content_id.label("text_id"))
                 .join(image, image.c.id == text_.c.image_id)
                 .where(image.c.content_id.in_(part), text_.c.missing_since.is_(None))
@@ -483,19 +296,19 @@ class Catalog:
         there = (text_.c.origin != "embedded") & text_.c.missing_since.is_(None)
         count = sa.func.count()
         return {
-            "images": self._scalar(sa.select(count).select_from(image).where(here)),
-            "texts": self._scalar(sa.select(count).select_from(text_).where(there)),
-            "links": self._scalar(
+            "images": self._read.scalar(sa.select(count).select_from(image).where(here)),
+            "texts": self._read.scalar(sa.select(count).select_from(text_).where(there)),
+            "links": self._read.scalar(
                 sa.select(count).select_from(text_).where(there, text_.c.image_id.is_not(None))
             ),
-            "carried": self._scalar(sa.select(count).select_from(text_).where(carried)),
-            "missing": self._scalar(sa.select(count).select_from(image).where(~here)),
-            "failed": self._scalar(sa.select(count).select_from(failure)),
+            "carried": self._read.scalar(sa.select(count).select_from(text_).where(carried)),
+            "missing": self._read.scalar(sa.select(count).select_from(image).where(~here)),
+            "failed": self._read.scalar(sa.select(count).select_from(failure)),
         }
 
     def failures(self) -> list[Failure]:
         """Every input that could not be used, in order of path."""
-        rows = self._rows(
+        rows = self._read.rows(
             sa.select(failure, source.c.location, source.c.kind)
             .join(source, source.c.id == failure.c.source_id)
             .order_by(source.c.location, failure.c.path, failure.c.member, failure.c.id)
@@ -546,8 +359,8 @@ class Catalog:
                 tuple(row.exclude),
                 row.follow_links,
             )
-            for row in self._rows(sa.select(source).order_by(source.c.location))
+            for row in self._read.rows(sa.select(source).order_by(source.c.location))
         ]
 
     def _pairs(self, statement: sa.Executable) -> list[tuple[int, int]]:
-        return [(int(row[0]), int(row[1])) for row in map(tuple, self._rows(statement))]
+        return [(int(row[0]), int(row[1])) for row in map(tuple, self._read.rows(statement))]

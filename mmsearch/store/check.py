@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mmsearch.store.connect import translate_errors
+from mmsearch.store.connect import complaints, translate_errors
 from mmsearch.store.schema import (
     container,
     content,
@@ -85,8 +85,7 @@ class CatalogCheck:
         Raises:
             StoreError: so much that it cannot even look.
         """
-        rows = self._rows(sa.text("PRAGMA integrity_check(20)"))
-        return [str(row[0]) for row in rows if row[0] != "ok"]
+        return complaints(self._rows(sa.text("PRAGMA integrity_check(20)")))
 
     def dangling(self) -> dict[str, int]:
         """Rows that point to rows that are not there: "table → table" and how many."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,20 @@ def translate_errors(path: Path) -> Iterator[None]:
     except (sa.exc.DatabaseError, sqlite3.Error) as exc:
         cause = str(exc.orig) if isinstance(exc, sa.exc.DatabaseError) else str(exc)
         raise StoreError(f"{path}: {with_advice(cause)}") from exc
+
+
+def complaints(rows: Iterable[Any]) -> list[str]:
+    """The rows of SQLite's quick_check or integrity_check a line each; none for a sound file."""
+    lines = [line for row in rows for line in str(row[0]).splitlines()]
+    return [line for line in lines if line != "ok" and not line.startswith("***")]  # headings
+
+
+def is_damage(exc: StoreError) -> bool:
+    """Whether SQLite refused the file for what is in it, rather than for the disk or the system."""
+    cause = exc.__cause__
+    origin = cause.orig if isinstance(cause, sa.exc.DatabaseError) else cause
+    # Of the kinds of sqlite3.DatabaseError, "malformed" and "not a database" are of none.
+    return type(origin) is sqlite3.DatabaseError
 
 
 def with_advice(cause: str) -> str:

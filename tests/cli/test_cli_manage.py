@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def test_sources_are_listed_with_their_names(made: Path) -> None:
     for args in (["sources", "--json"], ["sources", "--json", "-l", str(made)]):
         listed = json.loads(mmsearch(made, *args).stdout)["sources"]
         assert [s["name"] for s in listed] == ["Photos", "more"]
+        assert all(datetime.fromisoformat(s["indexed_at"]).tzinfo for s in listed)
 
 
 def test_spaces_are_listed(made: Path, model: str, other_model: str) -> None:
@@ -144,6 +146,33 @@ def test_rename_and_relocate_say_what_they_did(library: Path, made: Path, tmp_pa
         os.utime(write(new / old.name, old.read_bytes()), ns=(1, old.stat().st_mtime_ns))
     done = mmsearch(library, "index")
     assert done.stdout.startswith("Nothing new: 4 pictures"), done.stderr
+
+
+def test_what_a_file_is_called_does_not_speak_to_the_terminal(made: Path, tmp_path: Path) -> None:
+    done = mmsearch(made, "sources", "relocate", "Photos", tmp_path / "red\x1b[31m\nand more")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+
+
+def test_nobody_to_ask_is_told_on_a_line_of_its_own(made: Path) -> None:
+    done = mmsearch(made, "sources", "remove", "more")
+    assert done.returncode == 2
+    assert "Go on? [y/N]: \n" in done.stderr
+
+
+def test_the_lists_of_subcommands_are_whole(made: Path) -> None:
+    for group in ("sources", "spaces"):
+        listed = mmsearch(made, group, "--help").stdout.partition("Commands:")[2]
+        assert "..." not in listed
+
+
+def test_status_names_the_model_of_searches_first(
+    made: Path,
+) -> None:
+    lines = mmsearch(made, "status").stdout.splitlines()
+    models = [line.split()[0] for line in lines if "model:" in line]
+    assert models == ["model:", "other"]
 
 
 def test_spaces_are_switched_and_dropped(library: Path, model: str, other_model: str) -> None:

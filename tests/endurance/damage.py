@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ledger
 from collection import same
-from scenes import Scene, Stage, told
+from scenes import Scene, Stage, told, vectors_start
 from trials import Account
 from victim import Strike, command, result
 
@@ -109,9 +109,8 @@ class Damages:
             bytearray(file.read_bytes()),
             json.loads(file.with_suffix(".json").read_text()),
         )
-        ids = 8 * (about["ntotal"] + about.get("left_out", 0))
-        end = len(data) - ids - 8  # the ids, and how many there are
-        start = end - 2 * about["dim"] * about["ntotal"]
+        start = vectors_start(data, about)
+        end = start + 2 * about["dim"] * about["ntotal"]
         places = [*range(start), *range(end, len(data))]
         return f"{file.name}: {self._flip(file, data, self._chance.choice(places))}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -26,6 +27,7 @@ class Scene:
     """A command on a library, and how it goes when nothing disturbs it.
 
     base: the library as it was before; None where there is none. root: the folder of pictures.
+    arguments: of the command; COPY stands for a folder beside the library, see `copy_of`.
     ledger, found: what the library holds then, and what searches find: a clean library that was
     made from the same files at once finds the same.
     """
@@ -39,6 +41,11 @@ class Scene:
     ledger: Ledger
     found: list[dict[Any, float]]
     before: Ledger
+
+
+def copy_of(library: Path) -> Path:
+    """Where the backup of a library goes."""
+    return library.with_name(f"{library.name}-copy")
 
 
 class Stage:
@@ -87,6 +94,7 @@ class Stage:
         self._play(moved, "index", elsewhere, *with_model, *_CPU)
         self._play(both, "index", photos, elsewhere, *with_model, *_CPU)
         relocate = ("sources", "relocate", photos, elsewhere)
+        damaged = _with_damaged_index(indexed, work / "base-damaged")
         return [
             self._scene("new", "first", None, ("index", photos, *with_model, *_CPU), first),
             self._scene("changed", "later", indexed, ("index", *_CPU), later),
@@ -98,10 +106,24 @@ class Stage:
             self._scene(
                 "drop", "first", work / "clean-switch", ("spaces", "drop", self.model, "-y"), other
             ),
+            self._scene(
+                "use", "first", work / "clean-switch", ("spaces", "use", self.model), first
+            ),
+            self._scene(
+                "forget", "later", work / "clean-changed", ("sources", "forget", "--yes"), later
+            ),
+            self._scene("repair", "first", damaged, ("doctor", "--repair"), first),
+            self._scene("backup", "first", indexed, ("backup", "--with-index", "COPY"), first),
         ]
 
+    def run(self, library: Path, arguments: Sequence[str], strike: Strike) -> Outcome:
+        """The command of a scene on its library."""
+        copy = str(copy_of(library))
+        arguments = [copy if argument == "COPY" else argument for argument in arguments]
+        return command(arguments, library, strike, self.scratch)
+
     def _play(self, library: Path, *arguments: str) -> Outcome:
-        outcome = command(arguments, library, Strike(), self.scratch)
+        outcome = self.run(library, arguments, Strike())
         if outcome.code != 0 or told(outcome):
             raise RuntimeError(f"mmsearch {' '.join(arguments)}: {outcome}")
         return outcome
@@ -151,6 +173,26 @@ def _as_schema_0001(library: Path, copy: Path) -> Path:
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.commit()
     return copy
+
+
+def _with_damaged_index(library: Path, copy: Path) -> Path:
+    """A copy with index files whose first vectors are zero: only the doctor notices."""
+    shutil.copytree(library, copy)
+    for file in (copy / "index").glob("*.faiss"):
+        about = json.loads(file.with_suffix(".json").read_text())
+        data = bytearray(file.read_bytes())
+        start = vectors_start(data, about)
+        size = 2 * about["dim"] * min(8, about["ntotal"])
+        data[start : start + size] = bytes(size)
+        file.write_bytes(data)
+    return copy
+
+
+def vectors_start(data: bytearray, about: dict[str, Any]) -> int:
+    """Where the vectors begin in an index file with this manifest: before the ids, at its end."""
+    ids = 8 * (about["ntotal"] + about.get("left_out", 0))
+    # The ids come after how many there are.
+    return len(data) - ids - 8 - 2 * about["dim"] * about["ntotal"]
 
 
 def _zip(path: Path, seeds: Sequence[int]) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import ledger
 from collection import same
 from ledger import Ledger
-from scenes import Scene, Stage, told
+from scenes import Scene, Stage, copy_of, told
 from shim import Fault
-from victim import Outcome, Strike, command, random_strike, result
+from victim import Outcome, Strike, random_strike, result
 
 #: What a disk answers: full, over quota, broken, taken away by the system after an error.
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
@@ -29,11 +29,17 @@ _NEVER = re.compile(r"Traceback|is locked|sqlite3\.|sqlalche|\[Errno", re.IGNORE
 FAILINGS = ("lost", "doubled", "reopening", "differs", "unclear", "hung", "left over")
 
 
+def partial_of(copy: Path) -> Path:
+    """What a backup is called until it is whole."""
+    return copy.with_name(f"{copy.name}.partial")
+
+
 @dataclass(slots=True)
 class Account:
     """tried: strikes that hit, by kind. wrong: (failing, what happened), to be empty.
 
-    refused and finished: what became of the runs whose disk failed.
+    refused and finished: what became of the runs whose disk failed. points: all that were reached,
+    struck: those where a run was killed.
     """
 
     tried: Counter[str] = field(default_factory=Counter)
@@ -42,6 +48,7 @@ class Account:
     finished: int = 0
     messages: Counter[str] = field(default_factory=Counter)
     points: set[str] = field(default_factory=set)
+    struck: set[str] = field(default_factory=set)
     hits: Counter[str] = field(default_factory=Counter)
 
     def count(self, kind: str, failing: str) -> int:
@@ -61,7 +68,10 @@ class Trials:
     # --- plans ----------------------------------------------------------------------------------
 
     def kills(self, most: int) -> None:
-        """At least `most` kills: at every commit point, and at random places of every scene."""
+        """At least `most` kills: at every commit point, and at random places of every scene.
+
+        If there are too many commit points for that, two thirds are at a sample of them.
+        """
         points = [
             (scene, point) for scene in self.scenes for point in dict.fromkeys(scene.clean.points)
         ]
@@ -69,6 +79,8 @@ class Trials:
         # First one strike for each name; then, if there is room, each name in each scene.
         names: set[str] = set()
         firsts = [p for p in points if not (p[1] in names or names.add(p[1]))]  # type: ignore[func-returns-value]
+        if 0 < 2 * most < 3 * len(firsts):
+            firsts = firsts[: 2 * most // 3]
         others = [p for p in points if p not in firsts]
         plan = firsts + others[: max(0, (most - len(firsts)) // 2)]
         for number, (scene, point) in enumerate(plan if most else []):
@@ -128,6 +140,7 @@ class Trials:
             if outcome.code != -9:
                 break  # it was done before
             self.account.tried[kind] += 1
+            self.account.struck |= {strike.point} - {""}
             before = self._checked(kind, scene, library, strike, outcome, before)
             chain += 1
             if chain == 3 or self._chance.random() < 0.6:
@@ -137,7 +150,7 @@ class Trials:
             strike = random_strike(self._chance, scene.clean, kind)
         if outcome.code != 0:
             self._finish(kind, scene, library, strike)
-        shutil.rmtree(library)
+        self._remove(library)
 
     def _fault(self, scene: Scene, fault: Fault) -> bool:
         library = self._copy(scene)
@@ -151,7 +164,7 @@ class Trials:
             self._judge(kind, scene, library, strike, outcome)
             self._checked(kind, scene, library, strike, outcome, scene.before)
             self._finish(kind, scene, library, strike)
-        shutil.rmtree(library, ignore_errors=True)
+        self._remove(library)
         return hit
 
     def _full(self, scene: Scene, disk: Path) -> None:
@@ -176,9 +189,15 @@ class Trials:
             shutil.copytree(scene.base, library)
         return library
 
+    def _remove(self, library: Path) -> None:
+        """The library may never have been there."""
+        copy = copy_of(library)
+        for folder in (library, copy, partial_of(copy)):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _run(self, scene: Scene, library: Path, strike: Strike) -> Outcome:
         self.stage.show(scene.state)
-        outcome = command(scene.arguments, library, strike, self.stage.scratch)
+        outcome = self.stage.run(library, scene.arguments, strike)
         self.account.points.update(outcome.points)
         return outcome
 
@@ -217,6 +236,10 @@ class Trials:
                 self._wrong("unclear", kind, scene, strike, where + "\n".join(lines))
             return
         self.account.refused += 1
+        if scene.arguments[0] == "doctor" and lines[:-1] == []:
+            # What is wrong is its answer.
+            wrong = [row for row in outcome.stdout.splitlines() if row.startswith("problem ")]
+            lines = [f"mmsearch: {row}" for row in wrong] or lines
         line = lines[0] if lines else ""
         self.account.messages[line.replace(str(library), "LIBRARY")] += 1
         clear = (
@@ -243,7 +266,7 @@ class Trials:
     ) -> Ledger:
         """Reopens what a run left behind; the ledger of it."""
         answer = self._searched(kind, scene, library, strike, full=full)
-        after = ledger.read(library)
+        after = ledger.read(self._apart(library) if full else library)
         visible = after.visible
         if isinstance(answer, str):
             # Nothing committed yet, or of an older schema: told, not guessed.
@@ -263,6 +286,7 @@ class Trials:
             self._wrong("lost", kind, scene, strike, gone)
         for new in ledger.foreign(before, after, scene.ledger):
             self._wrong("doubled", kind, scene, strike, f"nobody wrote {new}")
+        self._copied(kind, scene, library, strike)
         commits = after.revision - before.revision
         if not 0 <= commits - outcome.commits <= 1:
             what = f"{outcome.commits} commits were done, {commits} are there"
@@ -316,3 +340,27 @@ class Trials:
             self._wrong("differs", kind, scene, strike, exc)
         for file in ledger.left_over(library):
             self._wrong("left over", kind, scene, strike, file)
+        copy = copy_of(library)
+        if "COPY" in scene.arguments:
+            if not copy.exists():
+                self._wrong("differs", kind, scene, strike, "there is no copy")
+            self._copied(kind, scene, library, strike)
+            if partial_of(copy).exists():
+                self._wrong("left over", kind, scene, strike, partial_of(copy).name)
+
+    def _copied(self, kind: str, scene: Scene, library: Path, strike: Strike) -> None:
+        """What has the name of a copy is a whole one."""
+        copy = copy_of(library)
+        if copy.exists():
+            there = ledger.read(self._apart(copy))
+            for what in (*there.problems, *ledger.differences(there, scene.ledger)):
+                self._wrong("differs", kind, scene, strike, f"in the copy: {what}")
+
+    def _apart(self, library: Path) -> Path:
+        """A copy of its catalog: to look at one on a full disk, SQLite needs room."""
+        apart = self.stage.work / "apart"
+        shutil.rmtree(apart, ignore_errors=True)
+        apart.mkdir()
+        for file in library.glob("catalog.db*"):
+            shutil.copy(file, apart)
+        return apart

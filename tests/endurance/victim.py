@@ -52,6 +52,7 @@ class Outcome:
     """
 
     code: int | None
+    stdout: str
     stderr: str
     seconds: float
     commits: int = 0
@@ -64,15 +65,14 @@ class Outcome:
 
 def command(arguments: Sequence[str], library: Path, strike: Strike, scratch: Path) -> Outcome:
     """`mmsearch ARGUMENTS` on the library, as `strike` lets it."""
-    stderr = scratch / "stderr"
-    notes = scratch / "notes"
-    for file in (stderr, notes):
+    stdout, stderr, notes = (scratch / name for name in ("stdout", "stderr", "notes"))
+    for file in (stdout, stderr, notes):
         file.write_bytes(b"")
 
     def run() -> None:
-        for number, path in ((1, os.devnull), (2, stderr)):
+        for number, path in ((1, stdout), (2, stderr)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
-        sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w")), _unbuffered(2)
+        sys.stdout, sys.stderr = _unbuffered(1), _unbuffered(2)
         _watch(strike, os.open(notes, os.O_WRONLY | os.O_APPEND))
         SHIM.arm(library, strike.fault)
         _main(["mmsearch", "-l", str(library), *arguments])
@@ -82,6 +82,7 @@ def command(arguments: Sequence[str], library: Path, strike: Strike, scratch: Pa
     points = tuple(line[1:] for line in said if line.startswith(":"))
     return Outcome(
         code=None if code == -signal.SIGKILL and not _deadly(strike) else code,
+        stdout=stdout.read_text(errors="replace"),
         stderr=stderr.read_text(errors="replace"),
         seconds=seconds,
         commits=sum(map(_is_commit, points)),

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collection import encoded, run, write, write_captions
@@ -320,6 +321,26 @@ def test_without_notifications_the_files_are_looked_at(
     until(lambda: any("max_user_watches" in warning for warning in watching.warnings))
     write(photos / "b" / "4.png", encoded(4))
     watching.finds(*ALL, "b/4.png")
+
+
+def test_what_changes_between_notifications_is_found(
+    start: Start, photos: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that is added lets the others be watched anew; their last changes are not lost."""
+
+    def mute(*_paths: str, **options: Any) -> Iterator[set[object]]:
+        while not options["stop_event"].wait(0.05):
+            yield set()
+
+    monkeypatch.setattr("indexer.watch.notifications", mute)
+    library = tmp_path / "library"
+    run(library, photos / "a", model=model)
+    watching = start()
+    watching.finds(*ALL[:3])
+    until(lambda: len(watching.places[0]) == 1)
+    write(photos / "a" / "4.png", encoded(4))
+    run(library, photos / "b")
+    watching.finds(*ALL, "a/4.png")
 
 
 def test_sources_that_come_and_go_meanwhile(

@@ -217,7 +217,7 @@ def test_removing_a_source_forgets_what_only_it_held(
     assert catalog.content_hash(a) != digest("A").hex()
     assert catalog.image_records([a, b]).keys() == {b}
     assert catalog.text_records([only, both]).keys() == {both}
-    assert catalog.vector(space_id, a) is None
+    assert catalog.vectors.get(space_id, a) is None
     assert catalog.image_info(a) is None
     assert catalog.linked_texts([a]) == {}
     assert [s.images for s in catalog.spaces()] == [2]
@@ -242,7 +242,9 @@ def test_what_comes_back_after_that_is_new(
     a, b = id_of(catalog, "image", "A"), id_of(catalog, "image", "B")
     writer.sources.remove(source, derived)
     again = writer.ensure_source("/photos", "folder", (), False)
-    assert catalog.embedded(space_id, "image", [digest("A"), digest("B")]) == {digest("B"): b}
+    assert catalog.vectors.embedded(space_id, "image", [digest("A"), digest("B")]) == {
+        digest("B"): b
+    }
     writer.commit(space_id, images=[image(again, "a.jpg", "A"), image(again, "b.jpg", "B")])
     assert id_of(catalog, "image", "A") > a
     assert id_of(catalog, "image", "B") == b
@@ -289,7 +291,7 @@ def test_what_a_gone_file_of_another_source_holds_is_hidden_but_kept(
     assert b not in catalog.hidden("image")
     writer.sources.remove(source, derived)
     assert b in catalog.hidden("image")
-    assert catalog.vector(space_id, b) is not None
+    assert catalog.vectors.get(space_id, b) is not None
     assert is_sound(catalog_path)
     writer.scan.begin()
     writer.scan.saw([saw("c.jpg"), saw("sub/b.jpg"), saw("t.txt", "texts")])
@@ -356,7 +358,7 @@ def test_vectors_of_every_space_go(
     second = writer.ensure_space(OTHER)
     writer.commit(second, images=[image(source, "a.jpg", "A"), image(source, "b.jpg", "B")])
     writer.sources.remove(source, derived)
-    assert catalog.count_vectors(second, "image") == 1
+    assert catalog.vectors.count(second, "image") == 1
     assert is_sound(catalog_path)
 
 
@@ -472,7 +474,7 @@ def test_drop(
     before = count(catalog_path, "embedding")
     writer.finish_containers(source, second, [Pending("c.txt", "texts", 1, 1, None)])
     writer.finish_containers(source, second, [Pending("y.zip", "archive", 1, 1, None)])
-    gone = count(catalog_path, "embedding") - catalog.count_vectors(space_id, "image")
+    gone = count(catalog_path, "embedding") - catalog.vectors.count(space_id, "image")
     writer.spaces.drop(second)
     assert list(spaces(catalog)) == [SPACE]
     assert count(catalog_path, "embedding") < before

@@ -33,7 +33,7 @@ def dump(path: Path) -> dict[str, list[Any]]:
 def vectors(catalog: Catalog, space_id: int, modality: Any) -> dict[int, np.ndarray]:
     return {
         int(id_): row
-        for _, ids, rows in catalog.embeddings_after(space_id, modality, 0)
+        for _, ids, rows in catalog.vectors.after(space_id, modality, 0)
         for id_, row in zip(ids, rows, strict=True)
     }
 
@@ -71,7 +71,7 @@ def test_records_say_what_was_written(writer: CatalogWriter, catalog: Catalog, s
     written = catalog.text_records([text_id])[text_id]
     assert (written.body, written.source) == ("a kite", "/photos/c.txt:1")
     assert written.image_ids == (id_,)
-    found = catalog.vector(space_id, id_)
+    found = catalog.vectors.get(space_id, id_)
     assert found is not None
     assert found.dtype == np.float32
     assert np.abs(found[0] - vector("A")).max() < 1e-3
@@ -131,16 +131,16 @@ def test_vectors_arrive_in_order_and_once(
     space_id = writer.ensure_space(SPACE)
     writer.commit(space_id, images=[image(source, f"{n}.jpg", str(n)) for n in range(5)])
     writer.commit(space_id, texts=[text(source, "t.txt", "1", "words")])
-    (seq, ids, rows), *more = catalog.embeddings_after(space_id, "image", 0)
+    (seq, ids, rows), *more = catalog.vectors.after(space_id, "image", 0)
     assert not more
     assert rows.dtype == np.float16
     assert rows.shape == (5, DIM)
     writer.commit(space_id, images=[image(source, "5.jpg", "5"), image(source, "copy.jpg", "0")])
-    ((_, new, _),) = catalog.embeddings_after(space_id, "image", seq)
+    ((_, new, _),) = catalog.vectors.after(space_id, "image", seq)
     assert len(new) == 1
     assert new[0] not in ids
     assert len(vectors(catalog, space_id, "image")) == 6
-    assert catalog.count_vectors(space_id, "image") == 6
+    assert catalog.vectors.count(space_id, "image") == 6
 
 
 def test_content_is_hidden_when_the_last_place_changes(
@@ -229,8 +229,10 @@ def test_spaces_stand_side_by_side(writer: CatalogWriter, catalog: Catalog, sour
     assert catalog.active_space() == (first, SPACE)
     assert catalog.find_space(OTHER.name) == (second, OTHER)
     writer.commit(second, images=[image(source, "a.jpg", "A")])
-    assert catalog.embedded(second, "image", [digest("A"), digest("B")]).keys() == {digest("A")}
-    assert catalog.count_lacking(second, first) == 1
+    assert catalog.vectors.embedded(second, "image", [digest("A"), digest("B")]).keys() == {
+        digest("A")
+    }
+    assert catalog.vectors.count_lacking(second, first) == 1
     writer.activate(second)
     assert [s.active for s in catalog.spaces()] == [False, True]
     assert [s.images for s in catalog.spaces()] == [2, 1]
