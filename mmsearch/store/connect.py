@@ -62,18 +62,20 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     (https://www.sqlite.org/wal.html#readonly).
 
     Raises:
-        StoreError: there is a log, which cannot be read without its index.
+        StoreError: there is a log, which cannot be read without its index, or a journal.
     """
     # Asked before, because SQLite would begin by making an empty log where it can.
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and path.with_name(f"{path.name}-shm").exists():
         return _open(path, "mode=ro&readonly_shm=1")
-    if log.exists() and log.stat().st_size:
-        raise StoreError(
-            f"{path} cannot be read as it is: what was committed last is still in {log.name}, "
-            "which can only be read where the folder can be written. Copy the library folder to "
-            "such a place, or run `mmsearch status` once where it was written, and copy it then"
-        )
+    journal = path.with_name(f"{path.name}-journal")
+    for beside, what in ((log, "what was committed last"), (journal, "how to undo a stopped run")):
+        if beside.exists() and beside.stat().st_size:
+            raise StoreError(
+                f"{path} cannot be read as it is: {what} is still in {beside.name}, which can only "
+                "be read where the folder can be written. Copy the library folder to such a place, "
+                "or run `mmsearch status` once where it was written, and copy it then"
+            )
     return _open(path, "immutable=1")
 
 

@@ -135,7 +135,8 @@ def _read_archive(path: Path, data: bytes) -> str:
             bad = bad or item.reason
             continue
         parts = item.name.replace("\\", "/").split("/")
-        if ".." in parts or not parts[0] or "\0" in item.name or parts[0][1:2] == ":":
+        drive = parts[0][:1].isascii() and parts[0][:1].isalpha() and parts[0][1:2] == ":"
+        if ".." in parts or not parts[0] or "\0" in item.name or drive:
             raise MisbehavedError(f"a member called {item.name!r}")
         if item.size != len(item.data) or b"root:" in item.data:
             raise MisbehavedError(f"member {item.name!r} of {item.size} bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -104,3 +105,23 @@ def test_library_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     assert opened.sources() == []
     opened.close()
     assert sorted(f.name for f in tmp_path.iterdir()) == [name]
+
+
+def test_what_a_stopped_run_began_is_undone_before_the_schema_is_read(tmp_path: Path) -> None:
+    path, left = tmp_path / "catalog.db", tmp_path / "left" / "catalog.db"
+    left.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('0001')")
+        connection.execute("PRAGMA cache_size=1")  # pages go to the file before the commit
+        connection.execute("BEGIN")
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("CREATE TABLE much (data BLOB)")
+        connection.execute("INSERT INTO much VALUES (randomblob(100000))")
+        for name in ("catalog.db", "catalog.db-journal"):
+            shutil.copy(path.with_name(name), left.with_name(name))
+        connection.execute("ROLLBACK")
+    assert left.with_name("catalog.db-journal").stat().st_size > 512
+    with pytest.raises(StoreError, match=r"catalog\.db-journal"):
+        engine.schema_version(left, read_only=True)  # the half of it would be read
+    assert engine.schema_version(left) == "0001"
