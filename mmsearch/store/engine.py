@@ -58,7 +58,7 @@ def schema_version(path: Path, *, read_only: bool | None = None) -> str | None:
 def _look_at(path: Path, read_only: bool | None) -> sqlite3.Connection:
     if read_only or (read_only is None and not writable(path)):
         return connect_to_read(path)
-    # Not "ro", though nothing is written: a run that was stopped while the tables were made leaves a
+    # Not "ro", though nothing is written: a run that was stopped while it made the tables leaves a
     # journal, and who opens the file next has to undo what that run began.
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
 
