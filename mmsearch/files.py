@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mmsearch import archive, decode
-from mmsearch.errors import DecodeError, os_reason
+from mmsearch.errors import DecodeError, StoreError, os_reason
 from mmsearch.store.catalog import FileLocation
 from mmsearch.types import DecodeLimits
 from mmsearch.watchdog import Workers
@@ -101,14 +101,21 @@ class Thumbnails:
 
 
 def delete_thumbnails(folder: Path, digests: Iterable[str]) -> None:
-    """Deletes the thumbnails of the contents with these hashes; there need not be any."""
+    """Deletes the thumbnails of the contents with these hashes; there need not be any.
+
+    Raises:
+        StoreError: one could not be deleted. Who promised that it goes must not go on.
+    """
     for digest in digests:
         for side in _SIDES:
             path = folder / digest[:2] / f"{digest}-{side}.webp"
             try:
                 path.unlink(missing_ok=True)
             except OSError as exc:
-                logger.warning("%s could not be deleted: %s", path, exc)
+                raise StoreError(
+                    f"{path} could not be deleted: {os_reason(exc)}. Nothing was removed; check "
+                    "that the disk works and can be written, and run the command again"
+                ) from exc
 
 
 def torn_thumbnails(folder: Path) -> Iterator[Path]:

@@ -26,6 +26,7 @@ from mmsearch.errors import (
     LibraryNotFoundError,
     NotFoundError,
     RefusedError,
+    StoreError,
     SourceError,
     UnknownNameError,
 )
@@ -226,6 +227,17 @@ def test_what_a_refusal_says_to_do_works(indexed: Path, drive: Path) -> None:
 
 
 # --- forgetting ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_removed_when_a_thumbnail_cannot_be(indexed: Path, drive: Path) -> None:
+    before = found(indexed, drive, QUERIES)
+    with Library(indexed) as lib:
+        digest = lib.catalog.content_hash(image_id(indexed, "1.png"))
+    stubborn = indexed / THUMBS_FOLDER / digest[:2] / f"{digest}-512.webp"
+    stubborn.mkdir(parents=True)  # as a disk that fails would, it cannot be unlinked
+    with pytest.raises(StoreError, match=r"could not be deleted: .*Nothing was removed"):
+        manage.remove_source(indexed, "Photos")
+    assert found(indexed, drive, QUERIES) == before
 
 
 def test_a_removed_source_is_not_found_and_comes_back_as_new(
