@@ -26,8 +26,8 @@ from mmsearch.errors import (
     LibraryNotFoundError,
     NotFoundError,
     RefusedError,
-    StoreError,
     SourceError,
+    StoreError,
     UnknownNameError,
 )
 from mmsearch.library import INDEX_FOLDER, THUMBS_FOLDER, Library
