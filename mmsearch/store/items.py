@@ -61,11 +61,13 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
         return
     ids = _contents(connection, "image", [row.hash for row in rows])
     before = _current(connection, image, rows)
+    added_at = now()
     execute_many(
         connection,
         insert(picture).on_conflict_do_nothing(),
         [
-            asdict(row.info) | {"content_id": ids[row.hash], "bytes": row.size}
+            asdict(row.info)
+            | {"content_id": ids[row.hash], "bytes": row.size, "added_at": added_at}
             for row in rows
             if row.info is not None
         ],

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
 
 #: The newest migration this code knows; a test ties it to the migration scripts.
-SCHEMA_HEAD = "0002"
+SCHEMA_HEAD = "0003"
 
 
 _BYTES = range(0xDC80, 0xDD00)
@@ -125,6 +125,8 @@ picture = Table(
     Column("title", sa.Text),
     Column("description", sa.Text),
     Column("keywords", sa.JSON, nullable=False),
+    # When it first came into the library, in UTC; NULL for what came before the column did.
+    Column("added_at", sa.DateTime),
 )
 
 passage = Table(
@@ -172,6 +174,16 @@ text_ = Table(
     Index(
         "ix_text_unlinked", "id", sqlite_where=text("image_ref IS NOT NULL AND image_id IS NULL")
     ),
+)
+
+#: What people, or `mmsearch classify`, call a picture or a text. score: the probability, if any.
+tag = Table(
+    "tag",
+    metadata,
+    Column("content_id", BigKey, ForeignKey("content.id"), primary_key=True),
+    Column("name", sa.Text, primary_key=True),
+    Column("score", sa.Float),
+    Index("ix_tag_name", "name", "content_id"),
 )
 
 #: `seq` grows with every insert, so "what came after" needs no look at what was there.
