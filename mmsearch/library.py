@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from mmsearch.errors import IndexMissingError, NotFoundError, SpaceMismatchError
 from mmsearch.index import manifest
 from mmsearch.indexes import Indexes
+from mmsearch.query import ImageInput, QueryPicture, Question, Term
+from mmsearch.queryencoder import QueryEncoder, same_space
+from mmsearch.search import Ranked, image_hits, rank, text_hits
 from mmsearch.store import Catalog
 from mmsearch.types import (
     MODALITIES,
+    Answer,
     DecodeLimits,
     Failure,
     ImageHit,
@@ -32,28 +34,13 @@ from mmsearch.types import (
 from mmsearch.watchdog import Workers
 
 if TYPE_CHECKING:
-    from mmsearch.encode import Encoder, TextEncoder
-    from mmsearch.index.flat import FlatIndex, Neighbours
-    from mmsearch.types import Pixels, Vectors
+    from mmsearch.encode import Encoder
+    from mmsearch.filters import Filter
+    from mmsearch.index.flat import FlatIndex
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class QueryPicture:
-    """A picture asked about, as far as it is prepared: `pixels` as Library.decode_picture left
-    them, None while it is not decoded, or needs not be because the library knows its bytes."""
-
-    data: bytes
-    source: str
-    content_id: int | None
-    pixels: Pixels | None = None
-
-
-#: A picture given by its path or by its encoded bytes (JPEG, PNG, ...), or prepared already.
-ImageInput = str | Path | bytes | QueryPicture
 
 CATALOG_NAME = "catalog.db"
 INDEX_FOLDER = "index"
@@ -63,13 +50,17 @@ _DECODERS = 8
 _MAX_STUCK = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """A question: vector (1, dim), its space, and the picture of the library asked about."""
+class Options(TypedDict, total=False):
+    """The fields of Question that a search may name; see there."""
 
-    vector: Vectors
-    space: Space
-    image_id: int | None
+    where: Filter | str | None
+    min_score: float | None
+    min_relevance: float
+    words: bool
+    expand: bool
+    exact: bool
+    diversity: float
+    group: bool
 
 
 class Library:
@@ -97,14 +88,11 @@ class Library:
         """
         self.path = path
         self.catalog = Catalog(path / CATALOG_NAME, read_only=read_only)
-        self._device = device
         self._limits = limits or DecodeLimits()
         self._decoders = Workers(
             _DECODERS, self._limits.max_seconds, name="mmsearch-decode", max_stuck=_MAX_STUCK
         )
-        self._encode_lock = threading.RLock()
-        self._encoder: Encoder | None = None
-        self._text_encoder: TextEncoder | None = None
+        self._encoding = QueryEncoder(self.catalog, device, self._limits, self._decoders)
         self._index_lock = threading.RLock()
         self._indexes: Indexes | None = None
         self._active: tuple[int, Space] | None = None
@@ -151,57 +139,14 @@ class Library:
             ModelUnavailableError: its weights are not here.
             SpaceMismatchError: the weights are not those the library was indexed with.
         """
-        _, space = self._need_space()
-        with self._encode_lock:
-            if self._encoder is None or self._encoder.space.fingerprint != space.fingerprint:
-                from mmsearch.encode import load_encoder
-
-                encoder = load_encoder(space.name, device=self._device)
-                _same_space(encoder.space, space)
-                self._encoder = encoder
-            return self._encoder
-
-    def _encode_text(self, text: str) -> Vectors:
-        """(1, dim). Every interface takes this way, so that all give the same scores."""
-        _, space = self._need_space()
-        with self._encode_lock:
-            loaded = self._encoder
-            if loaded is not None and loaded.space == space and loaded.device != "cpu":
-                return loaded.encode_texts([text])
-            if self._text_encoder is None or self._text_encoder.space != space:
-                from mmsearch.encode import load_text_encoder
-
-                encoder = load_text_encoder(space.name, expected=space)
-                _same_space(encoder.space, space)
-                self._text_encoder = encoder
-            return self._text_encoder.encode_texts([text])
-
-    def _encode_image(self, image: ImageInput) -> tuple[Vectors, int | None]:
-        """(1, dim), and the id of the picture if the library knows it (then nothing is encoded)."""
-        space_id, _ = self._need_space()
-        picture = image if isinstance(image, QueryPicture) else self.look_up(image)
-        if picture.content_id is not None:
-            vector = self.catalog.vectors.get(space_id, picture.content_id)
-            if vector is not None:
-                return vector, picture.content_id
-        encoder = self.encoder()
-        pixels = picture.pixels
-        if pixels is None:
-            pixels = self._decode(picture, self.picture_side())
-        with self._encode_lock:
-            return encoder.encode_images(encoder.preprocess(pixels)[None]), picture.content_id
+        return self._encoding.whole(self._need_space()[1])
 
     def look_up(self, image: str | Path | bytes) -> QueryPicture:
         """A picture to ask about, and whether the library knows its bytes. Needs no model.
 
         Raises DecodeError: its file cannot be read.
         """
-        from mmsearch.files import read_file
-
-        source = "the picture" if isinstance(image, bytes) else str(image)
-        data = image if isinstance(image, bytes) else read_file(Path(image), self._limits)
-        known = self.catalog.content_id("image", hashlib.sha256(data).digest())
-        return QueryPicture(data, source, known)
+        return self._encoding.look_up(image)
 
     def picture_side(self) -> int:
         """The shorter side in pixels that a picture is decoded to for the model, which it loads."""
@@ -213,16 +158,7 @@ class Library:
         min_side: see `picture_side`. Raises DecodeError; OverloadedError when too many pictures
         are stuck in decoding.
         """
-        return replace(picture, pixels=self._decode(picture, min_side))
-
-    def _decode(self, picture: QueryPicture, min_side: int) -> Pixels:
-        from mmsearch.decode import decode
-
-        source, limits = picture.source, self._limits
-        return self._decoders.run(
-            lambda: decode(picture.data, source=source, limits=limits, min_side=min_side).pixels,
-            source,
-        )
+        return self._encoding.prepared(picture, min_side)
 
     def warm(self) -> None:
         """Loads the model and the indexes now, so that the first query does not wait for them."""
@@ -230,7 +166,7 @@ class Library:
             # Before faiss: whichever of the two comes first brings the OpenMP runtime, and torch
             # suffers more from the other one's.
             self.encoder()
-            self._encode_text("warm")
+            self._encoding.texts(self._need_space()[1], ["warm"])
             for modality in MODALITIES:
                 self.index(modality)
 
@@ -241,8 +177,7 @@ class Library:
         self._need_space()
         with self._index_lock:
             assert self._indexes is not None
-            device = self._encoder.device if self._encoder is not None else "cpu"
-            return self._indexes.get(modality, device=device)
+            return self._indexes.get(modality, device=self._encoding.loaded_device)
 
     def refresh(self) -> bool:
         """Takes in what was committed since the last look; True when there was something."""
@@ -272,6 +207,23 @@ class Library:
 
     # --- search ---------------------------------------------------------------------------------
 
+    def ask(self, question: Question) -> Answer[ImageHit]:
+        """The pictures that answer a question.
+
+        Raises:
+            QueryError: it makes no sense. NotFoundError: it names an unknown picture.
+            IndexMissingError: the library is empty.
+            DecodeError: what it gives as a picture is none.
+        """
+        return self._answer(lambda: self._ask_images(question))
+
+    def ask_texts(self, question: Question) -> Answer[TextHit]:
+        """The texts that answer a question, those written for a picture it names marked.
+
+        Errors as in `ask`.
+        """
+        return self._answer(lambda: self._ask_texts(question))
+
     def search(
         self,
         query: str | None = None,
@@ -279,15 +231,15 @@ class Library:
         image: ImageInput | None = None,
         k: int = 10,
         offset: int = 0,
+        **options: Unpack[Options],
     ) -> list[ImageHit]:
         """The pictures that answer best to words, to a picture, or to both together.
 
-        Raises:
-            QueryError: nothing is asked, or k or offset make no sense.
-            IndexMissingError: the library is empty.
-            DecodeError: `image` is not a picture.
+        query: words as they are; parts with weights and signs are for `ask`. options: fields of
+        Question; `where` may be written as text. Errors as in `ask`.
         """
-        return self._answer(lambda: self._search_images(self._query(query, image), k, offset))
+        terms = _terms(query, image)
+        return list(self.ask(_question(terms, k, offset, options)).hits)
 
     def search_texts(
         self,
@@ -296,9 +248,11 @@ class Library:
         image: ImageInput | None = None,
         k: int = 10,
         offset: int = 0,
+        **options: Unpack[Options],
     ) -> list[TextHit]:
-        """The texts that answer best, those written for `image` marked. Errors as in `search`."""
-        return self._answer(lambda: self._search_texts(self._query(query, image), k, offset))
+        """The texts that answer best, those written for `image` marked. See `search`."""
+        terms = _terms(query, image)
+        return list(self.ask_texts(_question(terms, k, offset, options)).hits)
 
     def captions(self, image: ImageInput, *, k: int = 5) -> list[TextHit]:
         """The texts of the library that describe a picture best; it need not be indexed."""
@@ -306,13 +260,11 @@ class Library:
 
     def captions_of(self, image_id: int, *, k: int = 5) -> list[TextHit]:
         """The same for an indexed picture. Raises NotFoundError for an unknown id."""
-        return self._answer(lambda: self._search_texts(self._stored(image_id), k, 0))
+        return list(self.ask_texts(Question((Term(image_id=image_id),), k=k)).hits)
 
     def similar(self, image_id: int, *, k: int = 10, offset: int = 0) -> list[ImageHit]:
         """The pictures most like an indexed one, without itself. Raises NotFoundError."""
-        return self._answer(
-            lambda: self._search_images(self._stored(image_id), k, offset, without=image_id)
-        )
+        return list(self.ask(Question((Term(image_id=image_id),), k=k, offset=offset)).hits)
 
     def _answer(self, ask: Callable[[], T]) -> T:
         """What `ask` finds; asked again where searches moved to another space meanwhile."""
@@ -324,52 +276,26 @@ class Library:
                 if self._need_space() == active:
                     raise
 
-    def _query(self, words: str | None, image: ImageInput | None) -> _Query:
-        from mmsearch.search import combine
+    def _ask_images(self, question: Question) -> Answer[ImageHit]:
+        ranked, _ = self._ranked("image", question)
+        hits = image_hits(self.catalog, ranked)
+        return Answer(hits, ranked.allowed, ranked.cut, question.where is not None)
 
-        while True:
-            active = self._need_space()
-            parts: list[Vectors] = []
-            image_id = None
-            if image is not None:
-                vector, image_id = self._encode_image(image)
-                parts.append(vector)
-            if words and words.strip():
-                parts.append(self._encode_text(words.strip()))
-            # Another process may have moved the library to another model meanwhile.
-            if self._active == active:
-                return _Query(combine(parts), active[1], image_id)
+    def _ask_texts(self, question: Question) -> Answer[TextHit]:
+        ranked, about = self._ranked("text", question)
+        hits = text_hits(self.catalog, ranked, about)
+        return Answer(hits, ranked.allowed, ranked.cut, question.where is not None)
 
-    def _stored(self, image_id: int) -> _Query:
+    def _ranked(self, modality: Modality, question: Question) -> tuple[Ranked, frozenset[int]]:
+        """What answers, and the pictures of the library that the question looks for."""
         space_id, space = self._need_space()
-        self.catalog.locations(image_id)
-        vector = self.catalog.vectors.get(space_id, image_id)
-        if vector is None:
-            raise NotFoundError("image", image_id)
-        return _Query(vector, space, image_id)
-
-    def _nearest(
-        self, modality: Modality, query: _Query, k: int, offset: int, without: int = -1
-    ) -> Neighbours:
-        from mmsearch.search import nearest
-
+        vector, about = self._encoding.query(space_id, space, question.terms, None)
+        where = question.where
+        only = None if where is None else self.catalog.select(where, modality)
         with self._index_lock:
             index = self.index(modality)
-            _same_space(query.space, index.space)
-            return nearest(index, query.vector, k, offset, without=without)
-
-    def _search_images(
-        self, query: _Query, k: int, offset: int, *, without: int = -1
-    ) -> list[ImageHit]:
-        from mmsearch.search import image_hits
-
-        return image_hits(self.catalog, self._nearest("image", query, k, offset, without))
-
-    def _search_texts(self, query: _Query, k: int, offset: int) -> list[TextHit]:
-        from mmsearch.search import text_hits
-
-        found = self._nearest("text", query, k, offset)
-        return text_hits(self.catalog, found, image_id=query.image_id)
+            same_space(space, index.space)
+            return rank(index, vector, question, only), about
 
     # --- items ----------------------------------------------------------------------------------
 
@@ -449,9 +375,17 @@ def _bytes_in(library: Path) -> int:
     return total
 
 
-def _same_space(found: Space, expected: Space) -> None:
-    if found.fingerprint != expected.fingerprint:
-        raise SpaceMismatchError(
-            f"{found.name} with weights {found.fingerprint[:12]}",
-            f"{expected.name} with weights {expected.fingerprint[:12]}",
-        )
+def _terms(query: str | None, image: ImageInput | None) -> tuple[Term, ...]:
+    terms = [] if image is None else [Term(image=image)]
+    if query and query.strip():
+        terms.append(Term(text=query))
+    return tuple(terms)
+
+
+def _question(terms: tuple[Term, ...], k: int, offset: int, options: Mapping[str, Any]) -> Question:
+    where = options.get("where")
+    if isinstance(where, str):
+        from mmsearch import filters
+
+        options = {**options, "where": filters.parse(where)}
+    return Question(terms, k=k, offset=offset, **options)

@@ -1,87 +1,83 @@
-"""From a query vector to hits: combine, compare, look up."""
+"""From a query vector to hits: compare, judge, rank, look up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.errors import QueryError
+from mmsearch.query import Question
 from mmsearch.types import ImageHit, TextHit
 
 if TYPE_CHECKING:
-    from mmsearch.index.flat import FlatIndex, Neighbours
+    from mmsearch.index.flat import FlatIndex
     from mmsearch.store import Catalog
 
 
-def combine(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """One query (1, dim) of unit norm out of several, each (1, dim): the direction of their sum.
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The contents that answer, best first.
 
-    Raises:
-        QueryError: there are none, or they cancel out.
+    ids: (n,) int64. scores: (n,) float32 cosines. allowed: how many contents were compared.
+    cut: how many of those asked for were left out as too weak.
     """
-    if not vectors:
-        raise QueryError("say what to look for: some words, a picture, or both")
-    if len(vectors) == 1:
-        return vectors[0]
-    total = np.sum(vectors, axis=0, dtype=np.float32)
-    norm = float(np.linalg.norm(total))
-    if norm < 1e-6:
-        raise QueryError("the parts of the query cancel each other out")
-    return np.ascontiguousarray(total / norm, dtype=np.float32)
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    allowed: int
+    cut: int = 0
 
 
-def nearest(
-    index: FlatIndex, query: NDArray[np.float32], k: int, offset: int = 0, *, without: int = -1
-) -> Neighbours:
-    """Neighbours `offset` to `offset + k` of a query (1, dim); `without` is a content to leave out.
+def rank(
+    index: FlatIndex,
+    query: NDArray[np.float32],
+    question: Question,
+    only: NDArray[np.int64] | None = None,
+) -> Ranked:
+    """What answers a query vector (1, dim), as far as the question wants to see.
 
-    Raises:
-        QueryError: k or offset make no sense.
+    only: the contents that may answer, strictly ascending; None allows all.
     """
-    if k < 1:
-        raise QueryError(f"k must be at least 1, not {k}")
-    if offset < 0:
-        raise QueryError(f"offset must not be negative, not {offset}")
-    found = index.search(query, k + offset + (without >= 0))[0]
-    keep = found.ids != without
-    return type(found)(
-        found.scores[keep][offset : offset + k], found.ids[keep][offset : offset + k]
-    )
+    wanted = question.offset + question.k
+    without = question.image_ids
+    found = index.search(query, wanted + len(without))[0]
+    keep = ~np.isin(found.ids, list(without)) if without else np.ones(len(found.ids), np.bool_)
+    ids, scores = found.ids[keep][:wanted], found.scores[keep][:wanted]
+    n = len(ids)
+    if question.min_score is not None:
+        n = int(np.count_nonzero(scores >= question.min_score))
+    page = slice(question.offset, n)
+    return Ranked(ids[page], scores[page], len(index), len(ids) - n)
 
 
-def image_hits(catalog: Catalog, found: Neighbours) -> list[ImageHit]:
-    """The pictures of these neighbours, with the texts written for them, in the same order."""
-    ids = found.ids.tolist()
+def image_hits(catalog: Catalog, ranked: Ranked) -> tuple[ImageHit, ...]:
+    """The pictures, with the texts written for them, in the same order."""
+    ids = ranked.ids.tolist()
     records = catalog.image_records(ids)
     linked = catalog.linked_texts(ids)
     bodies = catalog.text_records(list({t for texts in linked.values() for t in texts}))
-    return [
+    return tuple(
         ImageHit(
             _cosine(score),
             records[id_],
             tuple(bodies[t].body for t in linked.get(id_, ()) if t in bodies),
         )
-        for score, id_ in zip(found.scores, ids, strict=True)
+        for score, id_ in zip(ranked.scores, ids, strict=True)
         if id_ in records  # hidden between the search and the look-up
-    ]
+    )
 
 
-def text_hits(catalog: Catalog, found: Neighbours, *, image_id: int | None = None) -> list[TextHit]:
-    """The texts of these neighbours, in order; `linked` are those written for `image_id`."""
-    ids = found.ids.tolist()
+def text_hits(catalog: Catalog, ranked: Ranked, about: frozenset[int]) -> tuple[TextHit, ...]:
+    """The texts, in order; `linked` are those written for one of the pictures asked `about`."""
+    ids = ranked.ids.tolist()
     records = catalog.text_records(ids)
-    return [
-        TextHit(
-            _cosine(score),
-            records[id_],
-            image_id is not None and image_id in records[id_].image_ids,
-        )
-        for score, id_ in zip(found.scores, ids, strict=True)
+    return tuple(
+        TextHit(_cosine(score), records[id_], not about.isdisjoint(records[id_].image_ids))
+        for score, id_ in zip(ranked.scores, ids, strict=True)
         if id_ in records
-    ]
+    )
 
 
 def _cosine(score: np.float32) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,11 +105,15 @@ class TextRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageHit:
-    """A picture that answers a query; `score` is the cosine similarity, in [-1, 1]."""
+    """A picture that answers a query; `score` is the cosine similarity, in [-1, 1].
+
+    relevance: how sure it is that it answers, from 0 to 1; None where that was not asked for.
+    """
 
     score: float
     image: ImageRecord
     captions: tuple[str, ...] = ()
+    relevance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,26 @@ class TextHit:
     score: float
     text: TextRecord
     linked: bool = False
+    relevance: float | None = None
+
+
+Hit = TypeVar("Hit", ImageHit, TextHit)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Hit]):
+    """What answers a question, best first.
+
+    allowed: how many items satisfied the question's conditions and were compared. filtered: whether
+        it had conditions.
+    cut: how many of those that would stand here were left out because they match too weakly; when
+        there are such, nothing comes after.
+    """
+
+    hits: tuple[Hit, ...]
+    allowed: int
+    cut: int = 0
+    filtered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

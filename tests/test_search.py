@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from mmsearch.cli import cli
 from mmsearch.decode import decode
 from mmsearch.encode import load_encoder, load_text_encoder
-from mmsearch.errors import QueryError
 from mmsearch.library import Library
-from mmsearch.search import combine
 
 K = 10
 NEW_PICTURES = 25
@@ -199,13 +197,3 @@ def test_stored_vectors_are_those_of_the_encoder(
         pixels = decode(data, source="", min_side=2 * encoder.image_size).pixels
         expected = encoder.encode_images(encoder.preprocess(pixels)[None])[0]
         assert float(expected @ vector) > 0.999
-
-
-def test_combine() -> None:
-    a, b = np.float32([[1, 0]]), np.float32([[0, 1]])
-    assert combine([a]) is a
-    assert combine([a, b]) == pytest.approx(np.full((1, 2), 0.5**0.5))
-    with pytest.raises(QueryError):
-        combine([])
-    with pytest.raises(QueryError, match="cancel"):
-        combine([a, -a])

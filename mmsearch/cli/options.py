@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from mmsearch.library import Library
     from mmsearch.settings import Settings
+    from mmsearch.types import Answer
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -83,6 +84,18 @@ def print_json(document: Any) -> None:
     """One JSON document on stdout; file names that are not UTF-8 are written with \\ufffd."""
     text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
     click.echo(_in_utf8(text))
+
+
+def nothing_matches(answer: Answer[Any]) -> str | None:
+    """What to say where nothing is found though something was compared; None otherwise."""
+    if answer.cut:
+        return "Nothing in this library matches. --all shows what comes nearest."
+    return "Nothing satisfies the condition." if answer.filtered and not answer.allowed else None
+
+
+def rounded(relevance: float | None) -> float | None:
+    """A relevance as JSON prints it."""
+    return None if relevance is None else round(relevance, 4)
 
 
 def printable(text: str) -> str:

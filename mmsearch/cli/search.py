@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -14,21 +15,107 @@ from mmsearch.cli.options import (
     json_option,
     k_option,
     library_option,
+    nothing_matches,
     open_library,
     print_json,
     printable,
+    rounded,
 )
-from mmsearch.types import ImageHit, TextHit
+from mmsearch.query import DEFAULT_THRESHOLD, Question, Term, parse_terms, split_weight
+from mmsearch.types import Answer, ImageHit, TextHit
+
+if TYPE_CHECKING:
+    from mmsearch.filters import Filter
 
 _image_path = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+R = TypeVar("R", bound=Callable[..., Any])
+
+
+class Ranking(TypedDict):
+    """The fields of Question that are options as they are."""
+
+    min_score: float | None
+    words: bool
+    expand: bool
+    exact: bool
+    diversity: float
+    group: bool
+
+
+def _weighted_image(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> list[Term]:
+    """Each "PICTURE", "0.5:PICTURE" or "-1:PICTURE" as a term."""
+    terms = []
+    for value in values:
+        weight, path = 1.0, value
+        if not Path(value).exists():
+            sign, rest = (-1, value[1:]) if value.startswith("-") else (1, value)
+            weight, path = split_weight(rest)
+            weight *= sign
+        terms.append(Term(image=_image_path.convert(path, param, ctx), weight=weight))
+    return terms
+
+
+def refining_options(command: R) -> R:
+    """What may be found, and how answers are ranked; see mmsearch.query.Question."""
+    for option in reversed(
+        (
+            click.option(
+                "-w", "--where", metavar="FILTER", help="What an answer must satisfy; see below."
+            ),
+            click.option(
+                "--min-relevance",
+                type=click.FloatRange(0, 1),
+                default=None,
+                help=f"Least relevance.  [default: {DEFAULT_THRESHOLD}]",
+            ),
+            click.option(
+                "--all", "everything", is_flag=True, help="Leave nothing out as too weak."
+            ),
+            click.option("--min-score", type=float, help="Least cosine similarity."),
+            click.option(
+                "--words/--no-words",
+                default=True,
+                help="Names of files, captions and keywords count too; the default.",
+            ),
+            click.option(
+                "--expand/--no-expand",
+                default=True,
+                help="Put short words into sentences; the default.",
+            ),
+            click.option("--exact", is_flag=True, help="Compare with every vector."),
+            click.option(
+                "--diversity",
+                type=click.FloatRange(0, 1, max_open=True),
+                default=0.0,
+                help="More: answers differ more from each other.",
+            ),
+            click.option("--group", is_flag=True, help="Near-duplicates come as one answer."),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("query", nargs=-1)
-@click.option("-i", "--image", type=_image_path, help="A picture to search by.")
+@click.option(
+    "-i",
+    "--image",
+    "images",
+    multiple=True,
+    callback=_weighted_image,
+    metavar="[WEIGHT:]PICTURE",
+    help="A picture to search by. May be given several times.",
+)
+@click.option("--like", type=int, multiple=True, metavar="ID", help="More like this one.")
+@click.option("--unlike", type=int, multiple=True, metavar="ID", help="Less like this one.")
 @click.option("--texts", is_flag=True, help="Find texts instead of pictures.")
 @k_option(10)
 @click.option("--offset", type=click.IntRange(0), default=0, help="Skip so many results.")
+@refining_options
 @click.option("--paths", is_flag=True, help="Print only paths, one a line.")
 @click.option("-0", "null", is_flag=True, help="With --paths: separate them by NUL (xargs -0).")
 @click.option("--open", "open_", is_flag=True, help="Open the pictures found in the viewer.")
@@ -42,10 +129,15 @@ _image_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 @library_option
 def search(
     query: tuple[str, ...],
-    image: Path | None,
+    images: list[Term],
+    like: tuple[int, ...],
+    unlike: tuple[int, ...],
     texts: bool,
     k: int,
     offset: int,
+    where: str | None,
+    min_relevance: float | None,
+    everything: bool,
     paths: bool,
     null: bool,
     open_: bool,
@@ -53,26 +145,46 @@ def search(
     as_json: bool,
     device: str | None,
     library: Path | None,
+    **ranking: Unpack[Ranking],
 ) -> None:
-    """Find pictures by words, by a picture (-i), or by both.
+    """Find pictures by words, by pictures (-i), or by a sum of both.
 
     \b
       mmsearch search "a red kite over a beach" -k 12
-      mmsearch search -i photo.jpg
+      mmsearch search beach + 0.5:sunset - people -i reference.jpg
+      mmsearch search --like 12 --like 40 --unlike 7
+      mmsearch search boats --where "taken:2019..2021 and not path:**/Screenshots/**"
       mmsearch search --texts "boats at night"
       mmsearch search --paths dog | xargs -d '\\n' cp -t ~/dogs
+
+    A lone + or - begins another part, 0.5: before it is its weight. What matches too weakly is
+    left out, so that a search for what is not there finds nothing; --all shows it. Conditions:
+    path, source, taken, added, bytes, width, height, megapixels, format, orientation, camera,
+    keyword, tag, has, near; with and, or, not, and brackets.
     """
-    words = " ".join(query).strip()
-    if not words and image is None:
+    terms = [*parse_terms(query), *images, *(Term(image_id=id_) for id_ in like)]
+    terms += [Term(image_id=id_, weight=-1) for id_ in unlike]
+    if not terms:
         raise click.UsageError('say what to look for: mmsearch search "a red kite", or -i PICTURE')
+    if everything or min_relevance is None:
+        min_relevance = 0.0 if everything else DEFAULT_THRESHOLD
+    asked = _asked(query, terms, where, k, offset)
+    question = Question(
+        tuple(terms),
+        _condition(where),
+        k=k,
+        offset=offset,
+        min_relevance=min_relevance,
+        **ranking,
+    )
     with open_library(library, device) as lib:
         if texts:
-            found = lib.search_texts(words or None, image=image, k=k, offset=offset)
-            _print_texts(found, as_json, _asked(words, image, k, offset))
+            _print_texts(lib.ask_texts(question), as_json, asked)
             return
-        hits = lib.search(words or None, image=image, k=k, offset=offset)
+        answer = lib.ask(question)
+        hits = answer.hits
         if as_json:
-            print_json(_asked(words, image, k, offset) | {"hits": [image_json(h) for h in hits]})
+            print_json(asked | _counts(answer) | {"hits": [image_json(h) for h in hits]})
         elif paths:
             end = b"\0" if null else b"\n"
             for hit in hits:
@@ -82,7 +194,7 @@ def search(
         else:
             from mmsearch.cli.table import print_images
 
-            print_images(lib, hits, offset=offset, thumbnails=thumbnails)
+            print_images(lib, answer, offset=offset, thumbnails=thumbnails)
         if open_:
             for hit in hits:
                 click.launch(hit.image.path)
@@ -102,28 +214,58 @@ def captions(
     \b
       mmsearch captions photo.jpg -k 5
     """
+    question = Question((Term(image=picture),), k=k)
     with open_library(library, device) as lib:
-        found = lib.captions(picture, k=k)
+        found = lib.ask_texts(question)
     _print_texts(found, as_json, {"image": str(picture), "k": k})
 
 
-def _asked(words: str, image: Path | None, k: int, offset: int) -> dict[str, Any]:
+def _condition(where: str | None) -> Filter | None:
+    if where is None:
+        return None
+    from mmsearch import filters
+
+    return filters.parse(where)
+
+
+def _asked(
+    query: tuple[str, ...], terms: Sequence[Term], where: str | None, k: int, offset: int
+) -> dict[str, Any]:
+    image = next((term.image for term in terms if term.image is not None), None)
+    parts = [
+        {
+            "text": term.text,
+            "image": None if term.image is None else str(term.image),
+            "image_id": term.image_id,
+            "weight": term.weight,
+        }
+        for term in terms
+    ]
     return {
-        "query": words or None,
+        "query": " ".join(query) or None,
         "image": None if image is None else str(image),
+        "parts": [{key: value for key, value in p.items() if value is not None} for p in parts],
+        "where": where,
         "k": k,
         "offset": offset,
     }
 
 
-def _print_texts(found: list[TextHit], as_json: bool, asked: dict[str, Any]) -> None:
+def _counts(answer: Answer[Any]) -> dict[str, int]:
+    return {"allowed": answer.allowed, "cut": answer.cut}
+
+
+def _print_texts(answer: Answer[TextHit], as_json: bool, asked: dict[str, Any]) -> None:
     if as_json:
-        print_json(asked | {"hits": [text_json(hit) for hit in found]})
-    elif not found:
+        print_json(asked | _counts(answer) | {"hits": [text_json(hit) for hit in answer.hits]})
+        return
+    if not answer.hits:
         click.echo(
-            "The library holds no texts. Add some with: mmsearch index --captions FILE", err=True
+            nothing_matches(answer)
+            or "The library holds no texts. Add some with: mmsearch index --captions FILE",
+            err=True,
         )
-    for hit in () if as_json else found:
+    for hit in answer.hits:
         mark = "  (written for this picture)" if hit.linked else ""
         click.echo(f"{hit.score:7.3f}  {printable(hit.text.body)}{mark}")
 
@@ -134,6 +276,7 @@ def image_json(hit: ImageHit) -> dict[str, Any]:
     return {
         "id": hit.image.id,
         "score": round(hit.score, 6),
+        "relevance": rounded(hit.relevance),
         "path": hit.image.path,
         "width": info.width,
         "height": info.height,
@@ -152,6 +295,7 @@ def text_json(hit: TextHit) -> dict[str, Any]:
     return {
         "id": hit.text.id,
         "score": round(hit.score, 6),
+        "relevance": rounded(hit.relevance),
         "text": hit.text.body,
         "source": hit.text.source,
         "image_ids": list(hit.text.image_ids),

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmsearch.cli.options import printable
+from mmsearch.cli.options import nothing_matches, printable
 from mmsearch.errors import MmsearchError
-from mmsearch.types import ImageHit
+from mmsearch.types import Answer, ImageHit
 
 if TYPE_CHECKING:
     from mmsearch.library import Library
@@ -27,11 +27,12 @@ _ROWS = 6  # height of a thumbnail in lines of text
 
 
 def print_images(
-    library: Library, hits: list[ImageHit], *, offset: int, thumbnails: bool | None
+    library: Library, answer: Answer[ImageHit], *, offset: int, thumbnails: bool | None
 ) -> None:
     """Rank, score, path and first caption of each hit; `thumbnails` None shows them if it can."""
+    hits = answer.hits
     if not hits:
-        click.echo("Nothing found.", err=True)
+        click.echo(nothing_matches(answer) or "Nothing found.", err=True)
         return
     protocol = graphics_protocol(os.environ) if sys.stdout.isatty() or thumbnails else None
     if thumbnails is not False and protocol is not None:

@@ -4,16 +4,17 @@
 # own, and FastAPI could not resolve them from strings.
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, File, Form, Path, Query, UploadFile
-from pydantic import Field, create_model
+from pydantic import Field, TypeAdapter, ValidationError, create_model
 
 from mmsearch.errors import QueryError
+from mmsearch.query import QueryPicture, Question, Term
 from mmsearch.serve.guard import too_large
-from mmsearch.serve.items import read_original
 from mmsearch.serve.problems import documented
 from mmsearch.serve.schemas import (
     DEFAULT_K,
@@ -22,13 +23,15 @@ from mmsearch.serve.schemas import (
     MAX_QUERY_CHARS,
     ImageAnswer,
     ImageResults,
+    Part,
     QueryEcho,
+    Refinement,
     SearchRequest,
     TextAnswer,
     TextResults,
 )
 from mmsearch.serve.service import Service
-from mmsearch.types import ImageHit, Modality, TextHit
+from mmsearch.types import Answer, ImageHit, Modality, TextHit
 
 DEFAULT_CAPTIONS = 5
 #: What can be wrong with a question, and with the service that is asked.
@@ -40,6 +43,9 @@ _UPLOAD_PROBLEMS = _PROBLEMS | documented(
 )
 _BY_ID_PROBLEMS = _PROBLEMS | documented(HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
+#: Pictures in one upload.
+MAX_UPLOADS = 10
+
 _Words = Query(
     min_length=1,
     max_length=MAX_QUERY_CHARS,
@@ -48,6 +54,13 @@ _Words = Query(
     examples=["a red kite over a beach"],
 )
 _Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="answers to leave out")]
+
+
+class _Ask(Refinement):
+    """A question in an address."""
+
+    q: Annotated[str, _Words]
+    k: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +72,14 @@ class _Asked:
     offset: int = 0
     began: float = field(default_factory=time.perf_counter)
 
-    def frame(self, model: str | None) -> dict[str, Any]:
+    def frame(self, answer: Answer[Any], model: str | None) -> dict[str, Any]:
         """What every list of answers says about its question."""
         return {
             "query": self.echo,
             "k": self.k,
             "offset": self.offset,
+            "allowed": answer.allowed,
+            "cut": answer.cut,
             "took_ms": round((time.perf_counter() - self.began) * 1000, 3),
             "model": model,
         }
@@ -76,96 +91,92 @@ def router(service: Service) -> APIRouter:
     library, max_k = service.library, service.settings.max_k
     default_k = min(DEFAULT_K, max_k)
     k_range = Query(ge=1, le=max_k, description="answers to give")
-    k_field = Form(ge=1, le=max_k, description="answers to give")
+    k_form = Form(ge=1, le=max_k, description="answers to give")
+    k_field = Field(ge=1, le=max_k, description="answers to give")
     search_request = create_model(
         "SearchRequest",
         __base__=SearchRequest,
-        k=(Annotated[int, Field(ge=1, le=max_k)], default_k),
+        k=(Annotated[int, k_field], default_k),
     )
+    ask = create_model("Ask", __base__=_Ask, k=(Annotated[int, k_field], default_k))
+    read_request = TypeAdapter(search_request)
 
-    def images(asked: _Asked, answer: tuple[list[ImageHit], str | None]) -> ImageResults:
-        hits, model = answer
+    def images(asked: _Asked, found: tuple[Answer[ImageHit], str | None]) -> ImageResults:
+        answer, model = found
         show_gps = service.settings.show_gps
-        answers = [ImageAnswer.of_hit(hit, show_gps=show_gps) for hit in hits]
-        return ImageResults(**asked.frame(model), hits=answers)
+        hits = [ImageAnswer.of_hit(hit, show_gps=show_gps) for hit in answer.hits]
+        return ImageResults(**asked.frame(answer, model), hits=hits)
 
-    def texts(asked: _Asked, answer: tuple[list[TextHit], str | None]) -> TextResults:
-        hits, model = answer
-        return TextResults(**asked.frame(model), hits=[TextAnswer.of_hit(hit) for hit in hits])
+    def texts(asked: _Asked, found: tuple[Answer[TextHit], str | None]) -> TextResults:
+        answer, model = found
+        hits = [TextAnswer.of_hit(hit) for hit in answer.hits]
+        return TextResults(**asked.frame(answer, model), hits=hits)
 
-    async def search_both(
-        asked: _Asked, image: bytes | None, modality: Modality
+    async def respond(
+        body: SearchRequest, uploads: Sequence[QueryPicture] = ()
     ) -> ImageResults | TextResults:
-        q, k, offset = asked.echo.q, asked.k, asked.offset
-        picture = None if image is None else await service.picture(image)
-        if modality == "image":
-            found = await service.encode_and_answer(
-                library.search, q, image=picture, k=k, offset=offset
-            )
-            return images(asked, found)
-        fitting = await service.encode_and_answer(
-            library.search_texts, q, image=picture, k=k, offset=offset
+        parts = body.all_parts
+        if uploads and all(part.upload is None for part in parts):
+            parts += [Part(upload=number) for number in range(len(uploads))]
+        question = Question(
+            tuple(_term(part, uploads) for part in parts), k=body.k, **body.options()
         )
-        return texts(asked, fitting)
+        asked = _Asked(_echo(parts, body), body.k, body.offset)
+        needs_model = any(part.image_id is None for part in parts)
+        call = service.encode_and_answer if needs_model else service.answer
+        if body.modality == "image":
+            return images(asked, await call(library.ask, question))
+        return texts(asked, await call(library.ask_texts, question))
 
     @routes.get("/search", summary="Words → pictures", tags=["search"], responses=_PROBLEMS)
-    async def search(
-        q: Annotated[str, _Words],
-        k: Annotated[int, k_range] = default_k,
-        offset: _Offset = 0,
-    ) -> ImageResults:
-        asked = _Asked(QueryEcho(q=q), k, offset)
-        return images(asked, await service.encode_and_answer(library.search, q, k=k, offset=offset))
+    async def search(asked: Annotated[ask, Query()]) -> ImageResults:  # type: ignore[valid-type]
+        return cast(ImageResults, await respond(_request(cast(_Ask, asked), "image")))
 
     @routes.get("/texts/search", summary="Words → texts", tags=["search"], responses=_PROBLEMS)
-    async def search_texts(
-        q: Annotated[str, _Words],
-        k: Annotated[int, k_range] = default_k,
-        offset: _Offset = 0,
-    ) -> TextResults:
-        asked = _Asked(QueryEcho(q=q), k, offset)
-        return texts(
-            asked, await service.encode_and_answer(library.search_texts, q, k=k, offset=offset)
-        )
+    async def search_texts(asked: Annotated[ask, Query()]) -> TextResults:  # type: ignore[valid-type]
+        return cast(TextResults, await respond(_request(cast(_Ask, asked), "text")))
 
     @routes.post(
         "/search",
-        summary="Words, a picture of the library, or both → pictures or texts",
+        summary="Words, pictures of the library, weighted parts → pictures or texts",
         tags=["search"],
         responses=_UPLOAD_PROBLEMS | _BY_ID_PROBLEMS,
     )
     async def search_json(question: search_request) -> ImageResults | TextResults:  # type: ignore[valid-type]
-        body = cast(SearchRequest, question)
-        k, offset, image_id = body.k, body.offset, body.image_id
-        asked = _Asked(QueryEcho(q=_words(body.q), image=image_id), k, offset)
-        if image_id is None:
-            return await search_both(asked, None, body.modality)
-        if asked.echo.q is None:
-            # Its vector is in the library already: the file is not needed.
-            if body.modality == "image":
-                like = await service.answer(library.similar, image_id, k=k, offset=offset)
-                return images(asked, like)
-            fitting, model = await service.answer(library.captions_of, image_id, k=k + offset)
-            return texts(asked, (fitting[offset:], model))
-        image = await service.read(read_original, library, image_id)
-        return await search_both(asked, image, body.modality)
+        return await respond(question)
 
     @routes.post(
         "/search/image",
-        summary="An uploaded picture (and words) → pictures or texts",
+        summary="Uploaded pictures (and words) → pictures or texts",
         tags=["search"],
         responses=_UPLOAD_PROBLEMS,
     )
     async def search_upload(
-        file: Annotated[UploadFile, File(description="the picture, in any format")],
+        file: Annotated[
+            list[UploadFile],
+            File(description="the picture, in any format", min_length=1, max_length=MAX_UPLOADS),
+        ],
         q: Annotated[str, Form(max_length=MAX_QUERY_CHARS, description="words to add")] = "",
-        k: Annotated[int, k_field] = default_k,
+        k: Annotated[int, k_form] = default_k,
         offset: Annotated[int, Form(ge=0, le=MAX_OFFSET)] = 0,
         modality: Annotated[Modality, Form(description="what to find")] = "image",
+        question: Annotated[
+            str,
+            Form(
+                description="instead of the other fields: a SearchRequest in JSON, whose parts may "
+                'name uploads by number, as {"upload": 0, "weight": -1}',
+            ),
+        ] = "",
     ) -> ImageResults | TextResults:
-        asked = _Asked(QueryEcho(q=_words(q), image="upload"), k, offset)
-        image = await _uploaded(file, service.settings.max_upload_bytes)
-        return await search_both(asked, image, modality)
+        given = {"q": q or None, "k": k, "offset": offset, "modality": modality}
+        request = (
+            _read_question(read_request, question)
+            if question.strip()
+            else read_request.validate_python(given)
+        )
+        limit = service.settings.max_upload_bytes
+        pictures = [await service.picture(await _uploaded(one, limit)) for one in file]
+        return await respond(request, pictures)
 
     @routes.post(
         "/captions",
@@ -175,12 +186,11 @@ def router(service: Service) -> APIRouter:
     )
     async def captions(
         file: Annotated[UploadFile, File(description="the picture, in any format")],
-        k: Annotated[int, k_field] = min(DEFAULT_CAPTIONS, max_k),
+        k: Annotated[int, k_form] = min(DEFAULT_CAPTIONS, max_k),
     ) -> TextResults:
-        asked = _Asked(QueryEcho(image="upload"), k)
         image = await _uploaded(file, service.settings.max_upload_bytes)
-        picture = await service.picture(image)
-        return texts(asked, await service.encode_and_answer(library.captions, picture, k=k))
+        request = SearchRequest(k=k, modality="text")
+        return cast(TextResults, await respond(request, [await service.picture(image)]))
 
     @routes.get(
         "/images/{image_id}/captions",
@@ -192,15 +202,21 @@ def router(service: Service) -> APIRouter:
         image_id: Annotated[int, Path(ge=0, le=MAX_ID)],
         k: Annotated[int, k_range] = min(DEFAULT_CAPTIONS, max_k),
     ) -> TextResults:
-        asked = _Asked(QueryEcho(image=image_id), k)
+        asked = _Asked(QueryEcho(image=image_id, parts=[Part(image_id=image_id)]), k)
         linked = await service.read(library.image_captions, image_id)
         # As many more as its own texts may take up, so that k others remain.
-        ranked, model = await service.answer(library.captions_of, image_id, k=k + len(linked))
-        scores = {hit.text.id: hit.score for hit in ranked}
-        own = [TextAnswer.of(text, scores.get(text.id), linked=True) for text in linked]
+        question = Question((Term(image_id=image_id),), k=k + len(linked))
+        answer, model = await service.answer(library.ask_texts, question)
+        found = {hit.text.id: hit for hit in answer.hits}
+        own = [
+            TextAnswer.of_hit(found[text.id])
+            if text.id in found
+            else TextAnswer.of(text, None, linked=True)
+            for text in linked
+        ]
         known = {text.id for text in linked}
-        others = [TextAnswer.of_hit(hit) for hit in ranked if hit.text.id not in known]
-        return TextResults(**asked.frame(model), hits=own + others[:k])
+        others = [TextAnswer.of_hit(hit) for hit in answer.hits if hit.text.id not in known]
+        return TextResults(**asked.frame(answer, model), hits=own + others[:k])
 
     @routes.get(
         "/images/{image_id}/similar",
@@ -213,10 +229,43 @@ def router(service: Service) -> APIRouter:
         k: Annotated[int, k_range] = default_k,
         offset: _Offset = 0,
     ) -> ImageResults:
-        asked = _Asked(QueryEcho(image=image_id), k, offset)
-        return images(asked, await service.answer(library.similar, image_id, k=k, offset=offset))
+        request = SearchRequest(image_id=image_id, k=k, offset=offset)
+        return cast(ImageResults, await respond(request))
 
     return routes
+
+
+def _request(asked: _Ask, modality: Modality) -> SearchRequest:
+    return SearchRequest(**asked.model_dump(), modality=modality)
+
+
+def _read_question(reader: TypeAdapter[Any], text: str) -> SearchRequest:
+    try:
+        return cast(SearchRequest, reader.validate_json(text))
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise QueryError(f"in the form field 'question': {where}: {first['msg']}") from exc
+
+
+def _term(part: Part, uploads: Sequence[QueryPicture]) -> Term:
+    image = None
+    if part.upload is not None:
+        if part.upload >= len(uploads):
+            raise QueryError(f"there is no upload number {part.upload} (they count from 0)")
+        image = uploads[part.upload]
+    return Term(text=part.text, image=image, image_id=part.image_id, weight=part.weight)
+
+
+def _echo(parts: Sequence[Part], body: SearchRequest) -> QueryEcho:
+    wanted = [part for part in parts if part.weight > 0]
+    pictures = ["upload" if p.upload is not None else p.image_id for p in wanted if p.text is None]
+    return QueryEcho(
+        q=" + ".join(p.text for p in wanted if p.text is not None) or None,
+        image=cast("Any", next(iter(pictures), None)),
+        parts=[] if len(parts) == 1 and parts[0].weight == 1 else list(parts),
+        where=None if body.where is None else str(body.where),
+    )
 
 
 async def _uploaded(file: UploadFile, limit: int) -> bytes:
@@ -227,7 +276,3 @@ async def _uploaded(file: UploadFile, limit: int) -> bytes:
     if not data:
         raise QueryError("the upload is empty: send a picture in the form field 'file'")
     return data
-
-
-def _words(q: str | None) -> str | None:
-    return q if q and q.strip() else None

@@ -8,8 +8,9 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
+from mmsearch.query import MAX_TERMS
 from mmsearch.types import (
     ImageHit,
     ImageRecord,
@@ -21,6 +22,7 @@ from mmsearch.types import (
 )
 
 MAX_QUERY_CHARS = 2_000
+MAX_WHERE_CHARS = 10_000
 #: How deep a result list can be read.
 MAX_OFFSET = 10_000
 DEFAULT_K = 20
@@ -140,12 +142,15 @@ class ImageAnswer(Image):
     """A picture that answers a query."""
 
     score: float = Field(description="cosine similarity, in [-1, 1]", examples=[0.3127])
+    relevance: float | None = Field(
+        None, description="how sure it is that it answers, in [0, 1]", examples=[0.97]
+    )
 
     @classmethod
     def of_hit(cls, hit: ImageHit, *, show_gps: bool) -> Self:
         """The hit as it goes over the wire."""
         facts = cls.facts(hit.image, hit.captions, show_gps=show_gps)
-        return cls(score=_score(hit.score), **facts)
+        return cls(score=_score(hit.score), relevance=_relevance(hit.relevance), **facts)
 
 
 class TextAnswer(Answer):
@@ -155,17 +160,26 @@ class TextAnswer(Answer):
     score: float | None = Field(
         description="cosine similarity, in [-1, 1]; null where a linked text was not compared"
     )
+    relevance: float | None = Field(None, description="how sure it is that it fits, in [0, 1]")
     text: str
     source: str = Field(description="where the text was read from")
     image_ids: list[int] = Field(description="the pictures it was written for")
     linked: bool = Field(description="it was written for the very picture asked about")
 
     @classmethod
-    def of(cls, record: TextRecord, score: float | None, *, linked: bool) -> Self:
+    def of(
+        cls,
+        record: TextRecord,
+        score: float | None,
+        *,
+        linked: bool,
+        relevance: float | None = None,
+    ) -> Self:
         """The text as it goes over the wire."""
         return cls(
             id=record.id,
             score=None if score is None else _score(score),
+            relevance=_relevance(relevance),
             text=printable(record.body),
             source=printable(record.source),
             image_ids=list(record.image_ids),
@@ -175,14 +189,27 @@ class TextAnswer(Answer):
     @classmethod
     def of_hit(cls, hit: TextHit) -> Self:
         """The hit as it goes over the wire."""
-        return cls.of(hit.text, hit.score, linked=hit.linked)
+        return cls.of(hit.text, hit.score, linked=hit.linked, relevance=hit.relevance)
+
+
+class Part(BaseModel):
+    """A weighted part of a question: words, a picture of the library, or an uploaded one."""
+
+    text: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | None = None
+    image_id: ImageId | None = None
+    upload: Annotated[int, Field(ge=0, description="which of the uploads, from 0")] | None = None
+    weight: Annotated[float, Field(description="below 0: to be avoided", examples=[0.5, -1])] = 1.0
 
 
 class QueryEcho(Answer):
-    """The question as it was understood. `image` is "upload", an image id, or null."""
+    """The question as it was understood."""
 
-    q: str | None = None
-    image: int | Literal["upload"] | None = None
+    q: Annotated[str | None, Field(description="the words looked for")] = None
+    image: Annotated[
+        int | Literal["upload"] | None, Field(description="the first picture looked for")
+    ] = None
+    parts: list[Part] = []
+    where: str | None = None
 
 
 class Results(Answer):
@@ -191,6 +218,8 @@ class Results(Answer):
     query: QueryEcho
     k: int
     offset: int
+    allowed: int = Field(description="how many items `where` let through to be compared")
+    cut: int = Field(description="how many were left out here as too weak; then no more follow")
     took_ms: float = Field(description="from the request to the answer, waiting included")
     model: str | None = Field(description="the model that compared; null in an empty library")
 
@@ -209,29 +238,81 @@ class TextResults(Results):
     hits: list[TextAnswer]
 
 
-class SearchRequest(BaseModel):
-    """A question in JSON: words, a picture of the library, or both together."""
+class Refinement(BaseModel):
+    """What may be found, and how answers are ranked; the same for every way to ask."""
+
+    offset: Annotated[Offset, Field(description="answers to leave out")] = 0
+    where: Annotated[
+        Annotated[str, Field(max_length=MAX_WHERE_CHARS)] | dict[str, Any] | None,
+        Field(
+            description="what an answer must satisfy, in words or in JSON (see deploy/filters.md)",
+            examples=["taken:2019..2021 and orientation:landscape"],
+        ),
+    ] = None
+    min_score: Annotated[
+        float | None, Field(ge=-1, le=1, description="least cosine similarity")
+    ] = None
+    min_relevance: Annotated[
+        float, Field(ge=0, le=1, description="least relevance; 0 keeps all")
+    ] = 0.0
+    words: Annotated[bool, Field(description="names of files, captions and keywords count too")] = (
+        True
+    )
+    expand: Annotated[bool, Field(description="short words are put into sentences")] = True
+    exact: Annotated[bool, Field(description="compare with every vector")] = False
+    diversity: Annotated[
+        float, Field(ge=0, lt=1, description="more: answers differ more from each other")
+    ] = 0.0
+    group: Annotated[bool, Field(description="near-duplicates come as one answer")] = False
+
+    def options(self) -> dict[str, Any]:
+        """The fields as mmsearch.query.Question takes them."""
+        options = self.model_dump(include=set(Refinement.model_fields))
+        where = options["where"]
+        if where is not None:
+            from mmsearch import filters
+
+            options["where"] = (
+                filters.parse(where) if isinstance(where, str) else filters.from_json(where)
+            )
+        return options
+
+
+class SearchRequest(Refinement):
+    """A question in JSON: words, pictures of the library, or weighted parts of both."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {"q": "a red kite over a beach", "k": 12},
                 {"q": "at night", "image_id": 7},
+                {"like": [3, 7], "unlike": [12], "where": "taken:2019"},
+                {"parts": [{"text": "beach"}, {"text": "people", "weight": -1}]},
             ]
-        }
+        },
     )
 
     q: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | None = None
     image_id: ImageId | None = None
+    parts: Annotated[list[Part], Field(max_length=MAX_TERMS)] = []
+    like: Annotated[
+        list[ImageId], Field(max_length=MAX_TERMS, description="pictures to be like")
+    ] = []
+    unlike: Annotated[
+        list[ImageId], Field(max_length=MAX_TERMS, description="pictures not to be like")
+    ] = []
     k: Annotated[int, Field(ge=1)] = DEFAULT_K
-    offset: Offset = 0
     modality: Literal["image", "text"] = "image"
 
-    @model_validator(mode="after")
-    def _asks_something(self) -> Self:
-        if self.image_id is None and not (self.q and self.q.strip()):
-            raise ValueError("give q (words), image_id (a picture of the library), or both")
-        return self
+    @property
+    def all_parts(self) -> list[Part]:
+        """Every part of the question, however it was written."""
+        parts = list(self.parts)
+        if self.q and self.q.strip():
+            parts.append(Part(text=self.q))
+        liked = [*([] if self.image_id is None else [self.image_id]), *self.like]
+        parts += [Part(image_id=id_) for id_ in liked]
+        return parts + [Part(image_id=id_, weight=-1) for id_ in self.unlike]
 
 
 class Space(Answer):
@@ -351,6 +432,10 @@ def file_name(path: str) -> str:
 
 def _clean(text: str | None) -> str | None:
     return None if text is None else printable(text)
+
+
+def _relevance(relevance: float | None) -> float | None:
+    return None if relevance is None else round(float(relevance), 4)
 
 
 def _score(score: float) -> float:

@@ -13,7 +13,8 @@ from mmsearch.errors import MmsearchError
 from mmsearch.settings import Settings
 
 if TYPE_CHECKING:
-    from mmsearch.library import Library, QueryPicture
+    from mmsearch.library import Library
+    from mmsearch.query import QueryPicture
 
 log = logging.getLogger(__name__)
 

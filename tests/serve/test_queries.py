@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from serve_library import BASE_URL, draw, encoded, is_problem
 from starlette.testclient import TestClient
 
 from mmsearch.library import Library
+from mmsearch.query import Question, Term
 from mmsearch.serve import create_app
 from mmsearch.settings import Settings
 
@@ -19,7 +21,7 @@ def found(answer: dict[str, Any]) -> list[tuple[int, float]]:
     return [(hit["id"], hit["score"]) for hit in answer["hits"]]
 
 
-def expected(hits: list[Any]) -> list[tuple[int, Any]]:
+def expected(hits: Sequence[Any]) -> list[tuple[int, Any]]:
     return [
         ((hit.image if hasattr(hit, "image") else hit.text).id, pytest.approx(hit.score, abs=1e-3))
         for hit in hits
@@ -34,7 +36,7 @@ def test_words_find_what_the_library_finds(
     assert response.status_code == 200
     answer = response.json()
     assert found(answer) == expected(library.search(words, k=7))
-    assert answer["query"] == {"q": words, "image": None}
+    assert (answer["query"]["q"], answer["query"]["image"]) == (words, None)
     assert (answer["k"], answer["offset"], answer["modality"]) == (7, 0, "image")
     assert library.space is not None
     assert answer["model"] == library.space.name
@@ -86,7 +88,7 @@ def test_a_picture_of_the_library_finds_those_like_it(
     by_json = client.post("/v1/search", json={"image_id": teal, "k": 6}).json()
     assert found(by_address) == found(by_json) == want
     assert teal not in [id_ for id_, _ in want]
-    assert by_json["query"] == {"q": None, "image": teal}
+    assert (by_json["query"]["q"], by_json["query"]["image"]) == (None, teal)
 
 
 def test_words_and_a_picture_of_the_library_together(
@@ -94,13 +96,43 @@ def test_words_and_a_picture_of_the_library_together(
 ) -> None:
     teal = ids["teal-line.png"]
     body = {"q": "at night", "image_id": teal, "k": 9}
-    image = library.read_image(teal)
-    assert found(client.post("/v1/search", json=body).json()) == expected(
-        library.search("at night", image=image, k=9)
-    )
+    question = Question((Term(text="at night"), Term(image_id=teal)), k=9)
+    answer = found(client.post("/v1/search", json=body).json())
+    assert answer == expected(library.ask(question).hits)
+    assert teal not in [id_ for id_, _ in answer]
     texts = client.post("/v1/search", json=body | {"modality": "text"}).json()
     assert texts["modality"] == "text"
-    assert found(texts) == expected(library.search_texts("at night", image=image, k=9))
+    assert found(texts) == expected(library.ask_texts(question).hits)
+
+
+def test_weighted_parts_likes_and_uploads(
+    client: TestClient, library: Library, ids: dict[str, int]
+) -> None:
+    teal, gold, navy = (ids[f"{name}-line.png"] for name in ("teal", "gold", "navy"))
+    terms = (
+        Term(text="a line", weight=0.5),
+        Term(text="ivory", weight=-0.25),
+        Term(image_id=teal),
+        Term(image_id=gold),
+        Term(image_id=navy, weight=-1),
+    )
+    parts = [{"text": "a line", "weight": 0.5}, {"text": "ivory", "weight": -0.25}]
+    body = {"parts": parts, "like": [teal, gold], "unlike": [navy], "k": 9}
+    want = expected(library.ask(Question(terms, k=9)).hits)
+    assert found(client.post("/v1/search", json=body).json()) == want
+    # The same pictures uploaded are the same vectors, but they may be found too.
+    files = [("file", library.read_image(id_)) for id_ in (teal, gold, navy)]
+    parts += [{"upload": 0}, {"upload": 1}, {"upload": 2, "weight": -1}]
+    form = {"question": json.dumps({"parts": parts, "k": 12})}
+    uploaded = found(client.post("/v1/search/image", files=files, data=form).json())
+    left = [pair for pair in uploaded if pair[0] not in (teal, gold, navy)]
+    assert left == expected(library.ask(Question(terms, k=9)).hits)[: len(left)]
+    missing = {"question": json.dumps({"parts": [{"upload": 1}]})}
+    is_problem(client.post("/v1/search/image", files=files[:1], data=missing), 422)
+    is_problem(client.post("/v1/search", json={"unlike": [navy]}), 422)
+    is_problem(client.post("/v1/search", json={"parts": [{"weight": 2}]}), 422)
+    is_problem(client.post("/v1/search", json={"parts": [{"text": "x", "weight": 0}]}), 422)
+    is_problem(client.post("/v1/search", json={"like": [10**9]}), 404)
 
 
 def test_an_upload_finds_itself_first(
@@ -111,7 +143,7 @@ def test_an_upload_finds_itself_first(
     answer = client.post("/v1/search/image", files={"file": data}, data={"k": 4}).json()
     assert found(answer) == expected(library.search(image=data, k=4))
     assert answer["hits"][0]["id"] == teal
-    assert answer["query"] == {"q": None, "image": "upload"}
+    assert (answer["query"]["q"], answer["query"]["image"]) == (None, "upload")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
@@ -194,8 +226,8 @@ def test_a_wrong_question_is_told_what_to_do(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({}, "give q"),
-        ({"q": "  "}, "give q"),
+        ({}, "what to look for"),
+        ({"q": "  "}, "what to look for"),
         ({"q": "x", "k": 201}, "less than or equal to 200"),
         ({"q": "x", "modality": "sound"}, "'image' or 'text'"),
         ({"image_id": "seven"}, "integer"),
@@ -277,8 +309,9 @@ def test_a_picture_whose_file_is_away_still_finds(client: TestClient, ids: dict[
     away = ids["away.webp"]
     assert client.get(f"/v1/images/{away}/similar").status_code == 200
     assert client.get(f"/v1/images/{away}/captions").status_code == 200
-    problem = is_problem(client.post("/v1/search", json={"q": "x", "image_id": away}), 410)
-    assert "away.webp" in problem["detail"]
+    both = client.post("/v1/search", json={"q": "x", "image_id": away})
+    assert both.status_code == 200
+    assert away not in [hit["id"] for hit in both.json()["hits"]]
 
 
 def test_places_are_told_only_where_that_is_set(
