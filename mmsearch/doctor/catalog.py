@@ -74,6 +74,7 @@ def check_rows(
         yield _vectors(check, mender, catalog, status, repair=repair)
     yield _details(check, mender, repair=repair)
     yield _visible(check, mender, repair=repair)
+    yield _words(check, mender, repair=repair)
     active = catalog.active_space()
     if active is not None:
         yield from _complete(check, mender, active[0], repair=repair)
@@ -168,6 +169,24 @@ def _visible(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Fin
         "set right",
         repair=repair,
     )
+
+
+def _words(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Finding:
+    found = check.words()
+    if not found:
+        return Finding(
+            "words", "ok", f"those of {found.contents:,} pictures and texts are as their rows say"
+        )
+    if repair:
+        mender.rebuild_words()
+    faults = []
+    if found.wrong:
+        faults.append(f"{found.wrong:,} pictures or texts have others than their rows say")
+    if found.indexes:
+        faults.append(f"the index of {' and of '.join(found.indexes)} does not agree with its rows")
+    if found.triggers:
+        faults.append(f"changes go unnoticed (no {', '.join(found.triggers)})")
+    return mended("words", "; ".join(faults), "built anew", repair=repair)
 
 
 def _complete(

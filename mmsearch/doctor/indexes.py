@@ -44,6 +44,7 @@ class IndexDoctor:
             assert known is not None
             for modality in MODALITIES:
                 yield from self._undisturbed("index", self._file, modality, *known)
+                yield from self._undisturbed("index", self._fast, modality, *known)
         if active is not None:
             for modality in MODALITIES:
                 yield from self._undisturbed("recall", self._recall, modality, *active)
@@ -105,6 +106,25 @@ class IndexDoctor:
         if self._repair:
             self._build(path, modality, space_id, space)
         return mended("index", wrong, "built anew from the catalog", repair=self._repair)
+
+    def _fast(self, modality: Modality, _space_id: int, space: Space) -> Finding | None:
+        from mmsearch.index import measured
+        from mmsearch.index.check import fast_unusable
+
+        path = manifest.index_file(self._folder, space, modality)
+        wrong = fast_unusable(self._folder, space, modality)
+        if wrong is not None:
+            if self._repair:
+                measured.remove(path)
+            done = "deleted, searches compare everything; `mmsearch optimize` makes another"
+            return mended("index", wrong, done, repair=self._repair)
+        about, base = measured.read(path), manifest.read(path)
+        if about is None:
+            return None
+        if base is None or about.base != measured.tie(base):
+            old = f"{about.file} is of an older index file; searches compare everything"
+            return Finding("index", "note", f"{old} until {NEXT_RUN} makes it fit")
+        return Finding("index", "ok", f"{about.file}: {about.factory}, whole")
 
     def _no_file(
         self, path: Path, modality: Modality, space_id: int, space: Space

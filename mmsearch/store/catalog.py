@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from mmsearch.batches import batches
 from mmsearch.errors import NotFoundError
 from mmsearch.store import engine as db
-from mmsearch.store.reading import IDS_A_QUERY, Reading
+from mmsearch.store.reading import IDS_A_QUERY, Reading, among_ids, ids_parameter
 from mmsearch.store.schema import (
     IS_HIDDEN,
     content,
@@ -28,7 +29,10 @@ from mmsearch.store.schema import (
     state,
     text_,
 )
+from mmsearch.store.sizes import Sizes
+from mmsearch.store.tags import Tag, TagCount, tag_counts, tags_of
 from mmsearch.store.vectors import Vectors
+from mmsearch.store.words import Words
 from mmsearch.types import (
     Failure,
     ImageRecord,
@@ -43,6 +47,43 @@ from mmsearch.types import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from mmsearch.filters import Facets, Filter
+    from mmsearch.store.selection import Selection
+
+
+# What every search asks, built once.
+_REVISION = sa.select(state.c.revision)
+_PICTURES = sa.select(picture).where(among_ids(picture.c.content_id))
+_FILES = (
+    sa.select(image.c.content_id, image.c.path, image.c.member, source.c.location, source.c.kind)
+    .join(source, source.c.id == image.c.source_id)
+    .where(among_ids(image.c.content_id), image.c.missing_since.is_(None))
+    .order_by(image.c.id)
+)
+_BODIES = sa.select(passage).where(among_ids(passage.c.content_id))
+_PLACES_OF_TEXTS = (
+    sa.select(
+        text_.c.content_id,
+        text_.c.path,
+        text_.c.member,
+        text_.c.key,
+        source.c.location,
+        source.c.kind,
+        sa.case((content.c.hidden, None), else_=content.c.id).label("image_id"),
+    )
+    .join(source, source.c.id == text_.c.source_id)
+    .outerjoin(image, image.c.id == text_.c.image_id)
+    .outerjoin(content, content.c.id == image.c.content_id)
+    .where(among_ids(text_.c.content_id), text_.c.missing_since.is_(None))
+    .order_by(text_.c.id)
+)
+_LINKED_TEXTS = (
+    sa.select(image.c.content_id, text_.c.content_id.label("text_id"))
+    .join(image, image.c.id == text_.c.image_id)
+    .where(among_ids(image.c.content_id), text_.c.missing_since.is_(None))
+    .order_by(text_.c.id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +143,17 @@ class Catalog:
         self.engine = db.create_engine(path, read_only=self.read_only)
         self._read = Reading(path, self.engine)
         self.vectors = Vectors(self._read)
+        self._selection_lock = threading.Lock()
+        self._selected: Selection | None = None
+        self.words = Words(self._read)
+        self.sizes = Sizes(self._read)
 
     def close(self) -> None:
         self.engine.dispose()
 
     def revision(self) -> int:
         """A number that grows with every committed change."""
-        return int(self._read.scalar(sa.select(state.c.revision)) or 0)
+        return int(self._read.scalar(_REVISION) or 0)
 
     # --- spaces ---------------------------------------------------------------------------------
 
@@ -187,7 +232,7 @@ class Catalog:
         files = self._files(ids)
         records: dict[int, ImageRecord] = {}
         for part in batches(ids, IDS_A_QUERY):
-            for row in self._read.rows(sa.select(picture).where(picture.c.content_id.in_(part))):
+            for row in self._read.rows(_PICTURES, ids=ids_parameter(part)):
                 places = files.get(row.content_id, ())
                 # A file named by itself and inside a folder is one file in two sources.
                 paths = list(dict.fromkeys(shown(f.path, f.member) for f in places))
@@ -200,19 +245,7 @@ class Catalog:
     def _files(self, ids: Iterable[int]) -> dict[int, list[FileLocation]]:
         files: dict[int, list[FileLocation]] = defaultdict(list)
         for part in batches(ids, IDS_A_QUERY):
-            rows = self._read.rows(
-                sa.select(
-                    image.c.content_id,
-                    image.c.path,
-                    image.c.member,
-                    source.c.location,
-                    source.c.kind,
-                )
-                .join(source, source.c.id == image.c.source_id)
-                .where(image.c.content_id.in_(part), image.c.missing_since.is_(None))
-                .order_by(image.c.id)
-            )
-            for row in rows:
+            for row in self._read.rows(_FILES, ids=ids_parameter(part)):
                 path = absolute(row.location, row.kind, row.path)
                 files[row.content_id].append(FileLocation(path, row.member))
         return files
@@ -239,25 +272,9 @@ class Catalog:
         places: dict[int, str] = {}
         links: dict[int, list[int]] = defaultdict(list)
         for part in batches(ids, IDS_A_QUERY):
-            rows = self._read.rows(sa.select(passage).where(passage.c.content_id.in_(part)))
+            rows = self._read.rows(_BODIES, ids=ids_parameter(part))
             bodies.update({row.content_id: row.body for row in rows})
-            rows = self._read.rows(
-                sa.select(
-                    text_.c.content_id,
-                    text_.c.path,
-                    text_.c.member,
-                    text_.c.key,
-                    source.c.location,
-                    source.c.kind,
-                    sa.case((content.c.hidden, None), else_=content.c.id).label("image_id"),
-                )
-                .join(source, source.c.id == text_.c.source_id)
-                .outerjoin(image, image.c.id == text_.c.image_id)
-                .outerjoin(content, content.c.id == image.c.content_id)
-                .where(text_.c.content_id.in_(part), text_.c.missing_since.is_(None))
-                .order_by(text_.c.id)
-            )
-            for row in rows:
+            for row in self._read.rows(_PLACES_OF_TEXTS, ids=ids_parameter(part)):
                 path = shown(absolute(row.location, row.kind, row.path), row.member)
                 places.setdefault(row.content_id, f"{path}:{row.key}")
                 if row.image_id is not None and row.image_id not in links[row.content_id]:
@@ -272,16 +289,45 @@ class Catalog:
         """For each picture the ids of the texts written for it, without doubles."""
         found: dict[int, list[int]] = defaultdict(list)
         for part in batches(image_ids, IDS_A_QUERY):
-            rows = self._read.rows(
-                sa.select(image.c.content_id, text_.c.content_id.label("text_id"))
-                .join(image, image.c.id == text_.c.image_id)
-                .where(image.c.content_id.in_(part), text_.c.missing_since.is_(None))
-                .order_by(text_.c.id)
-            )
-            for row in rows:
+            for row in self._read.rows(_LINKED_TEXTS, ids=ids_parameter(part)):
                 if row.text_id not in found[row.content_id]:
                     found[row.content_id].append(row.text_id)
         return found
+
+    def tags(self, ids: Sequence[int]) -> dict[int, tuple[Tag, ...]]:
+        """The tags of those of these contents that have any, each with its score (None: a person
+        gave it): what people said first, then by score."""
+        return tags_of(self._read, ids)
+
+    def tag_counts(self) -> list[TagCount]:
+        """Every tag that visible contents carry, the most frequent first."""
+        return tag_counts(self._read)
+
+    # --- filters --------------------------------------------------------------------------------
+
+    def select(self, filter_: Filter, modality: Modality) -> NDArray[np.int64]:
+        """Ids of the contents that files hold and the filter passes, (n,), strictly ascending.
+
+        Raises:
+            QueryError: a condition on pictures is asked of texts.
+            UnknownNameError: the filter names a source that there is none of.
+        """
+        return self._selection().select(filter_, modality)
+
+    def facets(self, ids: NDArray[np.int64] | None = None, *, top: int = 20) -> Facets:
+        """What pictures have in common, counted; of all, or of those with these ids, in any order.
+
+        top: how many cameras, keywords and tags to name at most.
+        """
+        return self._selection().facets(ids, top)
+
+    def _selection(self) -> Selection:
+        with self._selection_lock:
+            if self._selected is None:
+                from mmsearch.store.selection import Selection
+
+                self._selected = Selection(self._read)
+            return self._selected
 
     # --- overview -------------------------------------------------------------------------------
 

@@ -18,7 +18,9 @@ _WAIT_S = 30
 _READING = ("cache_size=-65536", "mmap_size=268435456")
 # WAL: readers never wait for the writer. NORMAL is safe against a killed process, and against a
 # power cut loses at most the last commits, never the file's consistency.
-_WRITING = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+# secure_delete: what is deleted is overwritten, as many builds do unasked: `sources forget` could
+# not find the words of files that went before.
+_WRITING = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON")
 
 
 def writable(path: Path) -> bool:
@@ -38,12 +40,16 @@ def create_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
         # Each connection is new and lives for one query: somebody else may write the file yet,
         # and a connection that takes it for immutable would not notice.
         engine = sa.create_engine(
-            "sqlite://", creator=lambda: connect_to_read(path), poolclass=sa.pool.NullPool
+            "sqlite://",
+            creator=lambda: connect_to_read(path),
+            poolclass=sa.pool.NullPool,
+            hide_parameters=True,
         )
     else:
         # Not as one string: a "?" in a folder's name would begin the options.
         url = sa.URL.create("sqlite", database=str(path))
-        engine = sa.create_engine(url, connect_args={"timeout": _WAIT_S})
+        # Errors end up in logs, where nothing of what people search for is to stand.
+        engine = sa.create_engine(url, connect_args={"timeout": _WAIT_S}, hide_parameters=True)
     pragmas = _READING if read_only else (*_WRITING, *_READING)
 
     @sa.event.listens_for(engine, "connect")

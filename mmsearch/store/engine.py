@@ -19,6 +19,7 @@ from mmsearch.store.connect import (
     writable,
 )
 from mmsearch.store.schema import SCHEMA_HEAD
+from mmsearch.store.word_rows import renew
 
 __all__ = [
     "bring_up_to_date",
@@ -138,6 +139,7 @@ def prepare(path: Path, *, keep_old: bool = True) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            renew(connection)
             reached("schema: to be committed")
         reached("schema: committed")
     finally:

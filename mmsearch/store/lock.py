@@ -48,6 +48,45 @@ def writing(library: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def optimizing(folder: Path) -> Iterator[bool]:
+    """Holds the lock for putting approximate indexes into the folder of index files.
+
+    Nothing that it keeps apart touches the catalog, so an indexing run and this go on side by side.
+    Yields False, at once, where another process holds it. Raises StoreError when the folder cannot
+    be written.
+    """
+    lock = FileLock(folder / "optimize.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except OSError as exc:
+        raise StoreError(f"{folder} cannot be written: {exc.strerror}") from exc
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def writer_of(library: Path) -> int | None:
+    """The process that writes to the library now; None where none does, or none can be named.
+
+    Never in the way of one that begins: the lock itself is not touched.
+    """
+    pid = _pid(library / "writer.pid")
+    if pid is None:
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None  # it was killed, and left its name
+    except OSError:
+        pass  # somebody else's
+    return pid
+
+
 def _pid(holder: Path) -> int | None:
     try:
         return int(holder.read_text(encoding="ascii"))

@@ -28,9 +28,11 @@ from mmsearch.store.schema import (
     picture,
     source,
     space,
+    tag,
     text_,
 )
 from mmsearch.store.transaction import commit, hide, writing
+from mmsearch.store.word_rows import renew, scrub
 
 _scratch = sa.MetaData()
 
@@ -273,6 +275,8 @@ class Sources:
                 run(sa.delete(table))
             # What was written for them may be meant for pictures that are still there.
             link_texts(self._connection)
+            renew(self._connection)
+            scrub(self._connection)
             commit(self._connection, what)
         # The log holds earlier states of the same pages. Readers may keep it for a while.
         with writing(self._connection, self._path):
@@ -291,7 +295,7 @@ class Sources:
                     embedding.c.space_id == space_id, embedding.c.content_id.in_(lost)
                 )
             )
-        for table in (picture, passage):
+        for table in (picture, passage, tag):
             run(sa.delete(table).where(table.c.content_id.in_(lost)))
         run(
             sa.update(content)

@@ -18,6 +18,7 @@ from mmsearch.store.connect import create_engine, translate_errors, writable
 from mmsearch.store.rows import now
 from mmsearch.store.schema import container, content, embedding, image, space, text_
 from mmsearch.store.transaction import VALUES_A_QUERY, commit, writing
+from mmsearch.store.word_rows import rebuild
 
 #: A file's time that no file has: the next run takes the file for changed and reads it.
 _NEVER = -1
@@ -58,6 +59,12 @@ class CatalogMender:
             self._connection.execute(
                 sa.update(content).where(content.c.hidden == held()).values(hidden=~held())
             )
+            commit(self._connection, "repair")
+
+    def rebuild_words(self) -> None:
+        """Makes everything that pictures and texts are found by words with anew, from the rows."""
+        with writing(self._connection, self._path):
+            rebuild(self._connection)
             commit(self._connection, "repair")
 
     def drop_dangling(self) -> None:

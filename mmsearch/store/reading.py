@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,20 @@ Rows = Sequence[sa.Row[*tuple[Any, ...]]]
 IDS_A_QUERY = 5000
 
 
+def among_ids(column: Any) -> Any:
+    """That a column is one of the ids in the parameter "ids", which `ids_parameter` makes.
+
+    One parameter for all: such a statement is built once, and then costs a quarter of one that
+    names each id.
+    """
+    return column.in_(sa.text("SELECT value FROM json_each(:ids)"))
+
+
+def ids_parameter(ids: Iterable[int]) -> str:
+    """What `among_ids` compares with."""
+    return json.dumps([int(id_) for id_ in ids])
+
+
 class Reading:
     """Queries on one catalog, each in a transaction of its own. Thread-safe.
 
@@ -27,15 +43,22 @@ class Reading:
         self.path = path
         self._engine = engine
 
-    def rows(self, statement: sa.Executable) -> Rows:
+    def rows(self, statement: sa.Executable, **parameters: Any) -> Rows:
         """All rows at once."""
         with translate_errors(self.path), self._engine.connect() as connection:
-            return connection.execute(statement).all()
+            return connection.execute(statement, parameters).all()
 
     def scalar(self, statement: sa.Executable) -> Any:
         """The first column of the first row; None when there is no row."""
         with translate_errors(self.path), self._engine.connect() as connection:
             return connection.execute(statement).scalar()
+
+    @contextmanager
+    def moment(self) -> Iterator[sa.Connection]:
+        """A connection for several queries that all see the catalog as it is at the first."""
+        with translate_errors(self.path), self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
 
     def chunks(self, statement: sa.Executable, size: int) -> Iterator[Rows]:
         """The rows, up to `size` at a time, as one moment had them: only so many are in memory."""

@@ -149,9 +149,28 @@ image = Table(
     Column("mtime_ns", sa.BigInteger, nullable=False),
     Column("content_id", BigKey, ForeignKey("content.id"), nullable=False),
     Column("missing_since", sa.DateTime),
+    # As people see it, up to the last slash: "2019/", "2019/a.zip!/", "" at the top of its source.
+    Column(
+        "folder",
+        FilePath,
+        sa.Computed(
+            "CASE member WHEN '' THEN rtrim(path, replace(path, '/', '')) "
+            "ELSE path || '!/' || rtrim(member, replace(member, '/', '')) END",
+            persisted=False,
+        ),
+    ),
     UniqueConstraint("source_id", "path", "member"),
     Index("ix_image_content_id", "content_id"),
     Index("ix_image_name", "name"),
+    # All that filters ask of a place: the folders are looked at first, then the files in some.
+    Index(
+        "ix_image_folder",
+        "source_id",
+        "folder",
+        "name",
+        "content_id",
+        sqlite_where=text("missing_since IS NULL"),
+    ),
 )
 
 #: A text: line `key` of a file, a sidecar, or what a picture says of itself (`origin`).
@@ -225,6 +244,14 @@ failure = Table(
     Column("transient", sa.Boolean, nullable=False),
     Column("at", sa.DateTime, nullable=False),
     UniqueConstraint("source_id", "path", "member", "key"),
+)
+
+#: Contents whose words are not up to date. Filled by triggers, emptied before each commit; they and
+#: the tables of words, which SQLAlchemy cannot describe, are in mmsearch.store.word_rows.
+words_stale = Table(
+    "words_stale",
+    metadata,
+    Column("content_id", BigKey, primary_key=True),
 )
 
 _scratch = MetaData()

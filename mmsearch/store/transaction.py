@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 from mmsearch.points import reached
 from mmsearch.store.engine import translate_errors
 from mmsearch.store.schema import content, image, state, text_
+from mmsearch.store.word_rows import renew
 
 #: Ids in one "IN (...)": well below SQLite's limit on bound parameters (32,766).
 VALUES_A_QUERY = 5000
@@ -58,7 +59,11 @@ def upsert(
 
 
 def commit(connection: sa.Connection, what: str) -> None:
-    """Commits, and lets readers notice by the new revision. `what` names the commit point."""
+    """Commits, and lets readers notice by the new revision. `what` names the commit point.
+
+    The words of what changed are written first, so that they are always those of the rows.
+    """
+    renew(connection)
     connection.execute(sa.update(state).values(revision=state.c.revision + 1))
     reached(f"{what}: to be committed")
     connection.commit()

@@ -33,6 +33,7 @@ from mmsearch.store.schema import (
     state,
     text_,
 )
+from mmsearch.store.tags import Tags
 from mmsearch.store.transaction import VALUES_A_QUERY, commit, inside, upsert, writing
 from mmsearch.types import Space
 
@@ -61,6 +62,7 @@ class CatalogWriter:
         self.scan = Scan(path, self._connection)
         self.sources = Sources(path, self._connection)
         self.spaces = Spaces(path, self._connection)
+        self.tags = Tags(path, self._connection)
 
     def close(self) -> None:
         self._connection.close()

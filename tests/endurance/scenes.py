@@ -168,8 +168,18 @@ def _as_schema_0001(library: Path, copy: Path) -> Path:
     """A copy as the first schema had it."""
     shutil.copytree(library, copy)
     with closing(sqlite3.connect(copy / "catalog.db")) as connection:
-        connection.execute("DROP INDEX ix_source_name")
-        connection.execute("ALTER TABLE source DROP COLUMN name")
+        triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        for table in ("tag", "words_stale", "image_words", "text_words"):
+            connection.execute(f"DROP TABLE {table}")
+        for index, table, column in (
+            ("ix_image_folder", "image", "folder"),
+            ("ix_source_name", "source", "name"),
+        ):
+            connection.execute(f"DROP INDEX {index}")
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("ALTER TABLE picture DROP COLUMN added_at")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.commit()
     return copy

@@ -24,10 +24,19 @@ def test_migrations_make_the_schema(writer: CatalogWriter, catalog_path: Path) -
     with engine.create_engine(catalog_path).connect() as connection:
         context = MigrationContext.configure(
             connection,
-            opts={"compare_type": _same_type, "compare_server_default": True},
+            opts={
+                "compare_type": _same_type,
+                "compare_server_default": True,
+                "include_name": _is_described,
+            },
         )
         assert compare_metadata(context, metadata) == []
     connection.engine.dispose()
+
+
+def _is_described(name: str | None, kind: str, _parents: object) -> bool:
+    """SQLAlchemy knows no full-text tables; tests/store/test_words.py compares those."""
+    return kind != "table" or name is None or not name.startswith(("image_words", "text_words"))
 
 
 def _same_type(_context: object, _inspected: object, _meta: object, found: object, ours: object):

@@ -1,0 +1,427 @@
+"""Finding pictures and texts by the words that are written with them.
+
+A query is cut into parts: words, and phrases in quotation marks. Nothing in it is syntax of the
+database. A part matches where its terms (mmsearch.store.terms) stand one after the other: in a file
+name, a folder, a tag, camera or day of a picture, or in a text linked to it; for texts, in the
+text. English function words ("the", "of"), "a photo of" and the like play no part, nor does a part
+that more than nine in ten have, which tells nothing apart.
+
+What `find` returns has at least half of the parts that count, those that occur nowhere included: so
+"germany at night" finds the folder germany, and "a circuit diagram on a beach" not every beach.
+Best first: more of the parts, then the greater sum over them of Okapi BM25F, which is
+
+    idf · t · (k1 + 1) / (k1 + t),   idf = ln(1 + (N − n + ½) / (n + ½)),
+
+N pictures, n of them with the part, t = 3 if a name has it + 2 for tags, camera and day + 1 for
+folders + 1.5 for every linked text (S. Robertson, H. Zaragoza, The Probabilistic Relevance
+Framework, 2009, with b = 0: how long names and captions are says nothing of a picture).
+
+A part that very many have (`MANY`) is not looked up everywhere: it counts for what is found by the
+others (in their own words, and in texts that have one of those others), and alone finds nothing,
+since the pictures that have it cannot be ranked by it. Several such are looked for together, in one
+row of words. So no query takes long, however many match.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.store.terms import UNSPACED, terms, ways
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from mmsearch.store.reading import Reading
+    from mmsearch.types import Modality
+
+Ids = NDArray[np.int64]
+Scores = NDArray[np.float64]
+
+#: A part that more rows have is common; so are those that would make all parts have more. Where
+#: pictures are looked for texts count twice, because their links have to be followed.
+MANY = 10_000
+#: How many common parts are looked at; the others play no part.
+_COMMON_PARTS = 3
+#: Parts of a query that are looked at, and characters of it.
+MAX_PARTS = 16
+MAX_QUERY = 2000
+#: The least share of the parts that what is found has.
+_LEAST_SHARE = 0.5
+#: A part that a larger share has tells nothing apart.
+_NEARLY_ALL = 0.9
+#: Two neighbouring characters that occur nowhere may just be of two words.
+_PAIR_NOWHERE = 0.5
+_K1 = 1.2
+_WEIGHTS = {"names": 3.0, "about": 2.0, "folders": 1.0}
+_CAPTION_WEIGHT = 1.5
+
+_QUOTED = re.compile('["“”„«»]([^"“”„«»]*)["“”„«»]')
+_BETWEEN_WORDS = re.compile(r"[\s,;:/\\|()\[\]{}<>!?+&=~*^#@\"“”„«»。，、！？：；（）《》…]+")
+_RUN = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+#: What people write because they look for pictures, and files are called all the same.
+_ASKED_FOR = re.compile(
+    r"\b(?:photo(?:graph)?|picture|image|pic|snapshot|shot|view)s? (?:of|showing|with)\b", re.I
+)
+#: Words that sentences need and pictures are not of.
+_FUNCTION_WORDS = frozenset({
+    "a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "for", "from", "had", "has",
+    "have", "he", "her", "his", "i", "in", "into", "is", "it", "its", "me", "my", "of", "on", "or",
+    "our", "she", "so", "some", "than", "that", "the", "their", "them", "there", "these", "they",
+    "this", "those", "to", "was", "we", "were", "which", "with", "you", "your", "s", "t",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is looked for as one. ways: it is there when the terms of one of them follow each other.
+
+    pair: two neighbouring characters of a script without spaces, which need not be of one word.
+    quoted: it stood in quotation marks.
+    """
+
+    ways: tuple[tuple[str, ...], ...]
+    pair: bool = False
+    quoted: bool = False
+
+    def match(self) -> str:
+        """The part as FTS5 takes it. Terms are letters, marks and digits, so nothing can end it."""
+        return " OR ".join(f'"{" ".join(way)}"' for way in self.ways)
+
+
+def parse(query: str) -> list[Part]:
+    """The parts of a query, each once, at most MAX_PARTS; none when it holds no words."""
+    query = query[:MAX_QUERY]
+    found = dict.fromkeys(_parts(query))
+    counting = [part for part in found if not _is_function_word(part)]
+    return (counting or list(found))[:MAX_PARTS]
+
+
+def _is_function_word(part: Part) -> bool:
+    return (
+        not part.quoted
+        and len(part.ways) == 1
+        and len(part.ways[0]) == 1
+        and part.ways[0][0] in _FUNCTION_WORDS
+    )
+
+
+def _parts(query: str) -> Iterator[Part]:
+    for n, piece in enumerate(_QUOTED.split(query)):
+        if n % 2:
+            phrase = tuple(terms(piece))
+            if phrase:
+                yield Part((phrase,), quoted=True)
+            continue
+        for word in _BETWEEN_WORDS.split(_ASKED_FOR.sub(" ", piece)):
+            for run in _RUN.findall(word):
+                if _UNSPACED.match(run):
+                    yield from _pairs(terms(run))
+                elif ways_ := ways(run):
+                    yield Part(tuple(tuple(way) for way in ways_))
+
+
+def _pairs(characters: Sequence[str]) -> Iterator[Part]:
+    """Where words begin and end is not written: every two neighbours may be one."""
+    if len(characters) <= 2:
+        if characters:
+            yield Part((tuple(characters),))
+        return
+    for pair in itertools.pairwise(characters):
+        yield Part((pair,), pair=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Contents that match, best first.
+
+    ids: (n,) int64. ranks: (n,) int64, from 1; those that match equally well have the same, that of
+    the first of them: which of these is better, words cannot say. share: of the parts of the query
+    that count, how many each of them has; 0 when there are none.
+    """
+
+    ids: Ids
+    ranks: Ids
+    share: float
+
+
+_NONE = Ranked(np.empty(0, np.int64), np.empty(0, np.int64), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Matched:
+    """Where a part was found: contents, ascending; how strongly (t); whether in their own words."""
+
+    ids: Ids
+    strength: Scores
+    own: NDArray[np.bool_]
+
+
+class Words:
+    """The words of one catalog. Thread-safe."""
+
+    def __init__(self, read: Reading) -> None:
+        self._read = read
+
+    def find(self, text: str, modality: Modality, limit: int, only: Ids | None = None) -> Ids:
+        """Visible contents (n,) int64 that have the words, at most `limit`, best first.
+
+        only: content ids, strictly ascending, that may be found. Ties are in order of id.
+
+        Raises:
+            StoreError: the catalog cannot be read. No text is an error.
+        """
+        found = self._totals(text, modality, only)
+        enough = found.has >= _LEAST_SHARE * found.counted
+        ids, has, score = found.ids[enough], found.has[enough], found.score[enough]
+        return ids[np.lexsort((ids, -score, -has))[: max(0, limit)]]
+
+    def named(
+        self, text: str, limit: int, only: Ids | None = None, modality: Modality = "image"
+    ) -> Ranked:
+        """The pictures or texts that the words name, for mmsearch.fusion with what vectors find.
+
+        Pictures: those with the most of the words in their own: the names, folders, tags, title,
+        keywords, camera and day that somebody gave them. Captions of these pictures count for how
+        they are ranked, but words that are in captions alone name nothing: what captions say is
+        what vectors see, and better (tests/benchmarks/words.py). In quotation marks they do.
+
+        Texts: those that have all of the words. Some of them name nothing, for the same reason.
+        """
+        found = self._totals(text, modality, only)
+        most = found.own.max(initial=0)
+        if not most or (modality == "text" and most < found.counted):
+            return _NONE
+        best = found.own == most
+        ids, score = found.ids[best], found.score[best]
+        order = np.lexsort((ids, -score))[: max(0, limit)]
+        ids, score = ids[order], score[order]
+        first = np.concatenate([[True], score[1:] != score[:-1]])[: len(ids)]
+        ranks = np.maximum.accumulate(np.where(first, np.arange(1, len(ids) + 1), 0))
+        return Ranked(ids, ranks.astype(np.int64), float(most / found.counted))
+
+    def _totals(self, text: str, modality: Modality, only: Ids | None) -> _Totals:
+        parts = parse(text)
+        if not parts:
+            return _totals([], 1.0, None)
+        with self._read.moment() as connection:
+            return _Search(connection, modality).totals(parts, only)
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """What has any of the parts, ascending: of how many (in its own words), and its score.
+
+    counted: how many parts there are. All arrays (n,).
+    """
+
+    ids: Ids
+    has: Scores
+    own: Scores
+    score: Scores
+    counted: float
+
+
+class _Search:
+    """One search, within one read transaction."""
+
+    def __init__(self, connection: sa.Connection, modality: Modality) -> None:
+        self._connection = connection
+        self._images = modality == "image"
+        self._own = "image_words" if self._images else "text_words"
+
+    def _ids(self, query: str, *values: object) -> Ids:
+        """A column of integers. As one string: rows of Python objects take far longer."""
+        found = self._connection.exec_driver_sql(
+            f"SELECT group_concat(id) FROM ({query})", values
+        ).scalar()
+        return np.fromstring(found or "", np.int64, sep=",")
+
+    def _rows(self, table: str, match: str, limit: int) -> Ids:
+        """Contents in a table that match, ascending."""
+        return self._ids(
+            f"SELECT rowid AS id FROM {table} WHERE {table} MATCH ? ORDER BY rowid LIMIT ?",
+            match,
+            limit,
+        )
+
+    def _known(self) -> int:
+        """How many rows there are, as far as that makes a difference: more are all the same."""
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {self._own}_content LIMIT ?)"
+        return int(self._connection.exec_driver_sql(query, (2 * MANY,)).scalar_one())
+
+    def _of_texts(self, texts: Ids, *, as_own: bool) -> _Matched:
+        """The pictures that these texts are linked to: the stronger, the more of them are.
+
+        as_own: all are their own words, and not only titles and keywords that they carry.
+        """
+        if not len(texts):
+            return _Matched(texts, np.empty(0), np.empty(0, np.bool_))
+        found = self._ids(
+            "SELECT 2 * i.content_id + max(t.origin = 'embedded' AND t.key <> 'description') AS id "
+            "FROM json_each(?) AS w CROSS JOIN text t ON t.content_id = w.value "
+            "CROSS JOIN image i ON i.id = t.image_id "
+            "WHERE t.missing_since IS NULL AND i.missing_since IS NULL "
+            "GROUP BY t.content_id, i.content_id",
+            f"[{','.join(map(str, texts.tolist()))}]",
+        )
+        own = (found % 2 == 1) | as_own
+        return _Matched(found // 2, np.full(len(found), _CAPTION_WEIGHT), own)
+
+    def totals(self, parts: Sequence[Part], only: Ids | None) -> _Totals:
+        known = self._known()
+        rare, common = self._split(parts)
+        counted = 0.0
+        scored: list[tuple[_Matched, float]] = []
+        found: list[str] = []
+        for part, own, texts in rare:
+            matched = self._matched(part, own, texts)
+            n = len(matched.ids)
+            if n > _NEARLY_ALL * known:
+                continue
+            counted += _PAIR_NOWHERE if part.pair and not n else 1
+            if n:
+                scored.append((matched, _idf(known, n)))
+                found.append(part.match())
+        counted += len(common)
+        if not common:
+            return _totals(scored, counted, only)
+        among = self._among(found, common, _every([m for m, _ in scored]))
+        together = _sum([])
+        if len(common) > 1 and not any(m.own.any() for m, _ in scored):
+            together = self._together(common)
+        scored += [(_either(a, together), _idf(known, MANY)) for a in among]
+        return _totals(scored, counted, only)
+
+    def _split(self, parts: Sequence[Part]) -> tuple[list[tuple[Part, Ids, Ids]], list[Part]]:
+        """Parts with the pictures and the texts that have them, the rarest first; common parts."""
+        nothing = np.empty(0, np.int64)
+        probed: list[tuple[Part, Ids, Ids]] = []
+        common: list[Part] = []
+        for part in parts:
+            own = self._rows(self._own, part.match(), MANY + 1)
+            texts = nothing
+            if self._images and len(own) <= MANY:
+                texts = self._rows("text_words", part.match(), MANY // 2 + 1)
+            if len(own) + 2 * len(texts) > MANY:
+                common.append(part)
+            else:
+                probed.append((part, own, texts))
+        probed.sort(key=lambda row: len(row[1]) + 2 * len(row[2]))
+        total = 0
+        rare: list[tuple[Part, Ids, Ids]] = []
+        for part, own, texts in probed:
+            total += len(own) + 2 * len(texts)
+            if total > MANY:
+                common.append(part)
+            else:
+                rare.append((part, own, texts))
+        return rare, common[:_COMMON_PARTS]
+
+    def _matched(self, part: Part, own: Ids, texts: Ids) -> _Matched:
+        if not self._images:
+            return _own(own, _CAPTION_WEIGHT)
+        found = [self._of_texts(texts, as_own=part.quoted)]
+        if len(own):
+            for column, weight in _WEIGHTS.items():
+                match = f"{column} : ({part.match()})"
+                found.append(_own(self._rows("image_words", match, MANY + 1), weight))
+        return _sum(found)
+
+    def _among(self, rare: Sequence[str], common: Sequence[Part], found: Ids) -> list[_Matched]:
+        """For each common part what has it, among what was found by the rare ones.
+
+        In texts, that is those texts that have a rare one too; of pictures all own words are read.
+        """
+        own_words = self._own_words(found) if self._images else []
+        matched = []
+        for part in common:
+            texts = found[:0]
+            if rare:
+                match = f"({' OR '.join(rare)}) AND ({part.match()})"
+                texts = self._rows("text_words", match, MANY // 2 if self._images else MANY)
+            if not self._images:
+                matched.append(_own(texts, _CAPTION_WEIGHT))
+                continue
+            by_weight: dict[float, list[int]] = {weight: [] for weight in _WEIGHTS.values()}
+            phrases = [f" {' '.join(way)} " for way in part.ways]
+            for id_, *columns in own_words:
+                for weight, words in zip(by_weight, columns, strict=True):
+                    if any(phrase in f" {words} " for phrase in phrases):
+                        by_weight[weight].append(id_)
+            columns_of = [
+                _own(np.array(ids, np.int64), weight) for weight, ids in by_weight.items()
+            ]
+            matched.append(_sum([*columns_of, self._of_texts(texts, as_own=part.quoted)]))
+        return matched
+
+    def _own_words(self, ids: Ids) -> Sequence[Any]:
+        """(id, the words of each column of _WEIGHTS) of pictures."""
+        return self._connection.exec_driver_sql(
+            f"SELECT rowid, {', '.join(_WEIGHTS)} FROM image_words "
+            "WHERE rowid IN (SELECT value FROM json_each(?))",
+            (f"[{','.join(map(str, ids.tolist()))}]",),
+        ).all()
+
+    def _together(self, parts: Sequence[Part]) -> _Matched:
+        """What has all of several common parts in one row of words; nothing if that is common."""
+        match = " AND ".join(f"({part.match()})" for part in parts)
+        own = self._rows(self._own, match, MANY + 1)
+        texts = self._rows("text_words", match, MANY // 2 + 1) if self._images else own[:0]
+        if len(own) + 2 * len(texts) > MANY:
+            own, texts = own[:0], texts[:0]
+        return _sum([_own(own, 1.0), self._of_texts(texts, as_own=False)])
+
+
+def _idf(known: int, n: int) -> float:
+    known = max(known, n)
+    return math.log(1 + (known - n + 0.5) / (n + 0.5))
+
+
+def _own(ids: Ids, strength: float) -> _Matched:
+    return _Matched(ids, np.full(len(ids), strength), np.ones(len(ids), np.bool_))
+
+
+def _every(found: Sequence[_Matched]) -> Ids:
+    return np.unique(np.concatenate([np.empty(0, np.int64), *(m.ids for m in found)]))
+
+
+def _either(a: _Matched, b: _Matched) -> _Matched:
+    """What is in any of the two, as it is in the first, or else in the second."""
+    new = ~np.isin(b.ids, a.ids)
+    return _sum([a, _Matched(b.ids[new], b.strength[new], b.own[new])])
+
+
+def _sum(found: Sequence[_Matched]) -> _Matched:
+    """Each content once, its strengths added."""
+    if not found:
+        return _own(np.empty(0, np.int64), 0.0)
+    ids, at = np.unique(np.concatenate([m.ids for m in found]), return_inverse=True)
+    strength = np.bincount(at, np.concatenate([m.strength for m in found]), minlength=len(ids))
+    own = np.bincount(at, np.concatenate([m.own for m in found]), minlength=len(ids)) > 0
+    return _Matched(ids, strength.astype(np.float64), own)
+
+
+def _totals(scored: Sequence[tuple[_Matched, float]], counted: float, only: Ids | None) -> _Totals:
+    ids = _every([matched for matched, _ in scored])
+    if only is not None:
+        ids = np.intersect1d(ids, only, assume_unique=True)
+    has, own, score = (np.zeros(len(ids)) for _ in range(3))
+    for matched, idf in scored:
+        if not len(matched.ids):
+            continue
+        at = np.minimum(np.searchsorted(matched.ids, ids), len(matched.ids) - 1)
+        there = matched.ids[at] == ids
+        t = matched.strength[at[there]]
+        has[there] += 1
+        own[there] += matched.own[at[there]]
+        score[there] += idf * t * (_K1 + 1) / (_K1 + t)
+    return _Totals(ids, has, own, score, counted)
