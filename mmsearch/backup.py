@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmsearch.errors import LibraryNotFoundError, StoreError
 from mmsearch.index import copy as index_copy
-from mmsearch.library import CATALOG_NAME, INDEX_FOLDER
+from mmsearch.library import CATALOG_NAME, INDEX_FOLDER, UPLOADS_FOLDER
 from mmsearch.points import reached
 from mmsearch.store import Catalog, lock
 from mmsearch.store import engine as db
@@ -17,7 +17,7 @@ from mmsearch.store.backup import copy_catalog, renew_origins, sync, sync_folder
 from mmsearch.types import Space
 
 #: All that an unfinished backup holds: a folder with anything else in it is somebody's.
-_OURS = (CATALOG_NAME, INDEX_FOLDER, "writer.")
+_OURS = (CATALOG_NAME, INDEX_FOLDER, UPLOADS_FOLDER, "writer.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ def backup(library: Path, to: Path, *, with_index: bool = False) -> BackupReport
 
     The copy is a library of its own: the catalog as it was at one moment, brought to the newest
     schema, checked. Indexes and thumbnails are made again when they are needed; with `with_index`
-    the index files that can be trusted are copied too. Until it is whole it is called `to`.partial.
+    the index files that can be trusted are copied too. What was uploaded is copied always; keys
+    never are. Until it is whole it is called `to`.partial.
 
     Raises:
         LibraryNotFoundError: there is no library to copy.
@@ -92,8 +93,9 @@ def _clear(partial: Path) -> None:
     """Deletes what a killed backup left."""
     for file in partial.glob(f"{CATALOG_NAME}*"):
         file.unlink()
-    if (partial / INDEX_FOLDER).is_dir():
-        shutil.rmtree(partial / INDEX_FOLDER)
+    for folder in (INDEX_FOLDER, UPLOADS_FOLDER):
+        if (partial / folder).is_dir():
+            shutil.rmtree(partial / folder)
 
 
 def _fill(library: Path, partial: Path, *, with_index: bool) -> None:
@@ -109,6 +111,10 @@ def _fill(library: Path, partial: Path, *, with_index: bool) -> None:
     index_copy.adopt(
         partial / INDEX_FOLDER, {space: (before[space], origin) for space, origin in now.items()}
     )
+    if (library / UPLOADS_FOLDER).is_dir():
+        # After the catalog: what it names is there, unless it was deleted meanwhile.
+        hidden = shutil.ignore_patterns(".*")
+        shutil.copytree(library / UPLOADS_FOLDER, partial / UPLOADS_FOLDER, ignore=hidden)
     for file in partial.rglob("*"):
         if file.is_file():
             sync(file)

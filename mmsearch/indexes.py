@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.index import manifest
+from mmsearch.index import manifest, measured
+from mmsearch.store.lock import optimizing
 from mmsearch.types import MODALITIES, Modality, Space
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ class Indexes:
         self._space = space
         self._origin = catalog.space_origin(space_id)
         self._open: dict[Modality, FlatIndex] = {}
-        #: Whether an open index would do well to change to a file, if another process wrote one.
-        self.waiting = False
+        self._overgrown = False
         self._device = "cpu"
         # The newest manifest that each open index was compared with.
         self._compared: dict[Modality, Manifest | None] = {}
+        # What was last seen of the approximate index beside each.
+        self._seen: dict[Modality, tuple[int, ...]] = {}
 
     def get(self, modality: Modality, *, device: str = "cpu") -> FlatIndex:
         """The index of one modality, as the catalog was when it was opened or last refreshed.
@@ -43,19 +45,39 @@ class Indexes:
         index = self._open.get(modality)
         if index is None:
             self._device = device
+            seen = self._look(modality)
             index = self._load(modality)
             self._catch_up(index)
             self._open[modality] = index
             self._compared[modality] = index.loaded
-            self.waiting |= index.overgrown
+            self._seen[modality] = seen
+            self._overgrown |= index.overgrown
         return index
+
+    def opened(self, modality: Modality) -> FlatIndex | None:
+        """The same if it is open already. Safe beside what changes the indexes."""
+        return self._open.get(modality)
+
+    def all_opened(self) -> dict[Modality, FlatIndex]:
+        """All that are open."""
+        return dict(self._open)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an open index would do well to change to a file, if another process wrote one.
+
+        Safe beside what changes the indexes; costs a look at each.
+        """
+        return self._overgrown or any(
+            self._look(modality) != seen for modality, seen in list(self._seen.items())
+        )
 
     def refresh(self) -> None:
         """Takes in what was committed since."""
         for modality in self._open:
             self._take_merged(modality)
             self._catch_up(self._open[modality])
-        self.waiting = any(index.overgrown for index in self._open.values())
+        self._overgrown = any(index.overgrown for index in self._open.values())
 
     def disowned(self) -> bool:
         """Whether the catalog lets go of all indexes so far, because a repair took vectors back."""
@@ -70,33 +92,82 @@ class Indexes:
             self._take_merged(modality)
 
     def _newer(self, modality: Modality) -> Manifest | None:
-        about = manifest.read(manifest.index_file(self._folder, self._space, modality))
+        about = manifest.read(self._file(modality))
         return None if about == self._compared[modality] else about
 
     def _take_merged(self, modality: Modality) -> None:
-        about = self._newer(modality) if self._open[modality].overgrown else None
+        seen = self._look(modality)
+        optimized = seen != self._seen[modality]
+        self._seen[modality] = seen
+        about = self._newer(modality) if self._open[modality].overgrown or optimized else None
         if about is not None:
             self._compared[modality] = about  # if it is of no use, not to be tried again and again
             index = self._load(modality)
             if index.loaded is not None:
                 self._catch_up(index)
                 self._open[modality] = index
+        elif optimized:
+            self._take_fast(modality)
+
+    def _take_fast(self, modality: Modality) -> None:
+        """Changes to the approximate index that lies beside the file now, or to none."""
+        from mmsearch.index import fast
+
+        index = self._open[modality]
+        if index.loaded is not None:
+            index.fast = fast.load(self._file(modality), index.loaded)
+
+    def _file(self, modality: Modality) -> Path:
+        return manifest.index_file(self._folder, self._space, modality)
+
+    def _look(self, modality: Modality) -> tuple[int, ...]:
+        """What changes with the approximate index of a modality; () where there is none."""
+        try:
+            found = measured.about_file(self._file(modality)).stat()
+        except OSError:
+            return ()
+        return (found.st_ino, found.st_mtime_ns, found.st_size)
 
     def save(self) -> None:
         """Writes the files that are worth writing anew. Only for the writer."""
         for modality in MODALITIES:
-            path = manifest.index_file(self._folder, self._space, modality)
-            if modality not in self._open and self._up_to_date(path, modality):
-                continue
-            index = self.get(modality)
-            about = index.loaded
-            useless = about is None and path.exists()
-            behind = about is not None and _far_behind(about, index.last_seq)
-            if index.overgrown or useless or behind:
-                index.save(self._folder)
-                del self._open[modality]  # to be opened from the file: that holds less
-            elif about is not None and not index.delta:
-                self._amend(path, about, index.last_seq, *index.last)
+            self._save(modality)
+            self._refit(modality)
+
+    def _refit(self, modality: Modality) -> None:
+        """Makes the approximate index one of the file, should that have been written anew."""
+        path = self._file(modality)
+        about, base = measured.read(path), manifest.read(path)
+        fits = about is None or base is None or about.base == measured.tie(base)
+        if fits and not measured.leftovers(path):
+            return
+        with optimizing(self._folder) as alone:
+            if not alone:
+                return  # who builds one now makes it one of this file
+            measured.tidy(path)
+            if fits:
+                return
+            from mmsearch.index import fast
+            from mmsearch.index.flat import FlatIndex
+
+            index = FlatIndex.load(self._folder, self._space, modality, origin=self._origin)
+            if index.loaded is not None:
+                fast.refit(path, index.loaded, index.rows())
+
+    def _save(self, modality: Modality) -> None:
+        path = self._file(modality)
+        if modality not in self._open and self._up_to_date(path, modality):
+            return
+        index = self.get(modality)
+        about = index.loaded
+        useless = about is None and path.exists()
+        behind = about is not None and _far_behind(about, index.last_seq)
+        if index.overgrown or useless or behind:
+            index.save(self._folder)
+            # To be opened from the file: that holds less.
+            del self._open[modality], self._seen[modality]
+        elif about is not None and not index.delta:
+            self._amend(path, about, index.last_seq, *index.last)
 
     def _up_to_date(self, path: Path, modality: Modality) -> bool:
         """Whether a file need not be written anew, as far as that can be told without FAISS."""

@@ -67,7 +67,9 @@ def test_a_copy_answers_like_the_library(
         report = backup(library, tmp_path / "to" / "copy", with_index=with_index)
         served.search("waves")
     copy = tmp_path / "to" / "copy"
-    indexes = [f"index/{f.name}" for f in sorted((library / "index").iterdir())]
+    indexes = [
+        f"index/{f.name}" for f in (library / "index").iterdir() if f.suffix != ".npz"
+    ]  # what is left out is made anew
     assert files(copy) == sorted(["catalog.db"] + indexes * with_index)
     assert report == BackupReport(
         str(copy), 6, 2, sum((copy / f).stat().st_size for f in files(copy)), 2 * with_index

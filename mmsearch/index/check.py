@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.batches import batches
-from mmsearch.index import manifest
+from mmsearch.index import fast, manifest, measured
 from mmsearch.index.flat import FlatIndex
 from mmsearch.index.manifest import Manifest
 from mmsearch.index.positions import Ids, among
@@ -57,6 +57,25 @@ def unusable(folder: Path, space: Space, modality: Modality, origin: str) -> str
     return None
 
 
+def fast_unusable(folder: Path, space: Space, modality: Modality) -> str | None:
+    """Why the approximate index of one modality is of no use; None when it is, or there is none.
+
+    Reads all of it.
+    """
+    path = manifest.index_file(folder, space, modality)
+    about_path = measured.about_file(path)
+    if not about_path.exists():
+        return None
+    about, base = measured.read(path), manifest.read(path)
+    if about is None:
+        return f"{about_path.name} makes no sense"
+    if base is None or about.base != measured.tie(base):
+        return None  # of a file that was written anew since; the next run makes it fit
+    if not measured.whole(path, about, thoroughly=True) or fast.load(path, base) is None:
+        return f"{about.file} is damaged"
+    return None
+
+
 def of_another_version(folder: Path, space: Space, modality: Modality) -> bool:
     """Whether the manifest of an index file is one that another mmsearch wrote."""
     path = manifest.index_file(folder, space, modality).with_suffix(".json")
@@ -69,15 +88,18 @@ def of_another_version(folder: Path, space: Space, modality: Modality) -> bool:
 
 def strays(folder: Path, spaces: Iterable[Space]) -> list[Path]:
     """Files in the index folder that belong to no space of the library, or to no index file."""
-    known = {
-        manifest.index_file(folder, space, modality).stem
-        for space in spaces
-        for modality in MODALITIES
-    }
+    known = set()
+    for space in spaces:
+        for modality in MODALITIES:
+            path = manifest.index_file(folder, space, modality)
+            known |= {path, path.with_suffix(".json"), measured.about_file(path)}
+            about = measured.read(path)
+            if about is not None:
+                known.add(path.with_name(about.file))
     return sorted(
         path
         for path in folder.glob("*")
-        if path.suffix in (".faiss", ".json") and path.stem not in known
+        if path.suffix in (".faiss", ".json") and path not in known
     )
 
 
@@ -137,7 +159,7 @@ def recall(
     if not wanted or not len(xq):
         return 1.0
     hits = 0
-    for row, found in enumerate(index.search(xq, wanted)):
+    for row, found in enumerate(index.search(xq, wanted, exact=True)):
         tied = np.abs(found.scores - scores[row].min()) <= _SAME_SCORE
         hits += int((np.isin(found.ids, ids[row]) | tied).sum())
     return hits / (wanted * len(xq))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from mmsearch.index import manifest
+from mmsearch.index import manifest, measured
 from mmsearch.types import MODALITIES, Space
 
 
@@ -21,6 +21,8 @@ def copy_files(folder: Path, to: Path) -> None:
     """
     to.mkdir()
     for path in sorted(folder.glob("*.faiss")):
+        if ".fast-" in path.name:
+            continue
         about = manifest.read(path)
         copy = to / path.name
         with contextlib.suppress(FileNotFoundError):
@@ -28,6 +30,7 @@ def copy_files(folder: Path, to: Path) -> None:
             if copy.stat().st_size == getattr(about, "bytes", -1) and manifest.read(path) == about:
                 shutil.copyfile(path.with_suffix(".json"), copy.with_suffix(".json"))
                 if manifest.read(copy) == about:
+                    _copy_fast(path, copy)
                     continue
         _remove(copy)
 
@@ -48,8 +51,22 @@ def adopt(folder: Path, origins: Mapping[Space, tuple[str, str]]) -> int:
                 path.with_suffix(".json").write_text(text, encoding="utf-8")
                 wanted.add(path)
     for path in set(folder.glob("*.faiss")) - wanted:
-        _remove(path)
+        if ".fast-" not in path.name:
+            measured.remove(path)
+            _remove(path)
     return len(wanted)
+
+
+def _copy_fast(path: Path, copy: Path) -> None:
+    """Copies the approximate index beside an index file, if it is whole."""
+    about = measured.read(path)
+    if about is not None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(path.with_name(about.file), copy.with_name(about.file))
+            shutil.copyfile(measured.about_file(path), measured.about_file(copy))
+        now = measured.read(copy)
+        if now is None or not measured.whole(copy, now):
+            measured.remove(copy)
 
 
 def _remove(path: Path) -> None:

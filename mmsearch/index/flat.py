@@ -1,5 +1,8 @@
 """Exact search: every vector is compared, in half precision, which is how the catalog stores them.
 
+Where an approximate index lies beside the file (mmsearch.index.fast), only those vectors are that
+it finds near, and scores are as true.
+
 FAISS's 16-bit scalar quantizer reads half the bytes of float32 and, since the stored vectors are
 float16 already, loses nothing. One index is a base (a mapped file, read-only) and a delta in memory
 (what came since); hidden contents are excluded by a bitmap before the comparison, and left out when
@@ -19,16 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.errors import SpaceMismatchError
-from mmsearch.index import manifest, resident
+from mmsearch.index import fast, flatfile, manifest, resident
+from mmsearch.index.fast import Fast
 from mmsearch.index.manifest import FACTORY, Manifest
-from mmsearch.index.part import Part, codes, empty_index, merged
+from mmsearch.index.part import Part, in_parts, merged
 from mmsearch.index.positions import Ids, among, ascending
 from mmsearch.index.resident import Resident
+from mmsearch.index.selection import Found
+from mmsearch.index.threads import one_thread
 from mmsearch.types import Modality, Space
 
 logger = logging.getLogger(__name__)
-
-_BYTES_A_WRITE = 1 << 20
 
 _NONE: Ids = np.empty(0, np.int64)
 
@@ -94,6 +98,21 @@ class FlatIndex:
     def gone(self) -> int:
         """How many of the vectors it holds cannot be found."""
         return sum(part.gone for part in self._parts())
+
+    @property
+    def fast(self) -> Fast | None:
+        """The approximate index that searches of the file begin with; None where there is none."""
+        return None if self._base is None else self._base.fast
+
+    @fast.setter
+    def fast(self, fast: Fast | None) -> None:
+        """Of the file that it was loaded from."""
+        assert self._base is not None
+        self._base.fast = fast
+
+    def rows(self) -> NDArray[np.float16]:
+        """The vectors of the file (n, dim), by position, mapped: good while the index lives."""
+        return self._delta.rows[:0] if self._base is None else self._base.rows
 
     @property
     def overgrown(self) -> bool:
@@ -186,14 +205,52 @@ class FlatIndex:
                 return bytes(vectors[0].tobytes())
         return None
 
+    def vectors(self, ids: Ids) -> tuple[Ids, NDArray[np.float32]]:
+        """Those of these contents (n,), in any order, that can be found, (m,), and their vectors.
+
+        Returns:
+            Content ids (m,) int64, in no certain order, and (m, dim) float32.
+        """
+        found = [part.visible(ids) for part in self._parts()]
+        return np.concatenate([some for some, _ in found]), np.concatenate(
+            [vectors for _, vectors in found], dtype=np.float32
+        )
+
+    def ids(self) -> Ids:
+        """The contents (n,) that can be found, ascending."""
+        shown = [part.positions.ids[part.positions.shown] for part in self._parts()]
+        return np.sort(np.concatenate(shown), kind="stable")
+
+    def sample(self, n: int, seed: int) -> tuple[Ids, NDArray[np.float32]]:
+        """n contents drawn from all that can be found, or all if there are fewer.
+
+        The same for the same seed and the same contents, however they came here.
+
+        Returns:
+            Content ids (m,) int64, ascending, and their vectors (m, dim) float32; m <= n.
+        """
+        ids = self.ids()
+        if n < len(ids):
+            drawn = np.random.default_rng(seed).choice(len(ids), n, replace=False)
+            ids = ids[np.sort(drawn)]
+        found, vectors = self.vectors(ids)
+        order = np.argsort(found, kind="stable")
+        return found[order], vectors[order]
+
     def leaves_out(self, content: int) -> bool:
         """Whether a content is hidden: for one just loaded, whether the file leaves it out."""
         return bool(among(np.array([content]), self._hidden)[0])
 
     # --- search ---------------------------------------------------------------------------------
 
-    def search(self, xq: NDArray[np.float32], k: int) -> list[Neighbours]:
+    def search(
+        self, xq: NDArray[np.float32], k: int, *, only: Ids | None = None, exact: bool = False
+    ) -> list[Neighbours]:
         """The k nearest contents for each row of xq, (nq, dim) float32 of unit norm.
+
+        only: the contents (n,) that may be found, strictly ascending; None for all. There need not
+            be a vector of each.
+        exact: compare every vector, though there is an approximate index.
 
         Raises:
             SpaceMismatchError: the queries have another dimension.
@@ -206,27 +263,24 @@ class FlatIndex:
         # One more than asked for tells whether others are as near as the last one: which of those
         # FAISS returns is its own affair, and pages of results would overlap.
         asked = k + 1
+        parts = [(part, part.among(only)) for part in self._parts()]
+        there = sum(selection.count for _, selection in parts)
         while True:
-            scores, ids = self._candidates(xq, asked)
-            found = [_sorted(*row) for row in zip(scores, ids, strict=True)]
-            if asked > len(self) or not any(_cut_in_a_tie(one, k, asked) for one in found):
+            with one_thread(len(xq) == 1):
+                found_at = self._on_device(xq, asked, only) or in_parts(parts, xq, asked, exact)
+            found = [_sorted(*row) for row in zip(*found_at, strict=True)]
+            if asked > there or not any(_cut_in_a_tie(one, k, asked) for one in found):
                 return [Neighbours(one.scores[:k], one.ids[:k]) for one in found]
             asked *= 2
 
-    def _candidates(
-        self, xq: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """At least the k nearest, unsorted; of those as near as the k-th, any. -1 where none."""
-        copy = self._on_device(k)
-        if copy is not None:
-            return copy.search(xq, k)
-        parts = [part.search(xq, k) for part in self._parts()]
-        return (
-            np.concatenate([scores for scores, _ in parts], axis=1),
-            np.concatenate([ids for _, ids in parts], axis=1),
-        )
+    def _on_device(self, xq: NDArray[np.float32], k: int, only: Ids | None) -> Found | None:
+        """At least the k nearest on a GPU, unsorted; None where there is none, or cannot give k."""
+        copy = self._copy(k)
+        if copy is None:
+            return None
+        return copy.search(xq, k) if only is None else copy.search_among(xq, k, only)
 
-    def _on_device(self, k: int) -> Resident | None:
+    def _copy(self, k: int) -> Resident | None:
         """The copy on a GPU, up to date; None where there is none, or none that can give k."""
         if self._flat is None or k > resident.MAX_K:
             return None
@@ -275,7 +329,7 @@ class FlatIndex:
         ids, blocks = self.held()
         with manifest.written(path):
             folder.mkdir(parents=True, exist_ok=True)
-            _write(temporary, self.space.dim, ids, blocks)
+            flatfile.write(temporary, self.space.dim, ids, blocks)
             with temporary.open("r+b") as file:
                 file.seek(0, 2)
                 file.write(self._hidden.astype("<i8").tobytes())
@@ -323,48 +377,16 @@ class FlatIndex:
         except (OSError, RuntimeError) as exc:
             logger.warning("%s cannot be read (%s): rebuilding", path, exc)
             return index
-        if not (_fits(mapped, ids) and ascending(ids) and ascending(hidden)):
+        if not (flatfile.fits(mapped, ids) and ascending(ids) and ascending(hidden)):
             logger.warning("%s does not fit its manifest: rebuilding", path)
             return index
         index._base = Part.mapped(mapped, ids)
+        index._base.fast = fast.load(path, about)
         index._hidden = hidden
         index.loaded = about
         index.last_seq = about.last_seq
         index.last = (about.last_content, about.last_vector)
         return index
-
-
-def _write(path: Path, dim: int, ids: Ids, blocks: Iterator[NDArray[np.float16]]) -> None:
-    """Writes an index of the vectors of these contents."""
-    # Held in a name of its own: the map does not keep the index it wraps alive.
-    vectors = empty_index(dim)
-    mapped = faiss.IndexIDMap(vectors)
-    vectors.codes.resize(len(ids) * vectors.code_size)
-    vectors.ntotal = mapped.ntotal = len(ids)
-    faiss.copy_array_to_vector(ids, mapped.id_map)
-    rows, start = codes(vectors), 0
-    for block in blocks:
-        rows[start : start + len(block)] = block
-        start += len(block)
-    # Not by name: then FAISS itself says on stderr that the disk is full, and forgets it.
-    with path.open("wb") as file:
-        writer: Any = faiss.PyCallbackIOWriter  # type: ignore[attr-defined] # its types lack it
-        faiss.write_index(mapped, writer(file.write, _BYTES_A_WRITE))
-
-
-def _fits(mapped: Any, ids: Ids) -> bool:
-    """Whether what FAISS read is an index of the kind that `_write` writes, of these contents."""
-    if not isinstance(mapped, faiss.IndexIDMap):
-        return False
-    inner, model = faiss.downcast_index(mapped.index), empty_index(mapped.d)
-    return (
-        isinstance(inner, faiss.IndexScalarQuantizer)
-        and (inner.d, inner.sq.qtype, inner.metric_type, inner.code_size)
-        == (model.d, model.sq.qtype, model.metric_type, model.code_size)
-        and inner.ntotal == mapped.ntotal == len(ids)
-        and inner.codes.size() == len(ids) * inner.code_size
-        and np.array_equal(faiss.vector_to_array(mapped.id_map), ids)
-    )
 
 
 def _sorted(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> Neighbours:

@@ -162,10 +162,10 @@ def replace(temporary: Path, path: Path, manifest: Manifest) -> None:
     reached("index: written")
     path.with_suffix(".json").unlink(missing_ok=True)
     reached("index: old manifest gone")
-    _move(temporary, path)
+    move(temporary, path)
     reached("index: in place")
     temporary.write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
-    _move(temporary, path.with_suffix(".json"))
+    move(temporary, path.with_suffix(".json"))
     reached("index: finished")
 
 
@@ -174,7 +174,7 @@ def amend(path: Path, manifest: Manifest) -> None:
     temporary = path.with_suffix(".tmp")
     with written(path):
         temporary.write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
-        _move(temporary, path.with_suffix(".json"))
+        move(temporary, path.with_suffix(".json"))
     reached("index: manifest amended")
 
 
@@ -196,7 +196,7 @@ def delete(folder: Path, space: Space) -> None:
             ) from exc
 
 
-def _move(temporary: Path, path: Path) -> None:
+def move(temporary: Path, path: Path) -> None:
     """Moves a finished file into place so that a power cut leaves the old or the new one."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())

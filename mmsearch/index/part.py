@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,13 +9,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.index.fast import Fast
 from mmsearch.index.positions import Ids, Positions
+from mmsearch.index.selection import Found, Selection, compared, search
 
 _ROWS_A_BLOCK = 65_536
-#: The share of a part up to which searches ask for more than they need and drop what is left out,
-#: and how many more they ask for at least.
-_FEW = 0.2
-_SPARE = 16
 
 
 def empty_index(dim: int) -> Any:
@@ -43,8 +40,10 @@ class Part:
     def __init__(self, dim: int) -> None:
         self.index = empty_index(dim)
         self.positions = Positions()
-        self._bitmap: NDArray[np.uint8] | None = None
         self.gone = 0
+        self._shown = Selection(self.positions.shown)
+        #: The approximate index that searches begin with.
+        self.fast: Fast | None = None
         self._owner: Any = None  # what must live as long as `index` does
 
     @classmethod
@@ -54,6 +53,7 @@ class Part:
         part.index = faiss.downcast_index(index.index)
         part.positions = Positions(ids)
         part._owner = index
+        part._select()
         return part
 
     def __len__(self) -> int:
@@ -80,48 +80,73 @@ class Part:
 
     def _select(self) -> None:
         self.gone = self.positions.gone
-        shown = self.positions.shown
-        self._bitmap = np.packbits(shown, bitorder="little") if self.gone else None
+        # A copy: a search that goes on meanwhile keeps to what it began with.
+        self._shown = Selection(self.positions.shown.copy(), len(self) - self.gone)
 
     def vectors_of(self, ids: Ids) -> tuple[Ids, NDArray[np.float16]]:
         """Those of these contents that it holds, (n,), and their vectors, (n, dim) float16."""
-        return ids[self.positions.has(ids)], codes(self.index)[self.positions.find(ids)]
+        return ids[self.positions.has(ids)], self.rows[self.positions.find(ids)]
+
+    def visible(self, ids: Ids) -> tuple[Ids, NDArray[np.float16]]:
+        """The same of those that are shown."""
+        shown = self.positions.has(ids)
+        shown[shown] = self.positions.shown[self.positions.find(ids)]
+        return self.vectors_of(ids[shown])
+
+    def among(self, only: Ids | None) -> Selection:
+        """What searches may find: what is shown, of these contents (n,), ascending, if given."""
+        return self._shown if only is None else Selection(self.positions.shown_of(only))
 
     def search(
-        self, xq: NDArray[np.float32], k: int
+        self,
+        xq: NDArray[np.float32],
+        k: int,
+        selection: Selection | None = None,
+        *,
+        exact: bool = False,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """At least the k nearest of each row of xq, unsorted; id -1 where there is none."""
-        k = min(k, len(self) - self.gone)
+        """At least the k nearest of each row of xq, unsorted; content -1 where there is none.
+
+        selection: see `among`; None for all that is shown. exact: leave `fast` alone.
+        """
+        selection = selection or self._shown
+        k = min(k, selection.count)
         if k <= 0:
             return np.empty((len(xq), 0), np.float32), np.empty((len(xq), 0), np.int64)
-        params = None
-        if self._bitmap is not None:
-            found = self._asking_for_more(xq, k)
-            if found is not None:
-                return found
-            selector = faiss.IDSelectorBitmap(len(self), faiss.swig_ptr(self._bitmap))
-            make: Any = faiss.SearchParameters  # SWIG takes keywords that its types lack
-            params = make(sel=selector)
-        scores, positions = self.index.search(xq, k, params=params)
-        return scores, np.where(positions >= 0, self.positions.ids[positions], -1)
+        found = None
+        if self.fast is not None and not exact and self.fast.suits(k, selection):
+            found = self._approximately(self.fast, xq, k, selection)
+        scores, places = found or search(self.index, self.rows, xq, k, selection)
+        return scores, np.where(places >= 0, self.positions.ids[places], -1)
 
-    def _asking_for_more(
-        self, xq: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-        """The same without a selector, which makes FAISS a quarter slower; None if that is unsure.
+    def _approximately(
+        self, fast: Fast, xq: NDArray[np.float32], k: int, selection: Selection
+    ) -> Found | None:
+        """What is nearest of the candidates; None where they are too few."""
+        found = []
+        for row, near in zip(xq, fast.near(xq, selection), strict=True):
+            places = np.sort(near[near >= 0])  # as memory is read best
+            if len(places) < k:
+                return None
+            found.append(compared(self.rows, places, row[None], k))
+        scores, positions = zip(*found, strict=True)
+        return np.concatenate(scores), np.concatenate(positions)
 
-        Among the nearest of all, some more than k, are k that may be found: then those are the
-        nearest that may, unless what is left out lies close together, near the query.
-        """
-        share = self.gone / len(self)
-        if share > _FEW:
-            return None
-        asked = min(len(self), math.ceil(k * (1 + 2 * share)) + _SPARE)
-        scores, positions = self.index.search(xq, asked)
-        shown = (positions >= 0) & self.positions.shown[positions]
-        if (np.count_nonzero(shown, axis=1) < k).any():
-            return None
-        return scores, np.where(shown, self.positions.ids[positions], -1)
+    @property
+    def rows(self) -> NDArray[np.float16]:
+        """The vectors (n, dim) by position, not copied: good while this lives."""
+        return codes(self.index)
+
+
+def in_parts(
+    parts: Sequence[tuple[Part, Selection]], xq: NDArray[np.float32], k: int, exact: bool
+) -> Found:
+    """At least the k nearest, unsorted; of those as near as the k-th, any. -1 where none."""
+    found = [part.search(xq, k, selection, exact=exact) for part, selection in parts]
+    return (
+        np.concatenate([scores for scores, _ in found], axis=1),
+        np.concatenate([ids for _, ids in found], axis=1),
+    )
 
 
 def merged(parts: Sequence[Part]) -> tuple[Ids, Iterator[NDArray[np.float16]]]:
@@ -144,7 +169,7 @@ def merged(parts: Sequence[Part]) -> tuple[Ids, Iterator[NDArray[np.float16]]]:
             rows = np.empty((len(taken), parts[0].index.d), np.float16)
             for number, part in enumerate(parts):
                 mine = of_part[taken] == number
-                rows[mine] = codes(part.index)[place_of[taken[mine]]]
+                rows[mine] = part.rows[place_of[taken[mine]]]
             yield rows
 
     return ids[order], blocks()

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 
+#: A table of ids may have this many times as many entries as there are ids.
+_TABLE = 16
+
 
 def ascending(ids: Ids) -> bool:
     """Whether ids (n,) grow strictly."""
@@ -21,6 +24,19 @@ def among(ids: Ids, those: Ids) -> NDArray[np.bool_]:
         return np.isin(ids, those)  # by a table, if that is not too large
     near = those[np.minimum(np.searchsorted(those, ids), len(those) - 1)]
     return np.equal(near, ids)
+
+
+def _in_table(ids: Ids, those: Ids) -> NDArray[np.bool_]:
+    """As `among`, for many of both: by a table of all ids there might be, where that is small."""
+    if not len(those) or not len(ids):
+        return np.zeros(len(ids), np.bool_)
+    low, high = int(min(ids.min(), those[0])), int(max(ids.max(), those[-1]))
+    if high - low >= _TABLE * (len(ids) + len(those)):
+        return among(ids, those)
+    table = np.zeros(high - low + 1, np.bool_)
+    table[those - low] = True
+    found: NDArray[np.bool_] = table[ids - low]
+    return found
 
 
 class Positions:
@@ -54,6 +70,16 @@ class Positions:
         """The positions of those of these ids that have one, in the order asked."""
         found = np.searchsorted(self._sorted, ids[self.has(ids)])
         return found if self._where is None else self._where[found]
+
+    def shown_of(self, only: Ids) -> NDArray[np.bool_]:
+        """(n,) bool: which positions are shown, of those whose ids are in `only`, ascending."""
+        if len(only) <= len(self) // 64:
+            allowed = np.zeros(len(self), np.bool_)
+            allowed[self.find(only)] = True
+        else:
+            allowed = _in_table(self.ids, only)
+        allowed &= self.shown
+        return allowed
 
     def extend(self, ids: Ids) -> None:
         """Ids (n,), none of them twice, for the n next positions; all are shown."""

@@ -6,6 +6,7 @@ many more neighbours are asked for; when they become too many, the copy is made 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.index.positions import Ids, Positions
+from mmsearch.index.selection import Selection
 
 #: FAISS on a GPU returns at most this many neighbours.
 MAX_K = 2048
 #: The share of a copy that may be hidden before it is made anew.
 _GONE_ALLOWED = 0.1
+#: How many more neighbours are asked for, at least, where some are dropped.
+_SPARE = 64
 
 #: Makes an empty flat index of a dimension, by inner product.
 FlatFactory = Callable[[int], Any]
@@ -88,9 +92,29 @@ class Resident:
 
         k: such that `fits(k)`.
         """
-        k = min(k + self._gone, len(self._positions))
+        found = self._search(xq, k, k + self._gone, Selection(self._positions.shown))
+        assert found is not None
+        return found
+
+    def search_among(
+        self, xq: NDArray[np.float32], k: int, only: Ids
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """The same among the contents `only` (n,), ascending; None where it cannot tell.
+
+        More are asked for, and the others dropped: too few may be left.
+        """
+        selection = Selection(self._positions.shown_of(only))
+        asked = math.ceil(2 * k / max(selection.share, 1e-9)) + _SPARE
+        asked = min(asked, MAX_K)
+        return self._search(xq, k, asked, selection) if k < asked * selection.share else None
+
+    def _search(
+        self, xq: NDArray[np.float32], k: int, asked: int, selection: Selection
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        k, asked = min(k, selection.count), min(asked, len(self._positions))
         if k <= 0:
             return np.empty((len(xq), 0), np.float32), np.empty((len(xq), 0), np.int64)
-        scores, positions = self._index.search(xq, k)
-        found = (positions >= 0) & self._positions.shown[positions]
-        return scores, np.where(found, self._positions.ids[positions], -1)
+        found = selection.drop(self._index.search(xq, asked), k)
+        if found is None:
+            return None
+        return found[0], np.where(found[1] >= 0, self._positions.ids[found[1]], -1)

@@ -239,8 +239,8 @@ def test_interrupted_save_leaves_the_old_file_or_none(
             raise KilledError
 
     with monkeypatch.context() as patch:
-        target = "faiss.write_index" if step == "write" else "mmsearch.index.manifest._move"
-        move = manifest._move
+        target = "faiss.write_index" if step == "write" else "mmsearch.index.manifest.move"
+        move = manifest.move
         patch.setattr(target, lambda *args: (killed(*args), move(*args)))
         with pytest.raises(KilledError):
             index.save(tmp_path)
@@ -337,32 +337,6 @@ def test_a_content_added_again_takes_the_new_vector(
     index.save(tmp_path)
     check(load(tmp_path), unit(5, seed=6), ids, rows, 60)
     assert load(tmp_path).total == 50
-
-
-@pytest.mark.parametrize("near", [True, False])
-def test_few_left_out_of_many(near: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether or not they lie close together, and whichever way FAISS is asked."""
-    index, ids, xb = filled(400)
-    xq = unit(3, seed=4)
-    (best,) = (one.ids for one in index.search(xq[:1], 60))
-    index.hide(np.sort(best) if near else ids[:60])
-    keep = ~np.isin(ids, best if near else ids[:60])
-    asked: list[int] = []
-    search = index._delta._asking_for_more
-
-    def watched(xq: np.ndarray, k: int) -> object:
-        found = search(xq, k)
-        asked.append(found is not None)
-        return found
-
-    monkeypatch.setattr(index._delta, "_asking_for_more", watched)
-    for k in (1, 10, 339, 340, 500):
-        check(index, xq, ids[keep], xb[keep], k)
-    assert asked[0] != near
-    assert all(asked[2:])  # all there are
-    index.hide(ids[:200])
-    check(index, xq, ids[200:], xb[200:], 10)
-    assert not asked[-1]
 
 
 def test_held_is_what_can_be_found(tmp_path: Path) -> None:

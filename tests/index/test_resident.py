@@ -227,6 +227,28 @@ def test_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
     check(index, unit(2), ids[:1], xb[:1], 5)
 
 
+@pytest.mark.parametrize(("share", "there"), [(0.9, True), (0.5, True), (0.003, False)])
+def test_among_some(monkeypatch: pytest.MonkeyPatch, share: float, there: bool) -> None:
+    """The device answers where it can tell; of few among many the CPU knows more."""
+    index, ids, xb, made = on_device(monkeypatch, 3000)
+    index.hide(np.sort(ids[:40]))
+    some = np.random.default_rng(2).random(3000) < share
+    keep = some & (np.arange(3000) >= 40)
+    xq = unit(3, seed=1)
+    index.search(xq, 1)
+    before = made[0].searches
+    for k in (1, 7):
+        expected = brute(xq, ids[keep], xb[keep], k)
+        found = index.search(xq, k, only=np.sort(ids[some]))
+        for one, (scores, nearest) in zip(found, expected, strict=True):
+            assert one.ids.tolist() == nearest.tolist()
+            assert np.abs(one.scores - scores).max() < 1e-3
+    assert (made[0].searches - before == 2) == there
+    worst = index.search(xq[:1], 3000)[0].ids[-900:]
+    found = index.search(xq, 800, only=np.sort(worst))  # far away: too few of the nearest of all
+    assert {len(one.ids) for one in found} == {800}
+
+
 def test_no_device_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0, raising=False)
     assert resident.on_device("cuda") is None
