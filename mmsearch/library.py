@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
-from mmsearch.errors import IndexMissingError, NotFoundError, SpaceMismatchError
+from mmsearch import filters, prompts
+from mmsearch.backgrounds import Backgrounds
+from mmsearch.duplicates import THRESHOLD
+from mmsearch.errors import (
+    IndexMissingError,
+    ModelUnavailableError,
+    NotFoundError,
+    QueryError,
+    SpaceMismatchError,
+)
+from mmsearch.fusion import MOST_NAMED
 from mmsearch.index import manifest
 from mmsearch.indexes import Indexes
 from mmsearch.query import ImageInput, QueryPicture, Question, Term
 from mmsearch.queryencoder import QueryEncoder, same_space
-from mmsearch.search import Ranked, image_hits, rank, text_hits
+from mmsearch.search import Ranked, Ranking, image_hits, text_hits
+from mmsearch.sharing import SharedLock
+from mmsearch.stages import stage
 from mmsearch.store import Catalog
 from mmsearch.types import (
     MODALITIES,
     Answer,
     DecodeLimits,
     Failure,
+    Hit,
     ImageHit,
     ImageRecord,
     LibraryStatus,
@@ -35,8 +48,9 @@ from mmsearch.watchdog import Workers
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder
-    from mmsearch.filters import Filter
+    from mmsearch.filters import Facets, Filter
     from mmsearch.index.flat import FlatIndex
+    from mmsearch.types import Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +59,8 @@ T = TypeVar("T")
 CATALOG_NAME = "catalog.db"
 INDEX_FOLDER = "index"
 THUMBS_FOLDER = "thumbs"
+#: What was sent over HTTP to be kept; the one place where originals lie in a library.
+UPLOADS_FOLDER = "uploads"
 #: Pictures of queries and thumbnails decoded at once, and how many may never come to an end.
 _DECODERS = 8
 _MAX_STUCK = 4
@@ -93,8 +109,10 @@ class Library:
             _DECODERS, self._limits.max_seconds, name="mmsearch-decode", max_stuck=_MAX_STUCK
         )
         self._encoding = QueryEncoder(self.catalog, device, self._limits, self._decoders)
-        self._index_lock = threading.RLock()
+        # Searches share it; what changes the indexes has it alone.
+        self._lock = SharedLock()
         self._indexes: Indexes | None = None
+        self._backgrounds: Backgrounds | None = None
         self._active: tuple[int, Space] | None = None
         self._revision = -1
 
@@ -111,8 +129,8 @@ class Library:
 
     def close(self) -> None:
         """Lets go of the catalog and the indexes."""
-        with self._index_lock:
-            self._indexes = self._active = None
+        with self._lock.alone():
+            self._indexes = self._backgrounds = self._active = None
             self._revision = -1
         self.catalog.close()
 
@@ -123,6 +141,21 @@ class Library:
         """The space that queries are embedded in; None while nothing is indexed."""
         self.refresh()
         return None if self._active is None else self._active[1]
+
+    @property
+    def model(self) -> str | None:
+        """The name of that space's model, as the catalog was last taken in."""
+        active = self._active
+        return None if active is None else active[1].name
+
+    def index_sizes(self) -> dict[Modality, dict[str, int]]:
+        """Vectors of each index that is open: found, hidden, and not in its file yet (unsaved)."""
+        with self._lock.shared():
+            opened = {} if self._indexes is None else self._indexes.all_opened()
+            return {
+                modality: {"found": len(index), "hidden": index.gone, "unsaved": index.delta}
+                for modality, index in opened.items()
+            }
 
     def _need_space(self) -> tuple[int, Space]:
         self.refresh()
@@ -166,32 +199,103 @@ class Library:
             # Before faiss: whichever of the two comes first brings the OpenMP runtime, and torch
             # suffers more from the other one's.
             self.encoder()
-            self._encoding.texts(self._need_space()[1], ["warm"])
+            space = self._need_space()[1]
+            self._encoding.texts(space, ["warm"])
             for modality in MODALITIES:
                 self.index(modality)
+            self._captions(space)
+
+    # --- for who encodes the questions of many together ------------------------------------------
+
+    def kept_only(self) -> AbstractContextManager[None]:
+        """Within, in this thread, searches run no model.
+
+        They raise NotKeptError, which says what must be encoded first.
+        """
+        return self._encoding.kept_only()
+
+    def lacking(self, question: Question) -> tuple[list[str], int]:
+        """The sentences of a question whose vectors are not kept, and how many it has in all.
+
+        A guess that waits for nothing: the space that searches use may have changed.
+        """
+        active = self._active
+        sentences = self._encoding.sentences(question.terms, self._expand(question))
+        if active is None:
+            return [], len(sentences)
+        return self._encoding.lacking(active[1], sentences), len(sentences)
+
+    def keep_texts(self, texts: Sequence[str]) -> None:
+        """Encodes texts together, as far as their vectors are not kept, and keeps those."""
+        self._encoding.texts(self._need_space()[1], texts)
+
+    def keeps(self, picture: QueryPicture) -> bool:
+        """Whether a picture to ask about need not be decoded: its vector is kept."""
+        active = self._active
+        return active is not None and self._encoding.keeps(active[1], picture)
+
+    def keep_pictures(self, pictures: Sequence[QueryPicture]) -> None:
+        """The same as `keep_texts` for pictures."""
+        self._encoding.images(self._need_space()[1], pictures)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """(n, dim): the vectors of texts as they are, not put into sentences."""
+        return self._encoding.texts(self._need_space()[1], texts)
+
+    def embed_pictures(self, pictures: Sequence[ImageInput]) -> Vectors:
+        """(n, dim): the vectors of pictures. Raises DecodeError."""
+        space_id, space = self._need_space()
+        return self._encoding.pictures(space_id, space, pictures)
+
+    @property
+    def kept(self) -> int:
+        """How many vectors of questions are kept."""
+        return self._encoding.kept
 
     # --- index ----------------------------------------------------------------------------------
 
     def index(self, modality: Modality) -> FlatIndex:
         """The index of one modality in the active space, up to date with the catalog."""
         self._need_space()
-        with self._index_lock:
+        return self._opened(modality)
+
+    def _opened(self, modality: Modality) -> FlatIndex:
+        """The same, as far as the catalog was last taken in."""
+        with self._lock.shared():
+            index = None if self._indexes is None else self._indexes.opened(modality)
+        if index is not None:
+            return index
+        with self._lock.alone():
+            self._need_space()  # closed or emptied meanwhile
             assert self._indexes is not None
             return self._indexes.get(modality, device=self._encoding.loaded_device)
 
+    def _searching(self) -> AbstractContextManager[None]:
+        """Within, no index changes. On a GPU only one thread may search."""
+        on_gpu = self._encoding.loaded_device.startswith("cuda")
+        return self._lock.alone() if on_gpu else self._lock.shared()
+
     def refresh(self) -> bool:
         """Takes in what was committed since the last look; True when there was something."""
+        if self._lock.is_shared_here:
+            return False  # in the middle of a search, for which nothing may change
         revision = self.catalog.revision()
         if revision == self._revision:
             if self._indexes is not None and self._indexes.waiting:
-                with self._index_lock:
-                    self._indexes.take_merged()
+                with self._lock.alone():
+                    if self._indexes is not None:
+                        self._indexes.take_merged()
             return False
-        with self._index_lock:
+        with self._lock.alone():
+            if revision == self._revision:
+                return True  # another thread was quicker
             active = self.catalog.active_space()
             if active != self._active or (self._indexes and self._indexes.disowned()):
                 folder = self.path / INDEX_FOLDER
                 self._indexes = active and Indexes(folder, self.catalog, *active)
+                self._backgrounds = active and Backgrounds(
+                    folder, active[1], keep=not self.catalog.read_only
+                )
                 self._active = active
             if self._indexes is not None:
                 self._indexes.refresh()
@@ -201,9 +305,17 @@ class Library:
     def save_indexes(self) -> None:
         """Writes the index files, where enough is new to be worth it. Only for the writer."""
         self.refresh()
-        with self._index_lock:
+        with self._lock.alone():
             if self._indexes is not None:
                 self._indexes.save()
+
+    def save_background(self, encoder: Encoder) -> None:
+        """Writes what relevance is told by, unless it is there, so that no search has to wait.
+
+        encoder: a model at hand; nothing is done when it is not that of the active space.
+        """
+        if self.space == encoder.space and self._backgrounds is not None:
+            self._backgrounds.captions(encoder.encode_texts)
 
     # --- search ---------------------------------------------------------------------------------
 
@@ -278,24 +390,80 @@ class Library:
 
     def _ask_images(self, question: Question) -> Answer[ImageHit]:
         ranked, _ = self._ranked("image", question)
-        hits = image_hits(self.catalog, ranked)
-        return Answer(hits, ranked.allowed, ranked.cut, question.where is not None)
+        with stage("records"):
+            hits = image_hits(self.catalog, ranked)
+        return _answered(hits, ranked, question)
 
     def _ask_texts(self, question: Question) -> Answer[TextHit]:
+        if question.group:
+            raise QueryError("only pictures can be grouped: texts that are the same come once")
         ranked, about = self._ranked("text", question)
-        hits = text_hits(self.catalog, ranked, about)
-        return Answer(hits, ranked.allowed, ranked.cut, question.where is not None)
+        with stage("records"):
+            hits = text_hits(self.catalog, ranked, about)
+        return _answered(hits, ranked, question)
 
     def _ranked(self, modality: Modality, question: Question) -> tuple[Ranked, frozenset[int]]:
         """What answers, and the pictures of the library that the question looks for."""
-        space_id, space = self._need_space()
-        vector, about = self._encoding.query(space_id, space, question.terms, None)
+        # As `_answer` has just taken it in.
+        space_id, space = self._active or self._need_space()
+        with stage("query"):
+            expand = self._expand(question)
+            query = self._encoding.query(space_id, space, question.terms, expand)
+            captions = self._captions(space)
         where = question.where
-        only = None if where is None else self.catalog.select(where, modality)
-        with self._index_lock:
-            index = self.index(modality)
-            same_space(space, index.space)
-            return rank(index, vector, question, only), about
+        with stage("words"):
+            only = None if where is None else self.catalog.select(where, modality)
+            named = None
+            if question.words and question.texts:
+                words = " ".join(question.texts)
+                named = self.catalog.words.named(words, MOST_NAMED, only, modality)
+        with stage("search"):
+            index = self._opened(modality)
+            # All of them now: none can be opened while others search.
+            pictures, texts = self._opened("image"), self._opened("text")
+            backgrounds = self._backgrounds
+            with self._searching():
+                same_space(space, index.space)
+                background = None
+                if backgrounds is not None and captions is not None:
+                    background = backgrounds.get(pictures, texts, captions)
+                ranking = Ranking(
+                    index,
+                    query,
+                    question,
+                    only=only,
+                    named=named,
+                    background=background,
+                    alike=THRESHOLD,
+                )
+                return ranking.page(), query.about
+
+    def _captions(self, space: Space) -> Vectors | None:
+        """The vectors of everyday captions; None where the model that makes them is not here."""
+        backgrounds = self._backgrounds
+        if backgrounds is None or backgrounds.space != space:
+            return None
+        try:
+            return backgrounds.captions(lambda texts: self._encoding.texts(space, texts))
+        except (ModelUnavailableError, SpaceMismatchError) as exc:
+            # Pictures like one of the library are found without the model.
+            logger.info("no relevance can be told: %s", exc)
+            return None
+
+    def _expand(self, question: Question) -> Callable[[str], Sequence[str]] | None:
+        """The sentences that words of a question are put into; None leaves them as they are."""
+        return prompts.expand if question.expand else None
+
+    def facets(self, where: Filter | str | None = None) -> Facets:
+        """What the pictures have in common that satisfy a condition, counted.
+
+        Raises:
+            QueryError: the condition makes no sense. UnknownNameError: it names no source.
+        """
+        condition = filters.parse(where) if isinstance(where, str) else where
+        if condition is None:
+            return self.catalog.facets()
+        return self.catalog.facets(self.catalog.select(condition, "image"))
 
     # --- items ----------------------------------------------------------------------------------
 
@@ -382,10 +550,12 @@ def _terms(query: str | None, image: ImageInput | None) -> tuple[Term, ...]:
     return tuple(terms)
 
 
+def _answered(hits: tuple[Hit, ...], ranked: Ranked, question: Question) -> Answer[Hit]:
+    return Answer(hits, ranked.allowed, ranked.cut, question.where is not None, ranked.nearest)
+
+
 def _question(terms: tuple[Term, ...], k: int, offset: int, options: Mapping[str, Any]) -> Question:
     where = options.get("where")
     if isinstance(where, str):
-        from mmsearch import filters
-
         options = {**options, "where": filters.parse(where)}
     return Question(terms, k=k, offset=offset, **options)

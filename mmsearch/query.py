@@ -13,7 +13,7 @@ from mmsearch.errors import QueryError
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
-    from mmsearch.types import Pixels
+    from mmsearch.types import Modality, Pixels
 
 #: How many parts a question has at most, and how heavy one may be.
 MAX_TERMS = 100
@@ -32,6 +32,8 @@ class QueryPicture:
 
     data: bytes
     source: str
+    #: The SHA-256 of the data.
+    digest: bytes
     content_id: int | None
     pixels: Pixels | None = None
 
@@ -42,7 +44,8 @@ ImageInput = str | Path | bytes | QueryPicture
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part of a question: words, or a picture, or a picture of the library by its id.
+    """One part of a question: words, or a picture, or a picture of the library by its id, or a
+    vector of the library's space.
 
     weight: what its vector is multiplied by before all are added up; below 0 it is to be avoided.
     """
@@ -51,10 +54,11 @@ class Term:
     image: ImageInput | None = None
     image_id: int | None = None
     weight: float = 1.0
+    vector: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        given = [self.text is not None, self.image is not None, self.image_id is not None]
-        if sum(given) != 1:
+        given = [self.text, self.image, self.image_id, self.vector]
+        if sum(part is not None for part in given) != 1:
             raise QueryError("a part of a query is either words, or a picture, or the id of one")
         if self.text is not None and not self.text.strip():
             raise QueryError("a part of the query has no words")
@@ -63,6 +67,13 @@ class Term:
                 f"a weight is a number between -{MAX_WEIGHT:g} and {MAX_WEIGHT:g}, and not 0: "
                 f"{self.weight:g}"
             )
+
+    @property
+    def modality(self) -> Modality | None:
+        """What it is; None for a vector, which does not tell."""
+        if self.text is not None:
+            return "text"
+        return None if self.vector is not None else "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,7 @@ class Question:
     min_score: float | None = None
     min_relevance: float = 0.0
     words: bool = True
-    expand: bool = True
+    expand: bool = False
     exact: bool = False
     diversity: float = 0.0
     group: bool = False

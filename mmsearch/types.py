@@ -107,13 +107,15 @@ class TextRecord:
 class ImageHit:
     """A picture that answers a query; `score` is the cosine similarity, in [-1, 1].
 
-    relevance: how sure it is that it answers, from 0 to 1; None where that was not asked for.
+    relevance: how sure it is that it answers, from 0 to 1; None where nothing tells.
+    similar: ids of the near-duplicates that it stands for, where they are grouped.
     """
 
     score: float
     image: ImageRecord
     captions: tuple[str, ...] = ()
     relevance: float | None = None
+    similar: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +138,14 @@ class Answer(Generic[Hit]):
     allowed: how many items satisfied the question's conditions and were compared. filtered: whether
         it had conditions.
     cut: how many of those that would stand here were left out because they match too weakly; when
-        there are such, nothing comes after.
+        there are such, nothing comes after. nearest: the greatest relevance of all left out.
     """
 
     hits: tuple[Hit, ...]
     allowed: int
     cut: int = 0
     filtered: bool = False
+    nearest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +201,29 @@ class SpaceStatus:
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus:
-    """One vector index: how it is built, how many vectors, how many bytes each."""
+    """One vector index: how it is built, how many vectors, how many bytes each.
+
+    approximate: the factory of the index that searches begin with; None where every vector is
+    compared. Of that: nprobe of its lists are read, and so many candidates compared exactly; memory
+    in bytes; recall@10 and the median latency, as they were measured with `queries` queries when
+    there were `measured_on` vectors. queries_of: "texts" or "pictures" of the library, or
+    "captions", generic ones. outgrown: so much has changed since that they may not hold any more.
+    """
 
     modality: Modality
     factory: str
     vectors: int
     bytes_per_vector: float
+    approximate: str | None = None
+    nprobe: int = 0
+    candidates: int = 0
+    recall: float = 1.0
+    queries: int = 0
+    queries_of: str = ""
+    measured_on: int = 0
+    latency_ms: float | None = None
+    memory: int = 0
+    outgrown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

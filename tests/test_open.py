@@ -105,7 +105,7 @@ def test_the_commands_on_a_read_only_medium(
     def command(*args: str) -> Result:
         return CliRunner().invoke(cli, ["-l", str(burnt), *args])
 
-    done = command("search", "waves", "--json", "-k", "3")
+    done = command("search", "waves", "--json", "-k", "3", "--all")
     assert done.exit_code == 0, done.output
     assert len(json.loads(done.stdout)["hits"]) == 3
     for arguments in (["status"], ["sources"], ["doctor"]):

@@ -94,8 +94,10 @@ def image_queries(
 def through_python(library: Library) -> Ask:
     def ask(modality: str, text: str | None, image: Path | None) -> Hits:
         if modality == "image":
-            return [(h.image.id, h.score) for h in library.search(text, image=image, k=K)]
-        return [(h.text.id, h.score) for h in library.search_texts(text, image=image, k=K)]
+            hits = library.search(text, image=image, k=K, words=False)
+            return [(hit.image.id, hit.score) for hit in hits]
+        texts = library.search_texts(text, image=image, k=K, words=False)
+        return [(hit.text.id, hit.score) for hit in texts]
 
     return ask
 
@@ -103,6 +105,7 @@ def through_python(library: Library) -> Ask:
 def through_terminal(library: Library) -> Ask:
     def ask(modality: str, text: str | None, image: Path | None) -> Hits:
         arguments = ["search", "-l", str(library.path), "--json", "-k", str(K), "--device", "cpu"]
+        arguments += ["--no-words", "--all"]
         arguments += ["--texts"] if modality == "text" else []
         arguments += ["-i", str(image)] if image is not None else []
         arguments += ["--", text] if text is not None else []
@@ -126,12 +129,13 @@ def through_http(library: Library) -> Ask:
             answer = client.post(
                 "/v1/search/image",
                 files={"file": (image.name, image.read_bytes())},
-                data={"k": K, "modality": modality},
+                data={"question": json.dumps({"k": K, "modality": modality, "words": False})},
             )
         elif modality == "image":
-            answer = client.get("/v1/search", params={"q": text, "k": K})
+            answer = client.get("/v1/search", params={"q": text, "k": K, "words": False})
         else:
-            answer = client.post("/v1/search", json={"q": text, "k": K, "modality": modality})
+            body = {"q": text, "k": K, "modality": modality, "words": False}
+            answer = client.post("/v1/search", json=body)
         assert answer.status_code == 200, answer.text
         return [(hit["id"], hit["score"]) for hit in answer.json()["hits"]]
 

@@ -49,19 +49,20 @@ def k_option(default: int) -> Callable[[F], F]:
     )
 
 
-def load_settings() -> Settings:
-    """The settings of this process, with a clear message for a bad variable."""
+def load_settings(**flags: Any) -> Settings:
+    """The settings of this process, flags before variables, with a clear message for a bad one."""
     from pydantic import ValidationError
 
     from mmsearch.settings import Settings
 
     try:
-        return Settings()
+        return Settings(**flags)
     except ValidationError as exc:
-        wrong = "; ".join(
-            f"MMSEARCH_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors()
-        )
-        raise click.UsageError(f"in the environment: {wrong}") from exc
+        found = [(str(e["loc"][0]), e["msg"].removeprefix("Value error, ")) for e in exc.errors()]
+        wrong = "; ".join(f"MMSEARCH_{name.upper()}: {why}" for name, why in found)
+        by_flag = all(name in flags for name, _ in found)
+        text = "; ".join(why for _, why in found) if by_flag else f"in the environment: {wrong}"
+        raise click.UsageError(text) from exc
 
 
 def library_path(chosen: Path | None, settings: Settings) -> Path:
@@ -86,10 +87,19 @@ def print_json(document: Any) -> None:
     click.echo(_in_utf8(text))
 
 
-def nothing_matches(answer: Answer[Any]) -> str | None:
-    """What to say where nothing is found though something was compared; None otherwise."""
+def nothing_matches(answer: Answer[Any], asked: str | None) -> str | None:
+    """What to say where nothing is found though something was compared; None otherwise.
+
+    asked: the words of the question.
+    """
     if answer.cut:
-        return "Nothing in this library matches. --all shows what comes nearest."
+        matches = f'matches "{printable(asked)}"' if asked else "matches"
+        if answer.nearest is None:
+            return f"Nothing in this library {matches} so well."
+        return (
+            f"Nothing in this library {matches}. The nearest has relevance {answer.nearest:.2f}; "
+            "--all shows it."
+        )
     return "Nothing satisfies the condition." if answer.filtered and not answer.allowed else None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
+from mmsearch import filters
 from mmsearch.cli.options import (
     device_option,
     json_option,
@@ -21,11 +22,12 @@ from mmsearch.cli.options import (
     printable,
     rounded,
 )
+from mmsearch.cli.remote import NotHereError, Remote, remote_for, server_options
 from mmsearch.query import DEFAULT_THRESHOLD, Question, Term, parse_terms, split_weight
 from mmsearch.types import Answer, ImageHit, TextHit
 
 if TYPE_CHECKING:
-    from mmsearch.filters import Filter
+    from mmsearch.library import Library
 
 _image_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -69,7 +71,7 @@ def refining_options(command: R) -> R:
                 "--min-relevance",
                 type=click.FloatRange(0, 1),
                 default=None,
-                help=f"Least relevance.  [default: {DEFAULT_THRESHOLD}]",
+                help=f"Least relevance.  [default: {DEFAULT_THRESHOLD}; for pictures alone 0]",
             ),
             click.option(
                 "--all", "everything", is_flag=True, help="Leave nothing out as too weak."
@@ -82,8 +84,8 @@ def refining_options(command: R) -> R:
             ),
             click.option(
                 "--expand/--no-expand",
-                default=True,
-                help="Put short words into sentences; the default.",
+                default=False,
+                help="Put short words into sentences (a photo of a …).",
             ),
             click.option("--exact", is_flag=True, help="Compare with every vector."),
             click.option(
@@ -125,6 +127,7 @@ def refining_options(command: R) -> R:
     help="Show pictures in the terminal (kitty, Ghostty, iTerm2, WezTerm; by itself where known).",
 )
 @json_option
+@server_options
 @device_option
 @library_option
 def search(
@@ -143,6 +146,9 @@ def search(
     open_: bool,
     thumbnails: bool | None,
     as_json: bool,
+    server: str | None,
+    key: str | None,
+    no_server: bool,
     device: str | None,
     library: Path | None,
     **ranking: Unpack[Ranking],
@@ -166,25 +172,29 @@ def search(
     terms += [Term(image_id=id_, weight=-1) for id_ in unlike]
     if not terms:
         raise click.UsageError('say what to look for: mmsearch search "a red kite", or -i PICTURE')
-    if everything or min_relevance is None:
-        min_relevance = 0.0 if everything else DEFAULT_THRESHOLD
+    if everything:
+        min_relevance = 0.0
+    elif min_relevance is None:
+        # Who asks for what is like a picture wants to see what comes nearest.
+        min_relevance = DEFAULT_THRESHOLD if query else 0.0
     asked = _asked(query, terms, where, k, offset)
     question = Question(
         tuple(terms),
-        _condition(where),
+        None if where is None else filters.parse(where),
         k=k,
         offset=offset,
         min_relevance=min_relevance,
         **ranking,
     )
-    with open_library(library, device) as lib:
+
+    def answer(source: Library | Remote) -> None:
         if texts:
-            _print_texts(lib.ask_texts(question), as_json, asked)
+            _print_texts(source.ask_texts(question), question, as_json, asked)
             return
-        answer = lib.ask(question)
+        answer = source.ask(question)
         hits = answer.hits
         if as_json:
-            print_json(asked | _counts(answer) | {"hits": [image_json(h) for h in hits]})
+            print_json(asked | _counts(answer, question) | {"hits": [image_json(h) for h in hits]})
         elif paths:
             end = b"\0" if null else b"\n"
             for hit in hits:
@@ -194,20 +204,32 @@ def search(
         else:
             from mmsearch.cli.table import print_images
 
-            print_images(lib, answer, offset=offset, thumbnails=thumbnails)
+            words = " ".join(query) or None
+            print_images(source, answer, words, offset=offset, thumbnails=thumbnails)
         if open_:
             for hit in hits:
                 click.launch(hit.image.path)
+
+    remote = remote_for(library, device, server, key, no_server=no_server)
+    _by_service_or_here(answer, remote, library, device)
 
 
 @click.command()
 @click.argument("picture", type=_image_path)
 @k_option(5)
 @json_option
+@server_options
 @device_option
 @library_option
 def captions(
-    picture: Path, k: int, as_json: bool, device: str | None, library: Path | None
+    picture: Path,
+    k: int,
+    as_json: bool,
+    server: str | None,
+    key: str | None,
+    no_server: bool,
+    device: str | None,
+    library: Path | None,
 ) -> None:
     """Find the texts of the library that describe PICTURE, which need not be indexed.
 
@@ -215,17 +237,30 @@ def captions(
       mmsearch captions photo.jpg -k 5
     """
     question = Question((Term(image=picture),), k=k)
+
+    def answer(source: Library | Remote) -> None:
+        asked = {"image": str(picture), "k": k}
+        _print_texts(source.ask_texts(question), question, as_json, asked)
+
+    remote = remote_for(library, device, server, key, no_server=no_server)
+    _by_service_or_here(answer, remote, library, device)
+
+
+def _by_service_or_here(
+    answer: Callable[[Library | Remote], None],
+    remote: Remote | None,
+    library: Path | None,
+    device: str | None,
+) -> None:
+    """Lets a running service answer where there is one, and the library itself otherwise."""
+    if remote is not None:
+        try:
+            answer(remote)
+            return
+        except NotHereError:
+            pass
     with open_library(library, device) as lib:
-        found = lib.ask_texts(question)
-    _print_texts(found, as_json, {"image": str(picture), "k": k})
-
-
-def _condition(where: str | None) -> Filter | None:
-    if where is None:
-        return None
-    from mmsearch import filters
-
-    return filters.parse(where)
+        answer(lib)
 
 
 def _asked(
@@ -251,23 +286,35 @@ def _asked(
     }
 
 
-def _counts(answer: Answer[Any]) -> dict[str, int]:
-    return {"allowed": answer.allowed, "cut": answer.cut}
+def _counts(answer: Answer[Any], question: Question) -> dict[str, Any]:
+    return {
+        "min_relevance": question.min_relevance,
+        "allowed": answer.allowed,
+        "cut": answer.cut,
+        "nearest": rounded(answer.nearest),
+    }
 
 
-def _print_texts(answer: Answer[TextHit], as_json: bool, asked: dict[str, Any]) -> None:
+def _print_texts(
+    answer: Answer[TextHit], question: Question, as_json: bool, asked: dict[str, Any]
+) -> None:
     if as_json:
-        print_json(asked | _counts(answer) | {"hits": [text_json(hit) for hit in answer.hits]})
+        print_json(
+            asked | _counts(answer, question) | {"hits": [text_json(hit) for hit in answer.hits]}
+        )
         return
     if not answer.hits:
         click.echo(
-            nothing_matches(answer)
+            nothing_matches(answer, asked.get("query"))
             or "The library holds no texts. Add some with: mmsearch index --captions FILE",
             err=True,
         )
+    from mmsearch.cli.table import shown
+
     for hit in answer.hits:
         mark = "  (written for this picture)" if hit.linked else ""
-        click.echo(f"{hit.score:7.3f}  {printable(hit.text.body)}{mark}")
+        numbers = f"{shown(hit.relevance):>6} {hit.score:7.3f}"
+        click.echo(f"{numbers}  {printable(hit.text.body)}{mark}")
 
 
 def image_json(hit: ImageHit) -> dict[str, Any]:
@@ -287,6 +334,7 @@ def image_json(hit: ImageHit) -> dict[str, Any]:
         "title": info.title,
         "captions": list(hit.captions),
         "copies": list(hit.image.copies),
+        "similar": list(hit.similar),
     }
 
 

@@ -20,6 +20,7 @@ from mmsearch.errors import MmsearchError
 from mmsearch.types import Answer, ImageHit
 
 if TYPE_CHECKING:
+    from mmsearch.cli.remote import Remote
     from mmsearch.library import Library
 
 _THUMB_SIDE = 256
@@ -27,32 +28,44 @@ _ROWS = 6  # height of a thumbnail in lines of text
 
 
 def print_images(
-    library: Library, answer: Answer[ImageHit], *, offset: int, thumbnails: bool | None
+    library: Library | Remote,
+    answer: Answer[ImageHit],
+    words: str | None,
+    *,
+    offset: int,
+    thumbnails: bool | None,
 ) -> None:
-    """Rank, score, path and first caption of each hit; `thumbnails` None shows them if it can."""
+    """Rank, relevance, score, path and first caption of each hit.
+
+    words: those asked for. thumbnails: None shows them if it can.
+    """
     hits = answer.hits
     if not hits:
-        click.echo(nothing_matches(answer) or "Nothing found.", err=True)
+        click.echo(nothing_matches(answer, words) or "Nothing found.", err=True)
         return
     protocol = graphics_protocol(os.environ) if sys.stdout.isatty() or thumbnails else None
     if thumbnails is not False and protocol is not None:
         for rank, hit in enumerate(hits, offset + 1):
             click.echo(_inline(library, hit, protocol))
-            click.echo(f"{rank:4d}  {hit.score:.3f}  {printable(_short(hit.image.path))}")
+            numbers = f"{rank:4d}  {shown(hit.relevance)}  {hit.score:.3f}"
+            click.echo(f"{numbers}  {printable(_short(hit.image.path))}")
         return
     captions = any(hit.captions for hit in hits)
     table = Table(box=None, pad_edge=False)
     table.add_column("", justify="right", style="dim")
-    table.add_column("score", justify="right")
+    table.add_column("relevance", justify="right")
+    table.add_column("score", justify="right", style="dim")
     table.add_column("picture", overflow="fold")
     if captions:
         table.add_column("caption", style="dim", overflow="ellipsis", no_wrap=True)
     for rank, hit in enumerate(hits, offset + 1):
         copies = f"  (+{len(hit.image.copies)} copies)" if hit.image.copies else ""
+        alike = f"  (+{len(hit.similar)} alike)" if hit.similar else ""
         row: list[str | Text] = [
             str(rank),
+            shown(hit.relevance),
             f"{hit.score:.3f}",
-            Text(printable(_short(hit.image.path)) + copies),
+            Text(printable(_short(hit.image.path)) + copies + alike),
         ]
         if captions:
             row.append(Text(printable(hit.captions[0] if hit.captions else "")))
@@ -60,6 +73,11 @@ def print_images(
     console = Console()
     # In a pipe there is no width to fit: rows stay whole.
     Console(width=None if console.is_terminal else 1000).print(table)
+
+
+def shown(relevance: float | None) -> str:
+    """A relevance for people, four characters wide."""
+    return "   -" if relevance is None else f"{relevance:.2f}"
 
 
 def _short(path: str) -> str:
@@ -85,7 +103,7 @@ def graphics_protocol(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def _inline(library: Library, hit: ImageHit, protocol: str) -> str:
+def _inline(library: Library | Remote, hit: ImageHit, protocol: str) -> str:
     """The escape sequence that draws the thumbnail of a hit; empty if there is none to draw."""
     from PIL import Image
 

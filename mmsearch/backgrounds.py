@@ -1,0 +1,125 @@
+"""The background of one library: samples of its indexes, and the vectors of the everyday captions.
+
+Encoding the captions takes seconds with a large model on a CPU, so their vectors are kept beside
+the index files, in FINGERPRINT-captions.npz: derived, made anew when missing, damaged, or of other
+captions, and deleted with the space. A library that cannot be written to keeps them in memory.
+The samples are taken anew by each process, and again when the library has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmsearch import generic
+from mmsearch.relevance import SAMPLE, Background
+
+if TYPE_CHECKING:
+    from mmsearch.index.flat import FlatIndex
+    from mmsearch.types import Space, Vectors
+
+logger = logging.getLogger(__name__)
+
+_SEED = 0
+#: The share of a library that may come or go before its background is sampled again.
+_CHANGE_ALLOWED = 0.1
+
+
+class Backgrounds:
+    """The background of a library in one space, made when first asked for. Thread-safe."""
+
+    def __init__(self, folder: Path, space: Space, *, keep: bool = True) -> None:
+        """folder: of the index files. keep: whether the captions' vectors may be written there."""
+        self._path = folder / f"{space.fingerprint[:16]}-captions.npz"
+        self.space = space
+        self._keep = keep
+        self._encoding = threading.Lock()
+        self._sampling = threading.Lock()
+        self._captions: Vectors | None = None
+        self._made: tuple[tuple[int, int], Background] | None = None
+
+    def captions(self, encode_texts: Callable[[Sequence[str]], Vectors]) -> Vectors:
+        """The vectors (m, dim) of the everyday captions. May take seconds, the first time ever.
+
+        encode_texts: by the space's model; called only where they were never encoded. Whatever it
+        raises comes through.
+        """
+        with self._encoding:
+            if self._captions is None:
+                self._captions = self._load()
+            if self._captions is None:
+                self._captions = self._encoded(encode_texts)
+            return self._captions
+
+    def get(self, pictures: FlatIndex, texts: FlatIndex, captions: Vectors) -> Background:
+        """The background of what the two indexes hold now, or held not much earlier.
+
+        pictures, texts: indexes of this space; the caller sees to it that they do not change
+        meanwhile. captions: of `captions`.
+        """
+        sizes = len(pictures), len(texts)
+        with self._sampling:
+            if self._made is None or _stale(self._made[0], sizes):
+                _, of_pictures = pictures.sample(SAMPLE, _SEED)
+                _, of_texts = texts.sample(SAMPLE, _SEED)
+                self._made = sizes, Background(of_pictures, of_texts, captions)
+            return self._made[1]
+
+    def _encoded(self, encode_texts: Callable[[Sequence[str]], Vectors]) -> Vectors:
+        captions = generic.captions()
+        vectors = np.concatenate(
+            [encode_texts(captions[start : start + 32]) for start in range(0, len(captions), 32)]
+        )
+        if self._keep:
+            self._save(vectors)
+        return vectors
+
+    def _load(self) -> Vectors | None:
+        """The kept vectors, if they are those of today's captions; else None."""
+        try:
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+                vectors, made_of = held["vectors"], str(held["made_of"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+            logger.warning("%s cannot be read (%s): making it anew", self._path, exc)
+            return None
+        shape = len(generic.captions()), self.space.dim
+        if made_of != self._made_of() or vectors.shape != shape or vectors.dtype != np.float32:
+            return None
+        return np.ascontiguousarray(vectors)
+
+    def _save(self, vectors: Vectors) -> None:
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, vectors=vectors, made_of=np.array(self._made_of()))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as exc:
+            logger.info("%s cannot be written (%s): kept in memory only", self._path, exc)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _made_of(self) -> str:
+        told = "\n".join((self.space.fingerprint, *generic.captions()))
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _stale(then: tuple[int, int], now: tuple[int, int]) -> bool:
+    """Whether what was sampled is no picture of the library any more."""
+    return any(
+        abs(b - a) > _CHANGE_ALLOWED * a or (b != a and min(a, b) < SAMPLE)
+        for a, b in zip(then, now, strict=True)
+    )

@@ -1,0 +1,246 @@
+"""Results that differ: near-duplicates put together, and re-ranking that avoids repetition.
+
+How paging composes. `leaders` decides about each item by those before it alone: what it says of the
+first n items does not change when more follow. So, for a list of candidates in an order that is
+stable (by score, then by id), the heads among the candidates are the answers, in their order, and a
+page is a slice of the heads. Which others are attached to a head does depend on how many candidates
+are looked at: look at the same number for every page (10,000, as deep as pages go).
+
+`mmr` picks one item after the other, each by what was picked before: asking for more gives the same
+beginning. A page is a slice of the order, found with the same candidates for every page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.errors import QueryError
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+#: Told heads and items, by their places, and their cosines, (m,) each: which pairs are alike, (m,).
+Alike = Callable[[Ids, Ids, Floats], NDArray[np.bool_]]
+
+#: The share of dimensions kept for the first look, at most.
+_FIRST_LOOK = 64
+_SAMPLE = 8192
+_ROWS = 512
+_COLUMNS = 8192
+#: More pairs than that, of those in a block, pass the first look: then comparing all is quicker.
+_DENSE = 0.05
+_PAIRS_AT_ONCE = 16_384
+#: Of a product in float32 against one in float64.
+_ROUNDING = 1e-5
+
+
+def leaders(vectors: NDArray[Any], threshold: float, *, alike: Alike | None = None) -> Ids:
+    """Which item each of a list belongs to, the best first: itself, if it is a head.
+
+    Going down the list, an item joins the first head before it that it is alike to, and is a head
+    itself if there is none. So all members of a group are alike to its head, which is the best of
+    them; chains, of which each link resembles the next and the ends nothing, are cut.
+
+    vectors: (n, dim) float32 or float16, unit norm, best item first. threshold: the cosine from
+    which on two are alike. alike: decides instead about pairs that reach the threshold.
+
+    Exact, and quick where few are alike: vectors are compared by their parts in the directions of
+    most variance first, which with the lengths of what is left bounds the cosine (Cauchy-Schwarz).
+    Memory: about 540 bytes an item beside the vectors.
+
+    Returns:
+        (n,) int64 places in the list.
+    """
+    n = len(vectors)
+    found = np.arange(n, dtype=np.int64)
+    if not n:
+        return found
+    look = _short(vectors)
+    #: Places of the heads so far, and what the first look needs of them.
+    heads = np.empty(n, np.int64)
+    short = np.empty_like(look)
+    count = 0
+    for start in range(0, n, _ROWS):
+        rows = np.arange(start, min(start + _ROWS, n), dtype=np.int64)
+        item, head = _pairs(vectors, look, rows, heads[:count], short[:count], threshold)
+        chosen = _firsts(item, head, vectors, threshold, alike)
+        found[list(chosen)] = list(chosen.values())
+        # Among those of the block that no earlier head takes, one after the other.
+        free = np.array([row for row in rows.tolist() if row not in chosen], np.int64)
+        item, head = _pairs(vectors, look, free, free, look[free], threshold)
+        later = item > head
+        item, head = _judged(item[later], head[later], vectors, threshold, alike)
+        taken: set[int] = set()
+        for one, other in zip(item.tolist(), head.tolist(), strict=True):
+            # In the order of items, then of heads: all before `one` are decided.
+            if one not in taken and other not in taken:
+                taken.add(one)
+                found[one] = other
+        new = np.array([row for row in free.tolist() if row not in taken], np.int64)
+        heads[count : count + len(new)] = new
+        short[count : count + len(new)] = look[new]
+        count += len(new)
+    return found
+
+
+def _short(vectors: NDArray[Any]) -> Floats:
+    """Few numbers for each vector, whose products are never below the cosines.
+
+    The parts in the directions of most variance, and the length of the rest.
+    """
+    dim = vectors.shape[1]
+    step = max(1, len(vectors) // _SAMPLE)
+    sample = vectors[::step][:_SAMPLE].astype(np.float32)
+    kept = min(_FIRST_LOOK, dim)
+    _, axes = np.linalg.eigh(sample.T @ sample)
+    axes = np.ascontiguousarray(axes[:, -kept:], np.float32)
+    out = np.empty((len(vectors), kept + 1), np.float32)
+    for start in range(0, len(vectors), _COLUMNS):
+        part = vectors[start : start + _COLUMNS].astype(np.float32)
+        first = part @ axes
+        rest = np.einsum("nd,nd->n", part, part) - np.einsum("nd,nd->n", first, first)
+        out[start : start + len(part), :kept] = first
+        out[start : start + len(part), kept] = np.sqrt(np.maximum(rest, 0) + _ROUNDING)
+    return out
+
+
+def _pairs(
+    vectors: NDArray[Any], look: Floats, rows: Ids, heads: Ids, short: Floats, threshold: float
+) -> tuple[Ids, Ids]:
+    """Pairs of these rows and these heads that may reach the threshold, ordered by row, head."""
+    items: list[Ids] = []
+    others: list[Ids] = []
+    for start in range(0, len(heads), _COLUMNS):
+        columns = heads[start : start + _COLUMNS]
+        bounds = look[rows] @ short[start : start + _COLUMNS].T
+        near = bounds >= threshold - _ROUNDING
+        if np.count_nonzero(near) > _DENSE * near.size:
+            whole = vectors[rows].astype(np.float32) @ vectors[columns].astype(np.float32).T
+            near = whole >= threshold - _ROUNDING
+        row, column = np.nonzero(near)
+        items.append(rows[row])
+        others.append(columns[column])
+    if not items:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    item, head = np.concatenate(items), np.concatenate(others)
+    order = np.lexsort((head, item))
+    return item[order], head[order]
+
+
+def _judged(
+    item: Ids, head: Ids, vectors: NDArray[Any], threshold: float, alike: Alike | None
+) -> tuple[Ids, Ids]:
+    """Those of the pairs that are alike, in the same order."""
+    keep = np.empty(len(item), np.bool_)
+    for start in range(0, len(item), _PAIRS_AT_ONCE):
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        cosines = np.einsum(
+            "nd,nd->n",
+            vectors[item[part]].astype(np.float32),
+            vectors[head[part]].astype(np.float32),
+        )
+        keep[part] = cosines >= np.float32(threshold)
+        if alike is not None and keep[part].any():
+            which = np.flatnonzero(keep[part]) + start
+            keep[which] = alike(head[which], item[which], cosines[which - start])
+    return item[keep], head[keep]
+
+
+def _firsts(
+    item: Ids, head: Ids, vectors: NDArray[Any], threshold: float, alike: Alike | None
+) -> dict[int, int]:
+    """For each item of the pairs the first head that it is alike to."""
+    item, head = _judged(item, head, vectors, threshold, alike)
+    ones, first = np.unique(item, return_index=True)
+    return dict(zip(ones.tolist(), head[first].tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """An answer that stands for several: `head` scored best, `others` are near-duplicates of it.
+
+    Places in the list of candidates, the best first.
+    """
+
+    head: int
+    others: tuple[int, ...]
+
+
+def group(vectors: NDArray[Any], threshold: float) -> list[Group]:
+    """The candidates, best first, as groups of near-duplicates, in the order of their heads.
+
+    vectors: (n, dim) of the candidates, in the order of their scores. See the module on paging.
+    """
+    found = leaders(vectors, threshold)
+    others: dict[int, list[int]] = {}
+    for place, head in enumerate(found.tolist()):
+        members = others.setdefault(head, [])
+        if place != head:
+            members.append(place)
+    return [Group(head, tuple(members)) for head, members in others.items()]
+
+
+def mmr(
+    scores: Floats,
+    vectors: NDArray[Any],
+    weight: float,
+    limit: int | None = None,
+    *,
+    spread: bool = True,
+) -> Ids:
+    """Maximal marginal relevance: candidates re-ranked so that each adds something new.
+
+    Next comes the one with the greatest `weight` x score - (1 - weight) x the greatest cosine to
+    those already picked (Carbonell and Goldstein 1998, "The Use of MMR, Diversity-Based Reranking
+    for Reordering Documents and Producing Summaries", SIGIR); of equals the one that comes first.
+    The first is the one with the best score.
+
+    scores: (n,) float32. vectors: (n, dim) unit norm. weight: their lambda, 1 ranks by score alone,
+    0 by difference alone. limit: how many to pick, None for all; takes limit x n x dim steps.
+
+    spread: scores and cosines are each stretched so that those of the candidates run from 0 to 1.
+    Cosines between words and pictures lie closer together than those between pictures (0.2 to 0.35
+    against 0.4 to 1), and without it a weight would mean another thing for each model and query.
+
+    Returns:
+        (limit,) int64 places in the list of candidates.
+
+    Raises:
+        QueryError: weight is not between 0 and 1.
+    """
+    if not 0 <= weight <= 1:
+        raise QueryError(f"the weight of relevance is between 0 and 1, not {weight:g}")
+    n = len(scores)
+    limit = n if limit is None else min(limit, n)
+    whole = np.ascontiguousarray(vectors, np.float32)
+    gains = scores.astype(np.float64)
+    low, high = 0.0, 1.0
+    if spread and n:
+        gains = _stretched(gains, float(gains.min()), float(gains.max()))
+        # Of all pairs it would take n x n; the best candidate against the others tells enough.
+        nearness = whole @ whole[int(np.argmax(scores))]
+        low, high = float(nearness.min()), 1.0
+    picked = np.empty(limit, np.int64)
+    left = np.ones(n, np.bool_)
+    worst = np.full(n, -np.inf)
+    for place in range(limit):
+        value = weight * gains - (1 - weight) * (worst if place else 0.0)
+        value[~left] = -np.inf
+        if not place:
+            value = np.where(left, gains, -np.inf)
+        best = int(np.argmax(value))
+        picked[place] = best
+        left[best] = False
+        near = _stretched((whole @ whole[best]).astype(np.float64), low, high) if spread else (
+            (whole @ whole[best]).astype(np.float64)
+        )  # fmt: skip
+        np.maximum(worst, near, out=worst)
+    return picked
+
+
+def _stretched(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
