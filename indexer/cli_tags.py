@@ -1,0 +1,146 @@
+"""`mmsearch tags`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mmsearch.cli.options import (
+    json_option,
+    library_option,
+    open_library,
+    print_json,
+    printable,
+)
+
+if TYPE_CHECKING:
+    from mmsearch.library import Library
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@library_option
+@click.pass_context
+def tags(ctx: click.Context, as_json: bool, library: Path | None) -> None:
+    """The tags of pictures and texts; without a subcommand, a list of them.
+
+    Tags come from `mmsearch classify --write-tags`, with a probability, or from you. They are found
+    by searches for their words and by filters ("tag:beach"). Your files are never written to.
+    """
+    ctx.obj = library
+    if ctx.invoked_subcommand is not None:
+        return
+    with open_library(library) as lib:
+        counts = lib.catalog.tag_counts()
+    if as_json:
+        print_json({"tags": [asdict(count) for count in counts]})
+        return
+    if not counts:
+        click.echo("There are no tags yet: mmsearch classify --write-tags", err=True)
+    width = max((len(printable(count.name)) for count in counts), default=0)
+    for count in counts:
+        hand = f" ({count.by_hand:,} by hand)" if count.by_hand else ""
+        texts = f", {count.texts:,} texts" if count.texts else ""
+        click.echo(f"{printable(count.name):{width}}  {count.pictures:,} pictures{texts}{hand}")
+
+
+_files = click.argument(
+    "pictures", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+
+
+@tags.command()
+@_files
+@json_option
+@library_option
+def show(pictures: tuple[Path, ...], as_json: bool, library: Path | None) -> None:
+    """The tags of PICTURES."""
+    with open_library(library) as lib:
+        ids = {path: lib.look_up(path).content_id for path in pictures}
+        found = lib.catalog.tags([id_ for id_ in ids.values() if id_ is not None])
+    documents = [
+        {
+            "path": str(path),
+            "id": id_,
+            "tags": [
+                {"name": name, "score": score}
+                for name, score in (() if id_ is None else found.get(id_, ()))
+            ],
+        }
+        for path, id_ in ids.items()
+    ]
+    if as_json:
+        print_json({"pictures": documents})
+        return
+    for path, id_ in ids.items():
+        said = "  ".join(
+            name if score is None else f"{name} {score:.2f}"
+            for name, score in (() if id_ is None else found.get(id_, ()))
+        )
+        state = "(not in the library)" if id_ is None else said or "–"
+        click.echo(f"{printable(str(path))}  {printable(state)}")
+
+
+@tags.command()
+@click.argument("name")
+@_files
+@library_option
+def add(name: str, pictures: tuple[Path, ...], library: Path | None) -> None:
+    """Tag PICTURES of the library with NAME."""
+    from mmsearch.library import CATALOG_NAME
+    from mmsearch.store import CatalogWriter
+    from mmsearch.store.lock import writing
+
+    if not pictures:
+        raise click.UsageError("say what to tag: mmsearch tags add NAME PICTURE…")
+    with open_library(library) as lib:
+        where, ids = lib.path, _ids(lib, pictures)
+    with writing(where), closing(CatalogWriter(where / CATALOG_NAME)) as writer:
+        done = writer.tags.add(ids, name)
+    click.echo(f"{done:,} pictures are tagged {' '.join(name.split())!r} now.")
+
+
+@tags.command()
+@click.argument("name", required=False)
+@_files
+@click.option("--every", is_flag=True, help="Every tag of the library, whatever its name.")
+@click.option("--by-model", is_flag=True, help="Only tags that classify wrote.")
+@library_option
+def remove(
+    name: str | None,
+    pictures: tuple[Path, ...],
+    every: bool,
+    by_model: bool,
+    library: Path | None,
+) -> None:
+    """Take the tag NAME off PICTURES, or off all that have it.
+
+    \b
+      mmsearch tags remove beach photo.jpg
+      mmsearch tags remove beach
+      mmsearch tags remove --every --by-model
+    """
+    if (name is None) != every:
+        raise click.UsageError("say which tag: mmsearch tags remove NAME, or --every")
+    from mmsearch.library import CATALOG_NAME
+    from mmsearch.store import CatalogWriter
+    from mmsearch.store.lock import writing
+
+    with open_library(library) as lib:
+        where, ids = lib.path, _ids(lib, pictures) if pictures else None
+    with writing(where), closing(CatalogWriter(where / CATALOG_NAME)) as writer:
+        gone = writer.tags.remove(name, ids, by_model=by_model)
+    click.echo(f"{gone:,} tags removed.")
+
+
+def _ids(lib: Library, pictures: tuple[Path, ...]) -> list[int]:
+    """The ids of these files in the library. Raises UsageError for one that it does not have."""
+    ids = {path: lib.look_up(path).content_id for path in pictures}
+    for path, id_ in ids.items():
+        if id_ is None:
+            raise click.UsageError(f"{path} is not in the library: mmsearch index adds it")
+    return [id_ for id_ in ids.values() if id_ is not None]
