@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -71,6 +72,12 @@ from mmsearch.cli.options import (
     is_flag=True,
     help="Resize exactly as open_clip does; slower.",
 )
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    help="A bar where stderr is a terminal; or JSON, one line on stderr for each step.",
+)
 @json_option
 @device_option
 @library_option
@@ -82,6 +89,7 @@ def index(
     follow_links: bool | None,
     dtype: str,
     reference: bool,
+    progress: str,
     as_json: bool,
     device: str | None,
     library: Path | None,
@@ -96,6 +104,9 @@ def index(
       mmsearch index ~/Photos
       mmsearch index ~/Photos --captions captions.jsonl
       mmsearch index ~/Photos --model tiny          (no download; not for real photographs)
+
+    The lines of --progress json have an "event": scanning (source, files seen so far), loading
+    (model), started (what, total or null), advanced (done of that so far), warning (message).
     """
     settings = load_settings()
     where = library_path(library, settings)
@@ -110,10 +121,17 @@ def index(
         follow_links=follow_links,
         limits=settings.decode_limits(),
     )
-    with Bar() as bar:
-        report = run_index(where, paths, captions, options=options, progress=bar)
+    if progress == "auto":
+        with Bar() as bar:
+            report = run_index(where, paths, captions, options=options, progress=bar)
+    else:
+        lines = Lines() if progress == "json" else None
+        report = run_index(where, paths, captions, options=options, progress=lines)
     for warning in report.warnings:
-        click.echo(f"warning: {printable(warning)}", err=True)
+        if progress == "json":
+            _line("warning", message=warning)
+        else:
+            click.echo(f"warning: {printable(warning)}", err=True)
     if as_json:
         print_json(asdict(report) | {"changed": report.changed})
     else:
@@ -153,6 +171,32 @@ def summary(report: Report) -> str:
     model = f", {report.model} on {report.device} ({report.dtype})" if report.device else ""
     lines.append(f"{report.seconds:.1f} s{model}; library: {printable(report.library)}")
     return "\n".join(lines)
+
+
+class Lines:
+    """Progress for programs: a line of JSON on stderr for each step."""
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    def scanning(self, location: str, files: int) -> None:
+        _line("scanning", source=location, files=files)
+
+    def loading_model(self, name: str) -> None:
+        _line("loading", model=name)
+
+    def started(self, what: str, total: int | None) -> None:
+        self._done = 0
+        _line("started", what=what, total=total)
+
+    def advanced(self, done: int) -> None:
+        self._done += done
+        _line("advanced", done=self._done)
+
+
+def _line(event: str, **facts: object) -> None:
+    # In ASCII, so that a name with broken bytes passes through any pipe.
+    click.echo(json.dumps({"event": event, **facts}), err=True)
 
 
 class _RateColumn(ProgressColumn):

@@ -95,6 +95,7 @@ def index(
                 captions,
                 exclude=run.options.exclude,
                 follow_links=run.options.follow_links,
+                library=library,
             )
         )
 
@@ -236,6 +237,8 @@ class _Run:
         self._link()
         with Library(self._library) as library:
             library.save_indexes()
+            if self._encoder is not None and not report.stopped:
+                library.save_background(self._encoder)
         report.seconds = time.monotonic() - started
         return report
 

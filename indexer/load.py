@@ -137,17 +137,23 @@ class Loader:
         if content_id is not None:
             return Loaded(job, size, mtime_ns, digest, content_id)
         try:
-            encoder = self._encoder()
-            task.stage("decode")
-            picture = decode(
-                data, source=job.path, limits=self._limits, min_side=2 * encoder.image_size
-            )
-            pixels = encoder.preprocess(picture.pixels)
+            info, pixels = self._look_at(job, data, task)
         except DecodeError as exc:
             return Loaded(job, size, mtime_ns, digest, reason=exc.reason)
         except EncodeError as exc:
             return Loaded(job, size, mtime_ns, digest, reason=str(exc))
-        return Loaded(job, size, mtime_ns, digest, info=picture.info, pixels=pixels)
+        return Loaded(job, size, mtime_ns, digest, info=info, pixels=pixels)
+
+    def _look_at(
+        self, job: Job, data: bytes, task: Task[Loaded]
+    ) -> tuple[PictureInfo, NDArray[np.uint8] | None]:
+        """What a picture says of itself, and its pixels for the model."""
+        encoder = self._encoder()
+        task.stage("decode")
+        picture = decode(
+            data, source=job.path, limits=self._limits, min_side=2 * encoder.image_size
+        )
+        return picture.info, encoder.preprocess(picture.pixels)
 
 
 def _outcome(job: Job, task: Task[Loaded] | None) -> Loaded:

@@ -92,15 +92,20 @@ def find_targets(
     *,
     exclude: tuple[str, ...] = (),
     follow_links: bool | None = None,
+    library: Path | None = None,
 ) -> list[Target]:
     """The targets that the user's paths mean; without any, every source of the library.
 
     A path inside a folder that is a source already is a part of that source. Options that are not
     given stay as the source has them.
 
+    library: its own folder, which no scan of a folder around it enters: what lies in there (such
+        as what was uploaded) is a source of its own.
+
     Raises:
         SourceError: a path is not there.
     """
+    own = None if library is None else os.path.realpath(library)
     if not paths and not captions:
         return [_known(source, exclude, follow_links) for source in known]
     targets: dict[tuple[str, str], Target] = {}
@@ -109,7 +114,10 @@ def find_targets(
     for path, is_captions in named:
         check_path(path)
         absolute = os.path.realpath(path)
-        inside = _innermost([*folders, *(t.location for t in targets.values())], absolute)
+        around = [*folders, *(t.location for t in targets.values())]
+        if own is not None and _is_within(absolute, own):
+            around = [folder for folder in around if _is_within(folder, own)]
+        inside = _innermost(around, absolute)
         is_folder = path.is_dir()
         if is_captions and is_folder:
             raise SourceError(str(path), "--captions takes a file; give folders without it")
@@ -171,5 +179,8 @@ def _is_found_in(folder: str, path: str, is_folder: bool) -> bool:
 
 
 def _innermost(folders: Sequence[str], path: str) -> str | None:
-    holding = [f for f in folders if path == f or path.startswith(f.rstrip("/") + "/")]
-    return max(holding, key=len, default=None)
+    return max((f for f in folders if _is_within(path, f)), key=len, default=None)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -1,4 +1,4 @@
-"""`mmsearch eval`."""
+"""`mmsearch eval --postcards`; the command itself is in indexer.cli_evaluate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mmsearch.cli.options import device_option, json_option, load_settings, print_json
+from mmsearch.cli.options import load_settings, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,34 +25,10 @@ if TYPE_CHECKING:
 _REPEATS = 5
 
 
-@click.command()
-@click.option("--postcards", is_flag=True, help="On drawn scenes, whose contents are known.")
-@click.option("--model", default="tiny", show_default=True, metavar="NAME")
-@click.option("--pictures", type=click.IntRange(10), default=1000, show_default=True)
-@click.option("--queries", type=click.IntRange(10), default=500, show_default=True)
-@click.option("--seed", type=int, default=0, help="Other scenes and other queries.")
-@json_option
-@device_option
-def evaluate(
-    postcards: bool,
-    model: str,
-    pictures: int,
-    queries: int,
-    seed: int,
-    as_json: bool,
-    device: str | None,
+def postcards(
+    model: str, *, pictures: int, queries: int, seed: int, device: str | None, as_json: bool
 ) -> None:
-    """Measure a model on pictures with known answers.
-
-    The postcards are drawn on the spot, from seeds and combinations of attributes that the training
-    of the bundled model never saw; an answer is right when the picture satisfies everything that
-    the query names. The same model untrained, and a bag of colours, stand beside it.
-
-    \b
-      mmsearch eval --postcards
-    """
-    if not postcards:
-        raise click.UsageError("say on what: mmsearch eval --postcards")
+    """Measures a model on drawn scenes, whose contents are known, and prints the table."""
     from mmsearch.encode import load_encoder
     from mmsearch.encode.untrained import write_untrained
     from mmsearch.postcards.evaluate import evaluate_postcards

@@ -22,6 +22,7 @@ from torch import nn
 
 from mmsearch.encode.placement import DTYPES, choose_device, choose_dtype, describe_device
 from mmsearch.encode.preprocess import preprocessor
+from mmsearch.encode.protocol import DEFAULT_LOGIT_SCALE
 from mmsearch.errors import EncodeError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class OpenClipEncoder:
         self._space = files.space
         self._image_size = int(files.preprocess_cfg["size"])
         self._model = _load(files)
+        # Before the model becomes half precision, so that it is the text tower's to the last bit.
+        self._logit_scale = _logit_scale(self._model)
         self._dtype = choose_dtype(dtype, self._device, self._model)
         self._tokenizer = _tokenizer(files)
         self._preprocess = preprocessor(files.preprocess_cfg, reference=reference)
@@ -81,6 +84,10 @@ class OpenClipEncoder:
     @property
     def space(self) -> Space:
         return self._space
+
+    @property
+    def logit_scale(self) -> float:
+        return self._logit_scale
 
     @property
     def device(self) -> str:
@@ -204,6 +211,11 @@ class OpenClipEncoder:
             return x
         found: torch.Tensor = projection(x) if isinstance(projection, nn.Module) else x @ projection
         return found
+
+
+def _logit_scale(model: Any) -> float:
+    logarithm = getattr(model, "logit_scale", None)
+    return DEFAULT_LOGIT_SCALE if logarithm is None else float(logarithm.double().exp())
 
 
 def is_convolutional(tower: nn.Module) -> bool:

@@ -15,11 +15,21 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int | None], None]
 
 
+#: Of a model whose file holds none: what CLIP's is held below in training, and ends near (Radford
+#: et al. 2021, section 2.5).
+DEFAULT_LOGIT_SCALE = 100.0
+
+
 class TextEncoder(Protocol):
     """Texts to vectors of one space."""
 
     @property
     def space(self) -> Space: ...
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model learned to multiply cosines by before a softmax over texts."""
+        ...
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts, in their order.

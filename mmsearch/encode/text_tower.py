@@ -20,6 +20,7 @@ import numpy as np
 
 from mmsearch.encode.blas import one_thread
 from mmsearch.encode.bpe import CLEANINGS, ClipTokenizer
+from mmsearch.encode.protocol import DEFAULT_LOGIT_SCALE
 from mmsearch.errors import EncodeError
 
 if TYPE_CHECKING:
@@ -129,6 +130,10 @@ class NumpyTextEncoder:
     def space(self) -> Space:
         return self._space
 
+    @property
+    def logit_scale(self) -> float:
+        return self._logit_scale
+
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """(n, dim) float32 of unit norm; see `protocol.TextEncoder`."""
         result = np.empty((len(texts), self._space.dim), dtype=np.float32)
@@ -156,6 +161,9 @@ class NumpyTextEncoder:
         self._embedding = f"{prefix}token_embedding.weight"
         self._positions = read(f"{prefix}positional_embedding")
         self._final = self._norm_of(f"{prefix}ln_final")
+        self._logit_scale = DEFAULT_LOGIT_SCALE
+        if "logit_scale" in self._tensors:
+            self._logit_scale = float(np.exp(read("logit_scale").astype(np.float64)).item())
         projection = f"{prefix}text_projection"
         if projection in self._tensors:
             self._projection, self._projection_bias = read(projection), None

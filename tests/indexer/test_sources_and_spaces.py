@@ -31,6 +31,7 @@ from mmsearch.errors import (
     UnknownNameError,
 )
 from mmsearch.library import INDEX_FOLDER, THUMBS_FOLDER, Library
+from mmsearch.queryencoder import QueryEncoder
 from mmsearch.store.lock import writing
 from mmsearch.store.manage import Removal
 
@@ -414,19 +415,20 @@ def test_a_switch_in_the_middle_of_a_question(
 ) -> None:
     """A question that was encoded for a space that is gone by then is put again, not refused."""
     run(indexed, model=other_model)
-    encode, switched = Library._encode_text, []
+    encode, switched = QueryEncoder.query, []
 
-    def encode_then_switch(lib: Library, text: str) -> Any:
-        vector = encode(lib, text)
+    def encode_then_switch(encoder: QueryEncoder, *question: Any) -> Any:
+        vector = encode(encoder, *question)
         if not switched:
             switched.append(manage.use_space(indexed, model))
             manage.drop_space(indexed, other_model)
+            lib.refresh()
         return vector
 
     with Library(indexed, device="cpu") as lib:
         assert lib.search("waves")
         with monkeypatch.context() as patch:
-            patch.setattr(Library, "_encode_text", encode_then_switch)
+            patch.setattr(QueryEncoder, "query", encode_then_switch)
             hits = lib.search("waves", k=100)
         assert switched
         assert hits == lib.search("waves", k=100)

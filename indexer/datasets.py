@@ -1,0 +1,285 @@
+"""Pictures with known captions to measure on: COCO, Flickr8k/30k, Karpathy's splits, folders.
+
+Only names are read here, and texts; no picture is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from indexer.sources import FileEntry, scan
+from indexer.texts import TextItem, read_sidecar, read_texts
+from indexer.texts.formats import MAX_JSON_BYTES
+from indexer.texts.items import IMAGE_NAMES, TEXT_NAMES, items_of, pick
+from mmsearch.encode.published import DatasetName
+from mmsearch.errors import DecodeError, QueryError, SourceError, os_reason
+
+
+@dataclass(slots=True)
+class Dataset:
+    """Pictures, and the captions written for them.
+
+    pictures: absolute paths, in the order in which captions name them. captions: (text, row of its
+    picture). known_as: what its figures may be held against. missing: pictures that captions name
+    and that are not there; bad: what else could not be used, with the reason.
+    """
+
+    name: str
+    known_as: DatasetName | None = None
+    pictures: list[str] = field(default_factory=list)
+    captions: list[tuple[str, int]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A caption and the picture it names, where in the folder of pictures that may lie."""
+
+    body: str
+    picture: str
+    folder: str = ""
+
+
+def read_captions(
+    file: Path,
+    images: Path,
+    *,
+    split: str | None = None,
+    only: Path | None = None,
+    most: int | None = None,
+) -> Dataset:
+    """The pictures of a caption file that lie in the folder `images`, with their captions.
+
+    file: any file of texts that `mmsearch index --captions` reads (COCO's annotations, Flickr's
+        tokens and tables), or one of Karpathy's dataset_*.json.
+    split: of a file that has splits, which: "test" is what papers print figures of.
+    only: a file with a picture's name a line, such as Flickr_8k.testImages.txt: no others.
+    most: of each picture, so many captions at most, the first ones.
+
+    Raises:
+        SourceError: a file or the folder is not there.
+        DecodeError: the file cannot be read.
+        QueryError: nothing is left to measure; `split` is asked of a file that has none.
+    """
+    for path in (file, images, *([only] if only else ())):
+        if not path.exists():
+            raise SourceError(str(path), "no such file or folder")
+    if not images.is_dir():
+        raise SourceError(str(images), "not a folder")
+    wanted = None if only is None else _names(only)
+    found = Dataset(file.name, _known_as(file.name))
+    places = _Places(images)
+    rows: dict[str, int | None] = {}
+    counts: dict[str, int] = {}
+    for named in _read(file, split, found):
+        if wanted is not None and named.picture.rpartition("/")[2] not in wanted:
+            continue
+        counts[named.picture] = counts.get(named.picture, 0) + 1
+        if most is not None and counts[named.picture] > most:
+            continue
+        if named.picture not in rows:
+            place = places.find(named.picture, named.folder)
+            rows[named.picture] = None if place is None else len(found.pictures)
+            if place is None:
+                found.missing.append(named.picture)
+            else:
+                found.pictures.append(place)
+        row = rows[named.picture]
+        if row is not None:
+            found.captions.append((named.body, row))
+    if not found.captions:
+        gone = f", {len(found.missing):,} pictures that it names are not in {images}"
+        raise QueryError(f"nothing to measure: {file} has no captions of pictures there{gone}")
+    return found
+
+
+def read_folder(folder: Path) -> Dataset:
+    """A folder of pictures with sidecars or caption files, found as `mmsearch index` finds them.
+
+    Pictures without a caption are there too: they make the search harder, as in life. Archives are
+    passed over, and so is what pictures say of themselves.
+
+    Raises:
+        SourceError: it is not there.
+        QueryError: none of its pictures has a caption.
+    """
+    root = os.path.realpath(folder)
+    found = Dataset(folder.name or str(folder))
+    texts: list[FileEntry] = []
+    for entry in scan(folder):
+        if not isinstance(entry, FileEntry):
+            found.bad.append((entry.path, entry.reason))
+        elif entry.kind == "image":
+            found.pictures.append(f"{root}/{entry.path}")
+        elif entry.kind == "archive":
+            found.bad.append((entry.path, "an archive: only pictures in folders are measured on"))
+        else:
+            texts.append(entry)
+    rows = {path: row for row, path in enumerate(found.pictures)}
+    places = _Places(Path(root), found.pictures)
+    for entry in texts:
+        path = Path(root, entry.path)
+        try:
+            if entry.kind == "sidecar":
+                found.captions.append((read_sidecar(path), rows[f"{root}/{entry.of}"]))
+                continue
+            for item in read_texts(path):
+                if not isinstance(item, TextItem):
+                    found.bad.append((f"{entry.path}:{item.key}", item.reason))
+                elif item.image is not None:
+                    place = places.find(item.image, os.path.dirname(entry.path))  # noqa: PTH120
+                    if place is None or place not in rows:
+                        found.missing.append(item.image)
+                    else:
+                        found.captions.append((item.body, rows[place]))
+        except DecodeError as exc:
+            found.bad.append((entry.path, exc.reason))
+    if not found.captions:
+        raise QueryError(
+            f"nothing to measure: no picture in {folder} has a caption. A caption stands in "
+            "photo.txt beside photo.jpg, or in captions.jsonl: "
+            '{"image": "photo.jpg", "text": "..."}'
+        )
+    return found
+
+
+class _Places:
+    """Where the pictures that captions name lie in a folder."""
+
+    def __init__(self, root: Path, known: Sequence[str] | None = None) -> None:
+        self._root = os.path.realpath(root)
+        self._known = known
+        self._by_name: dict[str, str | None] | None = None
+
+    def find(self, name: str, folder: str = "") -> str | None:
+        """The absolute path: in `folder` of the root, in the root, or by its file name anywhere
+        below, if no other picture is called that."""
+        name = name.replace("\\", "/")
+        for base in dict.fromkeys((folder, "")):
+            path = os.path.normpath(os.path.join(self._root, base, name))  # noqa: PTH118
+            if os.path.isfile(path):  # noqa: PTH113 -- by the ten thousand
+                return path
+        if self._by_name is None:
+            self._by_name = {}
+            for path in self._known if self._known is not None else self._walk():
+                last = path.rpartition("/")[2]
+                self._by_name[last] = None if last in self._by_name else path
+        return self._by_name.get(name.rpartition("/")[2])
+
+    def _walk(self) -> Iterator[str]:
+        for entry in scan(Path(self._root)):
+            if isinstance(entry, FileEntry) and entry.kind == "image":
+                yield f"{self._root}/{entry.path}"
+
+
+def _known_as(name: str) -> DatasetName | None:
+    lower = name.lower()
+    if "coco" in lower or lower.startswith("captions_val20"):
+        return "coco"
+    return "flickr30k" if "flickr30k" in lower or lower == "results_20130124.token" else None
+
+
+def _names(file: Path) -> set[str]:
+    try:
+        lines = file.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError as exc:
+        raise SourceError(str(file), os_reason(exc)) from exc
+    return {line.strip().rpartition("/")[2] for line in lines if line.strip()}
+
+
+def _read(file: Path, split: str | None, into: Dataset) -> Iterator[_Named]:
+    """The captions of a file, of one split if that is asked for."""
+    suffix = file.suffix.lower()
+    if suffix == ".json":
+        document = _karpathy(file)
+        if document is not None:
+            yield from _of_split(document, split, into)
+            return
+    elif suffix in (".csv", ".tsv") and split is not None:
+        yield from _table_of_split(file, split, into)
+        return
+    if split is not None:
+        raise QueryError(
+            f"{file.name} has no splits: leave --split out, or give one of Karpathy's "
+            "dataset_*.json. --only FILE takes a list of the pictures to measure on"
+        )
+    for item in read_texts(file):
+        if not isinstance(item, TextItem):
+            into.bad.append((f"{file.name}:{item.key}", item.reason))
+        elif item.image is not None:
+            yield _Named(item.body, item.image)
+
+
+def _karpathy(file: Path) -> list[dict[str, Any]] | None:
+    """The images of a file in the form of Karpathy's splits; None for another JSON file.
+
+    https://cs.stanford.edu/people/karpathy/deepimagesent/: {"dataset": "coco", "images":
+    [{"filename": ..., "filepath": ..., "split": "test", "sentences": [{"raw": ...}]}]}
+    """
+    try:
+        data = file.read_bytes() if file.stat().st_size <= MAX_JSON_BYTES else b""
+        value = json.loads(data)
+    except OSError as exc:
+        raise SourceError(str(file), os_reason(exc)) from exc
+    except (ValueError, RecursionError):
+        return None  # what is wrong with it, read_texts says
+    images = value.get("images") if isinstance(value, dict) else None
+    if not isinstance(images, list) or "annotations" in value:
+        return None
+    return [one for one in images if isinstance(one, dict)]
+
+
+def _of_split(images: list[dict[str, Any]], split: str | None, into: Dataset) -> Iterator[_Named]:
+    found = {str(one.get("split")) for one in images if one.get("split") is not None}
+    _check_split(split, found)
+    for number, one in enumerate(images):
+        if split is not None and one.get("split") != split:
+            continue
+        texts, name = pick(one, TEXT_NAMES), pick(one, IMAGE_NAMES)
+        folder = one.get("filepath")
+        yield from _named(str(number), texts, name, folder if isinstance(folder, str) else "", into)
+
+
+def _table_of_split(file: Path, split: str, into: Dataset) -> Iterator[_Named]:
+    """A table with a column "split", as flickr_annotations_30k.csv on the hub has it; its captions
+    may be a list in JSON."""
+    try:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+            table = csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",")
+            if "split" not in (table.fieldnames or ()):
+                _check_split(split, set())
+            rows = list(table)
+    except (OSError, csv.Error) as exc:
+        reason = os_reason(exc) if isinstance(exc, OSError) else f"not a table ({exc})"
+        raise DecodeError(str(file), reason) from exc
+    _check_split(split, {row["split"] for row in rows})
+    for number, row in enumerate(rows):
+        if row["split"] == split:
+            body = pick(row, TEXT_NAMES)
+            if isinstance(body, str) and body.startswith("["):
+                with contextlib.suppress(ValueError):  # a caption that begins with a bracket
+                    body = json.loads(body)
+            yield from _named(str(number), body, pick(row, IMAGE_NAMES), "", into)
+
+
+def _check_split(split: str | None, found: Iterable[str]) -> None:
+    found = sorted(found)
+    if split is not None and split not in found:
+        has = f"it has: {', '.join(found)}" if found else "the file has no splits"
+        raise QueryError(f"there is no split {split!r}; {has}")
+
+
+def _named(key: str, body: object, name: object, folder: str, into: Dataset) -> Iterator[_Named]:
+    for item in items_of(key, body, name):
+        if not isinstance(item, TextItem):
+            into.bad.append((item.key, item.reason))
+        elif item.image is not None:
+            yield _Named(item.body, item.image, folder)
