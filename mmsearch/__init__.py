@@ -12,15 +12,16 @@ Importing this package is instant; the heavy libraries are loaded when a library
 from __future__ import annotations
 
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mmsearch.client import AsyncClient, Client
     from mmsearch.library import Library
     from mmsearch.types import DecodeLimits
 
-__all__ = ["__version__", "open"]
+__all__ = ["AsyncClient", "Client", "__version__", "open"]
 
 
 def open(
@@ -47,3 +48,11 @@ def open(
 
         path = Settings().library
     return Library(Path(path).expanduser(), device=device, limits=limits)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("AsyncClient", "Client"):
+        from mmsearch import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,12 +5,13 @@ Everything below the edge takes plain values.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import platformdirs
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mmsearch.types import DecodeLimits
 
@@ -35,7 +36,28 @@ class Settings(BaseSettings):
     max_decode_seconds: Annotated[float, Field(gt=0)] = 60.0
     max_upload_bytes: Annotated[int, Field(gt=0)] = 64 << 20
     max_k: Annotated[int, Field(gt=0)] = 1000
+    max_batch: Annotated[int, Field(gt=0)] = 32
+    max_wait_ms: Annotated[float, Field(ge=0)] = 2.0
+    max_queue: Annotated[int, Field(gt=0)] = 256
     show_gps: bool = False
+    keys_file: Path | None = None
+    insecure_no_key: bool = False
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    rate_limit: Annotated[float, Field(ge=0)] | None = None
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, given: object) -> object:
+        """In the environment they stand with commas or spaces between them."""
+        return tuple(given.replace(",", " ").split()) if isinstance(given, str) else given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in given:
+            if not re.fullmatch(r"https?://[^/\s*@]+", origin):
+                raise ValueError(f"{origin!r} is no origin: write it as https://photos.example")
+        return given
 
     def decode_limits(self) -> DecodeLimits:
         """What is refused before it is decoded, as `mmsearch.decode` takes it."""

@@ -35,14 +35,21 @@ COMMANDS = {
     "watch": ("indexer.cli_watch:watch", "Keep the library up to date while files change."),
     "search": ("mmsearch.cli.search:search", "Find pictures (or texts) by words or by a picture."),
     "captions": ("mmsearch.cli.search:captions", "Find the texts that describe a picture."),
+    "classify": ("indexer.cli_classify:classify", "Sort pictures or texts into classes you name."),
+    "tags": ("indexer.cli_tags:tags", "The tags of pictures and texts."),
+    "duplicates": ("mmsearch.cli.duplicates:duplicates", "List copies and near-duplicates."),
     "serve": ("mmsearch.cli.serve:serve", "Search in the browser and over HTTP."),
+    "keys": ("mmsearch.cli.keys:keys", "The keys of those who may use the library over HTTP."),
     "status": ("mmsearch.cli.status:status", "What the library holds, and what failed."),
     "sources": ("indexer.cli_manage:sources", "The folders and files the library was read from."),
     "spaces": ("indexer.cli_manage:spaces", "The models the library has vectors of."),
+    "optimize": ("mmsearch.cli.optimize:optimize", "Make searches of a large library faster."),
     "doctor": ("mmsearch.cli.maintain:doctor", "Check the library, and mend what can be mended."),
     "backup": ("mmsearch.cli.maintain:backup", "Copy the library, also while it is in use."),
+    "export": ("indexer.cli_exchange:export", "Write the vectors to npy and parquet files."),
+    "import": ("indexer.cli_exchange:import_", "Take in vectors that were computed elsewhere."),
     "models": ("mmsearch.cli.status:models", "The models to choose from."),
-    "eval": ("mmsearch.cli.evaluate:evaluate", "Measure a model on pictures with known answers."),
+    "eval": ("indexer.cli_evaluate:evaluate", "Measure a model on pictures with known answers."),
 }
 
 

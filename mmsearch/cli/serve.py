@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -12,21 +14,54 @@ from mmsearch.cli.options import device_option, library_option, load_settings, o
 @click.command()
 @click.option("--host", help="Address to listen on. [default: 127.0.0.1, this machine only]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one. [8080]")
+@click.option("--insecure-no-key", is_flag=True, help="Listen beyond this machine without any key.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of https://photos.example ask, with a key. May be given several times.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How log lines look on stderr.",
+)
+@click.option("--no-access-log", is_flag=True, help="No log line for each request.")
 @device_option
 @library_option
-def serve(host: str | None, port: int | None, device: str | None, library: Path | None) -> None:
+def serve(
+    host: str | None,
+    port: int | None,
+    insecure_no_key: bool,
+    cors_origins: tuple[str, ...],
+    log_format: Literal["text", "json"],
+    no_access_log: bool,
+    device: str | None,
+    library: Path | None,
+) -> None:
     """Search in the browser and over HTTP, until Ctrl-C.
+
+    Others can reach it only with --host, and only with a key: see mmsearch keys.
 
     \b
       mmsearch serve
       curl 'http://127.0.0.1:8080/v1/search?q=red+kite&k=3'
     """
     from mmsearch.serve import run
+    from mmsearch.serve.logs import configure
 
+    configure(log_format, sys.stderr, access_lines=not no_access_log)
+    settings = load_settings(
+        **({"insecure_no_key": True} if insecure_no_key else {}),
+        **({"cors_origins": cors_origins} if cors_origins else {}),
+    )
     with open_library(library, device) as lib:
         run(
             lib,
-            load_settings(),
+            settings,
             host,
             port,
             on_ready=lambda address: click.echo(f"mmsearch is at {address}  (Ctrl-C stops it)"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mmsearch.cli.options import json_option, library_option, open_library, print_json, printable
+from mmsearch.types import IndexStatus
 
 
 @click.command()
@@ -17,8 +18,20 @@ from mmsearch.cli.options import json_option, library_option, open_library, prin
 @library_option
 def status(failed: bool, as_json: bool, library: Path | None) -> None:
     """What the library holds, which model it was read with, and what failed."""
+    from mmsearch.index import measured
+    from mmsearch.library import INDEX_FOLDER
+
     with open_library(library) as lib:
         found = lib.status()
+        found = replace(
+            found,
+            index=tuple(
+                measured.status(lib.path / INDEX_FOLDER, item.space, index.modality, index.vectors)
+                for item in found.spaces
+                if item.active
+                for index in found.index
+            ),
+        )
         failures = lib.failures() if failed else []
     if as_json:
         document: dict[str, Any] = asdict(found)
@@ -48,16 +61,35 @@ def status(failed: bool, as_json: bool, library: Path | None) -> None:
         )
         for item in sorted(found.spaces, key=lambda item: not item.active)
     ]
-    lines += [
-        (
-            f"{index.modality} index",
-            f"{index.factory}, exact, {index.vectors:,} vectors, "
-            f"{index.vectors * index.bytes_per_vector / 1e6:,.1f} MB",
-        )
-        for index in found.index
-    ]
+    for index in found.index:
+        lines += _index_lines(index)
     for name, text in lines:
         click.echo(f"{name + ':' if name else '':14}{printable(text)}")
+
+
+def _index_lines(index: IndexStatus) -> list[tuple[str, str]]:
+    size = f"{index.vectors:,} vectors, {index.vectors * index.bytes_per_vector / 1e6:,.1f} MB"
+    if index.approximate is None:
+        return [(f"{index.modality} index", f"{index.factory}, exact, {size}")]
+    queries = {"texts": "of its texts", "pictures": "of its pictures"}.get(
+        index.queries_of, "everyday captions"
+    )
+    lines = [
+        (f"{index.modality} index", f"{index.factory}, {size}"),
+        (
+            "",
+            f"searched by {index.approximate} (nprobe {index.nprobe}, {index.candidates} "
+            f"candidates), {index.memory / 1e6:,.1f} MB in memory",
+        ),
+        (
+            "",
+            f"recall@10 {index.recall:.3f}, {index.latency_ms:.1f} ms, measured with "
+            f"{index.queries:,} {queries} on {index.measured_on:,} vectors",
+        ),
+    ]
+    if index.outgrown:
+        lines.append(("", "much has changed since: run mmsearch optimize again"))
+    return lines
 
 
 @click.command()

@@ -5,21 +5,37 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from importlib.resources import files
 from os import PathLike, stat_result
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Header
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
 import mmsearch
-from mmsearch.serve import items, problems, queries
-from mmsearch.serve.guard import Guard
+from mmsearch.serve import (
+    access,
+    classify,
+    clipback,
+    embeddings,
+    indexing,
+    items,
+    login,
+    problems,
+    queries,
+    watch,
+    zip,
+)
+from mmsearch.serve.guard import Guard, is_loopback
+from mmsearch.serve.keys import Keys, keys_path
 from mmsearch.serve.problems import documented, problem
+from mmsearch.serve.runs import Runs
 from mmsearch.serve.schemas import (
     MAX_OFFSET,
     MAX_QUERY_CHARS,
@@ -29,6 +45,7 @@ from mmsearch.serve.schemas import (
     Status,
 )
 from mmsearch.serve.service import Service
+from mmsearch.serve.uploads import Uploads
 from mmsearch.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,14 +59,18 @@ Errors are `application/problem+json` (RFC 9457); `detail` says what to do.
 """
 
 
-def create_app(library: Library, settings: Settings) -> FastAPI:
+def create_app(library: Library, settings: Settings, *, local_token: str | None = None) -> FastAPI:
     """The service for an open library.
 
-    settings: `host` decides which Host headers are accepted, `max_k` and `max_upload_bytes` bound
-        what may be asked, `show_gps` whether coordinates are told. The library stays the caller's
-        to close.
+    settings: `host` decides which Host headers are accepted and whether a key is needed, `max_k`
+        and `max_upload_bytes` bound what may be asked, `show_gps` whether coordinates are told.
+        The library stays the caller's to close.
+    local_token: what this user's own terminal may show instead of a key, for reading.
     """
     service = Service(library, settings)
+    gate = make_gate(library, settings, local_token)
+    runs = Runs(library.path, settings.device)
+    uploads = Uploads(library.path, settings.decode_limits())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -60,6 +81,7 @@ def create_app(library: Library, settings: Settings) -> FastAPI:
             warming.cancel()
             with suppress(asyncio.CancelledError):
                 await warming
+            await runs.close()
             service.close()
 
     app = FastAPI(
@@ -70,21 +92,46 @@ def create_app(library: Library, settings: Settings) -> FastAPI:
         # Swagger and ReDoc load scripts from elsewhere; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
-        responses=documented(403, 421),
+        responses=documented(400, 401, 403, 408, 421, 429, 431),
     )
     problems.install(app)
+    app.state.service = service
+    app.state.runs = runs
+    app.add_middleware(watch.Door, service=service)
+    app.add_middleware(access.Access, gate=gate)
     app.add_middleware(
         Guard,
         bound_to=settings.host,
         max_upload_bytes=settings.max_upload_bytes,
+        is_keyless=settings.insecure_no_key,
+        cors_origins=settings.cors_origins,
     )
+    app.add_middleware(watch.Watch, service=service)
+    app.include_router(login.router(gate, access.cookie_name_of, access.SESSION_S))
     app.include_router(queries.router(service))
     app.include_router(items.router(service))
+    app.include_router(zip.router(service))
+    app.include_router(classify.router(service))
+    app.include_router(embeddings.router(service))
+    app.include_router(clipback.router(service))
+    app.include_router(indexing.router(indexing.Desk(service, uploads, runs)))
     app.include_router(_status_router(service))
     app.include_router(_page_router())
     app.mount("/assets", _Assets(directory=PAGE))
     _document_problems(app)
     return app
+
+
+def make_gate(library: Library, settings: Settings, local_token: str | None) -> access.Gate:
+    """Who is let in, by the library's keys and these settings."""
+    on_loopback = is_loopback(settings.host)
+    rate = settings.rate_limit
+    return access.Gate(
+        Keys(keys_path(library.path, settings.keys_file)),
+        is_open=on_loopback or settings.insecure_no_key,
+        local_token=local_token,
+        rate=(0.0 if on_loopback else access.REMOTE_RATE) if rate is None else rate,
+    )
 
 
 def _status_router(service: Service) -> APIRouter:
@@ -110,7 +157,13 @@ def _status_router(service: Service) -> APIRouter:
     async def healthz() -> Health:
         return Health(status="ok")
 
+    async def metrics(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
+        body, content_type = await service.read(service.metrics.render, accept)
+        return Response(body, headers={"Content-Type": content_type})
+
     async def readyz() -> Response:
+        if service.stopping:
+            return problem(503, "the service is stopping", kind="stopping")
         if service.state == "ready":
             return JSONResponse({"status": "ready"})
         return problem(503, service.problem or "the model is being loaded", kind="not-ready")
@@ -123,6 +176,14 @@ def _status_router(service: Service) -> APIRouter:
         summary="The model is loaded, so answers come at once",
         response_model=Health,
         responses=documented(503),
+    )
+    routes.add_api_route(
+        "/metrics",
+        metrics,
+        summary="Numbers for Prometheus",
+        response_class=Response,
+        responses=documented(422)
+        | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     return routes
 
@@ -159,11 +220,20 @@ class _Assets(StaticFiles):
         scope: Scope,
         status_code: int = 200,
     ) -> Response:
+        kind = _ASSET_TYPES.get(Path(full_path).suffix)
+        if kind is None:  # the page itself, whose place is another
+            raise HTTPException(HTTPStatus.NOT_FOUND)
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(_REVALIDATE)
         if response.status_code == status_code:
-            response.headers["Content-Type"] = _ASSET_TYPES[Path(full_path).suffix]
+            response.headers["Content-Type"] = kind
         return response
+
+
+_SECURITY_SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 
 def _document_problems(app: FastAPI) -> None:
@@ -175,6 +245,9 @@ def _document_problems(app: FastAPI) -> None:
             document = make()
             schemas: MutableMapping[str, Any] = document["components"]["schemas"]
             schemas["Problem"] = Problem.model_json_schema()
+            document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+            # On this machine, as long as there is no key, none is needed for reading.
+            document["security"] = [{}, *({name: []} for name in _SECURITY_SCHEMES)]
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             app.openapi_schema = document

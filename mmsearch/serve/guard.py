@@ -2,18 +2,23 @@
 
 A service on the loopback address is reachable from every page in the user's browser. Three checks
 keep those pages out: the Host header (DNS rebinding), Origin and Sec-Fetch-Site (requests that
-another site makes), and no CORS headers at all. See https://web.dev/articles/fetch-metadata.
+another site makes), and no CORS headers, but for origins that were named. See
+https://web.dev/articles/fetch-metadata.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
+import socket
+from collections.abc import Collection
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmsearch.serve.problems import problem
@@ -36,8 +41,18 @@ SECURITY_HEADERS = {
 
 #: A JSON question is a few kilobytes at most.
 MAX_JSON_BYTES = 64 << 10
+#: But here pictures come in base64, which makes four bytes of three.
+PICTURES_IN_JSON = frozenset({"/v1/embeddings", "/knn-service"})
 #: What multipart wraps around a file: boundaries, part headers, the small fields.
 FORM_OVERHEAD_BYTES = 64 << 10
+
+#: What a page of another origin may do, where that origin was named.
+_CORS = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-API-Key, X-Request-Id",
+    "Access-Control-Max-Age": "600",
+}
+_CORS_EXPOSED = "ETag, Retry-After, X-Request-Id"
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -59,14 +74,36 @@ class Guard:
         accepted in the Host header; elsewhere the names people use cannot be known.
     max_upload_bytes: of one uploaded file; enforced while the body is read, whatever
         Content-Length says.
+    is_keyless: nobody needs a key. Then only addresses and this machine's own names are accepted
+        in the Host header, or any site could make a browser of this network read everything.
+    cors_origins: whose pages may ask, with a key ("https://photos.example"); cookies do not count
+        for them.
     """
 
-    def __init__(self, app: ASGIApp, *, bound_to: str, max_upload_bytes: int) -> None:
+    #: How long a body may stand still, and how slow it may come all in all.
+    body_still_s = 30.0
+    body_bytes_per_s = 4 << 10
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        bound_to: str,
+        max_upload_bytes: int,
+        is_keyless: bool = False,
+        cors_origins: Collection[str] = (),
+    ) -> None:
         self.app = app
         self._hosts: frozenset[str] | None = None
+        self._takes_addresses = False
         if is_loopback(bound_to):
             self._hosts = frozenset({"localhost", "127.0.0.1", "::1", bound_to.strip("[]")})
+        elif is_keyless:
+            name = socket.gethostname().lower()
+            own = {"localhost", bound_to.strip("[]").lower(), name, f"{name.split('.')[0]}.local"}
+            self._hosts, self._takes_addresses = frozenset(own), True
         self._max_upload_bytes = max_upload_bytes
+        self._cors_origins = frozenset(cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +111,17 @@ class Guard:
             return
         answer = _Answer(send, head=scope["method"] == "HEAD")
         headers = Headers(scope=scope)
+        if self._cors_origins:
+            answer.vary()
+        if headers.get("origin") in self._cors_origins:
+            answer.allow(headers["origin"])
+            if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                preflight = Response(status_code=HTTPStatus.NO_CONTENT, headers=_CORS)
+                await preflight(scope, receive, answer.send)
+                return
+            # The session is the own page's; pages elsewhere show a key.
+            kept = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
+            scope = {**scope, "headers": kept}
         refusal = self._refusal(scope["method"], headers)
         if refusal is not None:
             status, why = refusal
@@ -83,7 +131,7 @@ class Guard:
         # HEAD is GET without the body: no route needs to know.
         inner = {**scope, "method": "GET"} if answer.head else scope
         try:
-            await self.app(inner, self._counted(headers, receive), answer.send)
+            await self.app(inner, self._counted(scope["path"], headers, receive), answer.send)
         except Exception:  # the edge: the last place that can answer
             log.exception("%s %s failed", scope["method"], scope["path"])
             if answer.started:
@@ -97,11 +145,13 @@ class Guard:
 
     def _refusal(self, method: str, headers: Headers) -> tuple[HTTPStatus, str] | None:
         host = headers.get("host", "")
-        if self._hosts is not None and _name_of(host) not in self._hosts:
+        if not self._is_known(_name_of(host)):
             return HTTPStatus.MISDIRECTED_REQUEST, (
-                "this service answers to localhost only; to reach it under another name, "
-                "start it with --host"
+                "this service answers to its own names only (of this machine); to reach it under "
+                "another name, start it with --host and make a key"
             )
+        if headers.get("origin") in self._cors_origins:
+            return None
         site = headers.get("sec-fetch-site", "same-origin")
         foreign = site not in ("same-origin", "none")
         if method in _SAFE_METHODS:
@@ -114,25 +164,59 @@ class Guard:
             return HTTPStatus.FORBIDDEN, "requests from other sites are refused"
         return None
 
-    def _counted(self, headers: Headers, receive: Receive) -> Receive:
-        """`receive`, which stops with 413 once more has come than this kind of body may have."""
+    def _is_known(self, name: str) -> bool:
+        if self._hosts is None or name in self._hosts:
+            return True
+        if not self._takes_addresses:
+            return False
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _counted(self, path: str, headers: Headers, receive: Receive) -> Receive:
+        """`receive`, which stops with 413 once more has come than this kind of body may have, and
+        with 408 where it comes too slowly."""
         is_form = headers.get("content-type", "").lower().startswith("multipart/")
         limit = self._max_upload_bytes + FORM_OVERHEAD_BYTES if is_form else MAX_JSON_BYTES
+        if path in PICTURES_IN_JSON:
+            limit = self._max_upload_bytes * 4 // 3 + FORM_OVERHEAD_BYTES
         declared = headers.get("content-length", "0")
         seen = int(declared) if declared.isdecimal() and int(declared) > limit else 0
 
+        began = asyncio.get_running_loop().time()
+        is_whole = False
+
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal seen, is_whole
             if seen <= limit:
-                message = await receive()
+                if is_whole:  # what comes now is the end of the connection, whenever that is
+                    return await receive()
+                message = await self._in_time(receive, began, seen)
                 if message["type"] != "http.request":
                     return message
                 seen += len(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
                 if seen <= limit:
                     return message
-            raise too_large(self._max_upload_bytes if is_form else MAX_JSON_BYTES)
+            raise too_large(MAX_JSON_BYTES if limit == MAX_JSON_BYTES else self._max_upload_bytes)
 
         return counted
+
+    async def _in_time(self, receive: Receive, began: float, seen: int) -> Message:
+        """The next piece of a body of which `seen` bytes have come since `began`."""
+        spent = asyncio.get_running_loop().time() - began
+        left = self.body_still_s + seen / self.body_bytes_per_s - spent
+        try:
+            async with asyncio.timeout(min(self.body_still_s, max(left, 0))):
+                return await receive()
+        except TimeoutError as exc:
+            raise HTTPException(
+                HTTPStatus.REQUEST_TIMEOUT,
+                "the rest of the request did not come in time",
+                headers={"Connection": "close"},
+            ) from exc
 
 
 def too_large(limit: int) -> HTTPException:
@@ -152,6 +236,18 @@ class _Answer:
         self._send = send
         self.head = head
         self.started = False
+        self._more: dict[str, str] = {}
+
+    def vary(self) -> None:
+        """Caches must not give one origin the answer to another."""
+        self._more["Vary"] = "Origin"
+
+    def allow(self, origin: str) -> None:
+        """Lets the page of this origin read the answer."""
+        self._more |= {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": _CORS_EXPOSED,
+        }
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -159,6 +255,8 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
+            for name, value in self._more.items():
+                headers.append(name, value)
             # What a person searches for is nobody's to keep, unless a route says so.
             headers.setdefault("Cache-Control", "no-store")
         elif self.head and message["type"] == "http.response.body":

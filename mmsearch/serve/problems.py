@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mmsearch import errors
+from mmsearch.serve.exchange import ClientGoneError, current
 from mmsearch.serve.schemas import Problem, printable
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 #: The nearest class in an error's method resolution order decides.
-STATUS: dict[type[errors.MmsearchError], HTTPStatus] = {
+STATUS: dict[type[errors.MmsearchError], int] = {
     errors.MmsearchError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.DecodeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -31,6 +32,8 @@ STATUS: dict[type[errors.MmsearchError], HTTPStatus] = {
     errors.IndexMissingError: HTTPStatus.CONFLICT,
     errors.QueryError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NotFoundError: HTTPStatus.NOT_FOUND,
+    errors.UnknownNameError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.RefusedError: HTTPStatus.CONFLICT,
     errors.OverloadedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
@@ -43,9 +46,11 @@ class FileGoneError(errors.MmsearchError):
 
 
 STATUS[FileGoneError] = HTTPStatus.GONE
+#: As nginx has it: nobody reads this, but logs and metrics do.
+STATUS[ClientGoneError] = 499
 
 
-def status_of(error: errors.MmsearchError) -> HTTPStatus:
+def status_of(error: errors.MmsearchError) -> int:
     """The HTTP status that the table gives this error or its nearest ancestor."""
     for cls in type(error).__mro__:
         if cls in STATUS:
@@ -71,12 +76,14 @@ def problem(
     errors: for a request that failed validation, where and why, one entry each.
     """
     phrase = _phrase(status)
+    exchange = current.get()
     body = Problem(
         type=f"urn:mmsearch:problem:{kind}" if kind else "about:blank",
         title=title or phrase,
         status=status,
         detail=printable(detail),
         instance=printable(instance) if instance is not None else None,
+        request_id=None if exchange is None else exchange.id,
         errors=[{key: printable(text) for key, text in e.items()} for e in errors or ()] or None,
     )
     out = {"Cache-Control": "no-store", **(headers or {})}
@@ -111,14 +118,20 @@ def _phrase(status: int) -> str:
 
 def _kind(error: BaseException) -> str:
     """NotFoundError -> "not-found"."""
-    name = type(error).__name__.removesuffix("Error")
+    name = type(error).__name__.removesuffix("Error").lstrip("_")
     return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")
 
 
 async def _on_mmsearch_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, errors.MmsearchError)
     status = status_of(exc)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(exc, errors.OverloadedError):
+        # No fault of ours, and no time for stack traces.
+        log.warning("%s %s: %s", request.method, request.url.path, exc)
+        exchange = current.get()
+        if exchange is not None:
+            exchange.is_refused = True
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s", request.method, request.url.path, exc, exc_info=exc)
     return problem(status, str(exc), kind=_kind(exc), instance=request.url.path)
 
@@ -157,6 +170,25 @@ async def _on_http(request: Request, exc: Exception) -> JSONResponse:
     detail = exc.detail
     if exc.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
         detail = "there is nothing here; /openapi.json lists what there is"
-    return problem(
-        exc.status_code, str(detail), instance=request.url.path, headers=exc.headers or {}
+    headers = dict(exc.headers or {})
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names those of one route only, where several share the address.
+        headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
+    return problem(exc.status_code, str(detail), instance=request.url.path, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that this address can be asked with, as the OpenAPI document has them."""
+    paths = request.app.openapi()["paths"]
+    asked = request.url.path
+    known = [asked] if asked in paths else [path for path in paths if _fits(path, asked)]
+    methods = {method.upper() for path in known for method in paths[path]}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+
+
+def _fits(template: str, path: str) -> bool:
+    """Whether "/v1/images/{image_id}" may be "/v1/images/7"."""
+    parts, others = template.split("/"), path.split("/")
+    return len(parts) == len(others) and all(
+        part == other or part.startswith("{") for part, other in zip(parts, others, strict=True)
     )

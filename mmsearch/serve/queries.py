@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, File, Form, Path, Query, UploadFile
 from pydantic import Field, TypeAdapter, ValidationError, create_model
 
+from mmsearch import filters
 from mmsearch.errors import QueryError
 from mmsearch.query import QueryPicture, Question, Term
 from mmsearch.serve.guard import too_large
@@ -21,6 +22,8 @@ from mmsearch.serve.schemas import (
     MAX_ID,
     MAX_OFFSET,
     MAX_QUERY_CHARS,
+    MAX_WHERE_CHARS,
+    Facets,
     ImageAnswer,
     ImageResults,
     Part,
@@ -29,6 +32,8 @@ from mmsearch.serve.schemas import (
     SearchRequest,
     TextAnswer,
     TextResults,
+    condition,
+    printable,
 )
 from mmsearch.serve.service import Service
 from mmsearch.types import Answer, ImageHit, Modality, TextHit
@@ -70,6 +75,7 @@ class _Asked:
     echo: QueryEcho
     k: int
     offset: int = 0
+    min_relevance: float = 0.0
     began: float = field(default_factory=time.perf_counter)
 
     def frame(self, answer: Answer[Any], model: str | None) -> dict[str, Any]:
@@ -80,6 +86,8 @@ class _Asked:
             "offset": self.offset,
             "allowed": answer.allowed,
             "cut": answer.cut,
+            "min_relevance": self.min_relevance,
+            "nearest": None if answer.nearest is None else round(answer.nearest, 4),
             "took_ms": round((time.perf_counter() - self.began) * 1000, 3),
             "model": model,
         }
@@ -118,10 +126,10 @@ def router(service: Service) -> APIRouter:
         parts = body.all_parts
         if uploads and all(part.upload is None for part in parts):
             parts += [Part(upload=number) for number in range(len(uploads))]
-        question = Question(
-            tuple(_term(part, uploads) for part in parts), k=body.k, **body.options()
-        )
-        asked = _Asked(_echo(parts, body), body.k, body.offset)
+        options = body.options(places=service.settings.show_gps)
+        terms = tuple(_term(part, uploads) for part in parts)
+        question = Question(terms, k=body.k, **options)
+        asked = _Asked(_echo(parts, question), body.k, body.offset, body.min_relevance)
         needs_model = any(part.image_id is None for part in parts)
         call = service.encode_and_answer if needs_model else service.answer
         if body.modality == "image":
@@ -232,6 +240,20 @@ def router(service: Service) -> APIRouter:
         request = SearchRequest(image_id=image_id, k=k, offset=offset)
         return cast(ImageResults, await respond(request))
 
+    @routes.get(
+        "/facets",
+        summary="What the pictures have in common that satisfy a condition",
+        tags=["search"],
+        responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY),
+    )
+    async def facets(
+        where: Annotated[
+            str, Query(max_length=MAX_WHERE_CHARS, description="a condition, as in a search")
+        ] = "",
+    ) -> Facets:
+        allowed = condition(where, places=service.settings.show_gps)
+        return Facets.of(await service.read(library.facets, allowed))
+
     return routes
 
 
@@ -257,14 +279,14 @@ def _term(part: Part, uploads: Sequence[QueryPicture]) -> Term:
     return Term(text=part.text, image=image, image_id=part.image_id, weight=part.weight)
 
 
-def _echo(parts: Sequence[Part], body: SearchRequest) -> QueryEcho:
+def _echo(parts: Sequence[Part], question: Question) -> QueryEcho:
     wanted = [part for part in parts if part.weight > 0]
     pictures = ["upload" if p.upload is not None else p.image_id for p in wanted if p.text is None]
     return QueryEcho(
         q=" + ".join(p.text for p in wanted if p.text is not None) or None,
         image=cast("Any", next(iter(pictures), None)),
         parts=[] if len(parts) == 1 and parts[0].weight == 1 else list(parts),
-        where=None if body.where is None else str(body.where),
+        where=None if question.where is None else printable(filters.to_text(question.where)),
     )
 
 

@@ -8,8 +8,10 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from mmsearch import filters
+from mmsearch.errors import QueryError
 from mmsearch.query import MAX_TERMS
 from mmsearch.types import (
     ImageHit,
@@ -26,8 +28,8 @@ MAX_WHERE_CHARS = 10_000
 #: How deep a result list can be read.
 MAX_OFFSET = 10_000
 DEFAULT_K = 20
-#: Ids are SQLite integers.
-MAX_ID = 2**63 - 1
+#: Ids are SQLite integers, of which JSON carries these exactly everywhere.
+MAX_ID = 2**53 - 1
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -50,6 +52,14 @@ def version_token(record: ImageRecord) -> str:
     return hashlib.blake2b(facts.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+#: No "date-time", which has a zone.
+_LOCAL_TIME = {
+    "anyOf": [{"type": "string"}, {"type": "null"}],
+    "description": "local time, as the camera wrote it",
+    "examples": ["2021-06-05T12:34:56"],
+}
+
+
 class Answer(BaseModel):
     """Whatever the service answers with."""
 
@@ -64,6 +74,7 @@ class Problem(Answer):
     status: int = Field(examples=[404])
     detail: str = Field(examples=["there is no image 7 in this library"])
     instance: str | None = Field(None, examples=["/v1/images/7"])
+    request_id: str | None = Field(None, description="the same as in X-Request-ID and the logs")
     errors: list[dict[str, str]] | None = None
 
 
@@ -87,7 +98,7 @@ class Image(Answer):
     height: int
     format: str
     bytes: int
-    taken_at: datetime | None = Field(None, description="local time, as the camera wrote it")
+    taken_at: Annotated[datetime | None, WithJsonSchema(_LOCAL_TIME)] = None
     camera: str | None = None
     title: str | None = None
     description: str | None = None
@@ -145,12 +156,56 @@ class ImageAnswer(Image):
     relevance: float | None = Field(
         None, description="how sure it is that it answers, in [0, 1]", examples=[0.97]
     )
+    similar: list[int] = Field(
+        [], description="near-duplicates that it stands for, where they are grouped"
+    )
 
     @classmethod
     def of_hit(cls, hit: ImageHit, *, show_gps: bool) -> Self:
         """The hit as it goes over the wire."""
         facts = cls.facts(hit.image, hit.captions, show_gps=show_gps)
-        return cls(score=_score(hit.score), relevance=_relevance(hit.relevance), **facts)
+        return cls(
+            score=_score(hit.score),
+            relevance=_relevance(hit.relevance),
+            similar=list(hit.similar),
+            **facts,
+        )
+
+
+class FacetCount(Answer):
+    """So many pictures have this value; `filter` finds them."""
+
+    value: str
+    count: int
+    filter: str
+
+
+class Facets(Answer):
+    """What pictures have in common, counted; the commonest first, years and months in order."""
+
+    total: int
+    sources: list[FacetCount]
+    years: list[FacetCount]
+    months: list[FacetCount]
+    cameras: list[FacetCount]
+    formats: list[FacetCount]
+    orientations: list[FacetCount]
+    keywords: list[FacetCount]
+    tags: list[FacetCount]
+    has: list[FacetCount]
+
+    @classmethod
+    def of(cls, facets: filters.Facets) -> Self:
+        """The counts as they go over the wire."""
+        lists = {
+            name: [
+                FacetCount(value=printable(c.value), count=c.count, filter=printable(c.filter))
+                for c in getattr(facets, name)
+            ]
+            for name in cls.model_fields
+            if name != "total"
+        }
+        return cls(total=facets.total, **lists)
 
 
 class TextAnswer(Answer):
@@ -195,6 +250,8 @@ class TextAnswer(Answer):
 class Part(BaseModel):
     """A weighted part of a question: words, a picture of the library, or an uploaded one."""
 
+    model_config = ConfigDict(strict=True)
+
     text: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | None = None
     image_id: ImageId | None = None
     upload: Annotated[int, Field(ge=0, description="which of the uploads, from 0")] | None = None
@@ -220,6 +277,8 @@ class Results(Answer):
     offset: int
     allowed: int = Field(description="how many items `where` let through to be compared")
     cut: int = Field(description="how many were left out here as too weak; then no more follow")
+    min_relevance: float = Field(description="weaker ones are left out")
+    nearest: float | None = Field(description="the greatest relevance of all that was left out")
     took_ms: float = Field(description="from the request to the answer, waiting included")
     model: str | None = Field(description="the model that compared; null in an empty library")
 
@@ -258,30 +317,24 @@ class Refinement(BaseModel):
     words: Annotated[bool, Field(description="names of files, captions and keywords count too")] = (
         True
     )
-    expand: Annotated[bool, Field(description="short words are put into sentences")] = True
+    expand: Annotated[bool, Field(description="short words are put into sentences")] = False
     exact: Annotated[bool, Field(description="compare with every vector")] = False
     diversity: Annotated[
         float, Field(ge=0, lt=1, description="more: answers differ more from each other")
     ] = 0.0
     group: Annotated[bool, Field(description="near-duplicates come as one answer")] = False
 
-    def options(self) -> dict[str, Any]:
-        """The fields as mmsearch.query.Question takes them."""
+    def options(self, *, places: bool) -> dict[str, Any]:
+        """The fields as mmsearch.query.Question takes them. `places` as in `condition`."""
         options = self.model_dump(include=set(Refinement.model_fields))
-        where = options["where"]
-        if where is not None:
-            from mmsearch import filters
-
-            options["where"] = (
-                filters.parse(where) if isinstance(where, str) else filters.from_json(where)
-            )
-        return options
+        return options | {"where": condition(self.where, places=places)}
 
 
 class SearchRequest(Refinement):
     """A question in JSON: words, pictures of the library, or weighted parts of both."""
 
     model_config = ConfigDict(
+        strict=True,
         json_schema_extra={
             "examples": [
                 {"q": "a red kite over a beach", "k": 12},
@@ -423,6 +476,24 @@ class Health(Answer):
     """One word on how the service is."""
 
     status: Literal["ok", "ready"]
+
+
+def condition(where: str | dict[str, Any] | None, *, places: bool) -> filters.Filter | None:
+    """A filter out of its text or its JSON.
+
+    places: whether it may ask where pictures were taken: who can ask that finds it out.
+
+    Raises QueryError.
+    """
+    if where is None or (isinstance(where, str) and not where.strip()):
+        return None
+    found = filters.parse(where) if isinstance(where, str) else filters.from_json(where)
+    if not places and any(isinstance(part, filters.Near) for part in filters.conditions(found)):
+        raise QueryError(
+            "this service does not tell where pictures were taken, so it does not search by that "
+            "either; MMSEARCH_SHOW_GPS=true changes both"
+        )
+    return None if found == filters.And() else found
 
 
 def file_name(path: str) -> str:

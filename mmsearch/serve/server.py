@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from mmsearch.announce import announced
 from mmsearch.errors import ServiceError
+from mmsearch.serve.access import check_binding
 from mmsearch.serve.app import create_app
 from mmsearch.serve.guard import is_loopback
+from mmsearch.serve.keys import Keys, keys_path
+from mmsearch.serve.wire import Wire
 from mmsearch.settings import Settings
 
 if TYPE_CHECKING:
     from mmsearch.library import Library
+    from mmsearch.serve.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +46,42 @@ def run(
 
     host, port: where to listen; without them, what the settings say. Port 0 takes a free one.
     on_ready: called once, with the address to open, when connections are accepted.
-    Raises ServiceError when the address cannot be had.
+    Raises ServiceError when the address cannot be had; RefusedError where it would show the library
+    to a network without any key.
     """
     host = settings.host if host is None else host
     port = settings.port if port is None else port
+    settings = settings.model_copy(update={"host": host})
+    keys = Keys(keys_path(library.path, settings.keys_file))
+    check_binding(host, keys, insecure=settings.insecure_no_key)
     listener = bind(host, port)
     address = address_of(listener, host)
-    if not is_loopback(host):
-        log.warning("listening beyond this machine: whoever reaches %s can see the photos", address)
-    app = create_app(library, settings.model_copy(update={"host": host}))
+    if not is_loopback(host) and not keys.all():
+        log.warning("without any key: whoever reaches %s can see the photos", address)
+    local_token = secrets.token_urlsafe(32)
+    app = create_app(library, settings, local_token=local_token)
     config = uvicorn.Config(
         app,
         log_config=None,
         lifespan="on",
+        http=Wire,
         ws="none",
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    with listener, _stop_signals_end_here():
-        _Server(config, lambda: on_ready(address) if on_ready else None).run(sockets=[listener])
+    with (
+        listener,
+        announced(library.path, address, local_token, time.time()),
+        _stop_signals_end_here(),
+    ):
+        server = _Server(
+            config,
+            app.state.service,
+            lambda: on_ready and on_ready(address),
+            app.state.runs.end_streams,
+        )
+        server.run(sockets=[listener])
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -81,9 +105,35 @@ def address_of(listener: socket.socket, host: str) -> str:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    """uvicorn, which goes on listening while what is in flight ends: until then new requests are
+    told that the service stops, rather than nothing at all."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        on_started: Callable[[], object],
+        on_stop: Callable[[], object],
+    ) -> None:
         super().__init__(config)
+        self._service = service
         self._on_started = on_started
+        self._on_stop = on_stop
+        self._stop_by: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.stopping = True
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if not await super().on_tick(counter):
+            return False
+        self._service.closing.set()
+        now = time.monotonic()
+        if self._stop_by is None:
+            self._stop_by = now + SHUTDOWN_S
+            self._on_stop()
+        return self.force_exit or now >= self._stop_by or not self._service.in_flight
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

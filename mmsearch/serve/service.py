@@ -3,69 +3,99 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
-from mmsearch.errors import MmsearchError
+from mmsearch.errors import MmsearchError, OverloadedError
+from mmsearch.queryencoder import NotKeptError
+from mmsearch.serve.batching import Batcher
+from mmsearch.serve.exchange import ClientGoneError, current, unless_gone
+from mmsearch.serve.metrics import Metrics
 from mmsearch.settings import Settings
+from mmsearch.stages import observing
+from mmsearch.types import ImageHit, TextHit
 
 if TYPE_CHECKING:
     from mmsearch.library import Library
-    from mmsearch.query import QueryPicture
+    from mmsearch.query import QueryPicture, Question
+    from mmsearch.types import Answer
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Hit = TypeVar("Hit", ImageHit, TextHit)
 
 #: Reading a file or making a thumbnail waits for the disk or leaves the interpreter lock.
 FILE_THREADS = 4
 #: Decoding of uploads. They have threads of their own: a hostile one takes its time, all of it.
 UPLOAD_THREADS = 2
+#: Comparing vectors leaves the interpreter lock; looking up records does not, so more gain little.
+SEARCH_THREADS = min(4, os.cpu_count() or 1)
+#: How often a question is encoded before it is left to the model's thread whole: each time, what it
+#: needs was forgotten again, or another model has become the library's.
+_TRIES = 3
 
 
 class Service:
     """One library being served.
 
-    Its calls block, so they run in threads and the event loop is never held: one thread owns the
-    model and the index, a few others read the catalog and files. One inference thread, because the
-    model uses all cores by itself (two at once only wait for each other), and a GPU index must not
-    be searched by two threads.
+    Its calls block, so they run in threads and the event loop is never held. One thread owns the
+    model and encodes the questions of many together; others search, read the catalog and files,
+    and decode uploads. One thread, because the model uses all cores by itself: two at once only
+    wait for each other.
     """
 
     def __init__(self, library: Library, settings: Settings) -> None:
         self.library = library
         self.settings = settings
-        self._inference = ThreadPoolExecutor(1, thread_name_prefix="mmsearch-inference")
-        self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="mmsearch-files")
-        self._uploads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="mmsearch-uploads")
+        self.metrics = Metrics(self)
+        self.batcher = Batcher(
+            max_batch=settings.max_batch,
+            max_wait_ms=settings.max_wait_ms,
+            max_queue=settings.max_queue,
+            on_batch=self.metrics.on_batch,
+            on_dropped=self.metrics.on_dropped,
+        )
+        self._search = _Threads("search", SEARCH_THREADS, settings.max_queue)
+        self._files = _Threads("files", FILE_THREADS, None)
+        self._uploads = _Threads("uploads", UPLOAD_THREADS, settings.max_queue)
         self.state: Literal["warming", "ready", "failed"] = "warming"
         self.problem: str | None = None
+        #: Set when a stop was asked for: what has come is answered, new requests are refused.
+        self.stopping = False
+        #: Set in the loop right after: ends answers that would have no end.
+        self.closing = asyncio.Event()
+        #: Requests that have come and are not answered yet, but for those without end.
+        self.in_flight = 0
 
     async def infer(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what encodes or searches; calls are answered in the order they came."""
-        loop = asyncio.get_running_loop()
-        work = functools.partial(call, *args, **kwargs)
-        return await loop.run_in_executor(self._inference, work)
+        """Run what uses the model by itself; calls are answered in the order they came."""
+        return await unless_gone(self.batcher.call(_in_context(call, *args, **kwargs)))
 
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what reads the catalog or a file."""
-        loop = asyncio.get_running_loop()
-        work = functools.partial(call, *args, **kwargs)
-        return await loop.run_in_executor(self._files, work)
+        return await self._files.run(_in_context(call, *args, **kwargs))
 
     async def picture(self, data: bytes) -> QueryPicture:
-        """An uploaded picture, decoded unless the library knows it; the model's thread goes on
+        """An uploaded picture, decoded unless its vector is known; the model's thread goes on
         meanwhile. Raises DecodeError, OverloadedError."""
-        loop = asyncio.get_running_loop()
         picture = await self.read(self.library.look_up, data)
-        if picture.content_id is not None:
+        kept = self.library.keeps(picture)
+        self.metrics.asked_cache("image", hits=int(kept), misses=int(not kept))
+        if picture.content_id is not None or kept:
             return picture
+        return await self._decoded(picture)
+
+    async def _decoded(self, picture: QueryPicture) -> QueryPicture:
         side = await self.infer(self.library.picture_side)
-        return await loop.run_in_executor(self._uploads, self.library.decode_picture, picture, side)
+        decode = _in_context(self.library.decode_picture, picture, side)
+        return await unless_gone(asyncio.ensure_future(self._uploads.run(decode)))
 
     def model(self) -> str | None:
         """The name of the active space's model; None in an empty library. Blocks: may read."""
@@ -73,26 +103,74 @@ class Service:
         return None if space is None else space.name
 
     async def answer(
-        self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[T, str | None]:
-        """What a searching call returns, and the name of the model it was answered with."""
+        self, call: Callable[[Question], Answer[Hit]], question: Question
+    ) -> tuple[Answer[Hit], str | None]:
+        """What the library says to a question, and the name of the model that compared.
 
-        def work() -> tuple[T, str | None]:
-            return call(*args, **kwargs), self.model()
-
-        return await self.infer(work)
+        What has to be encoded is encoded together with what others ask at the same time.
+        """
+        lacking, sentences = self.library.lacking(question)
+        if sentences:
+            self.metrics.asked_cache("text", sentences - len(lacking), len(lacking))
+        if lacking:
+            await self._keep(texts=lacking)
+        for _ in range(_TRIES):
+            try:
+                return await self._ask(call, question)
+            except NotKeptError as needed:
+                await self._keep(texts=needed.texts, pictures=needed.pictures)
+        return await self.infer(self._answered, call, question)
 
     async def encode_and_answer(
-        self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[T, str | None]:
-        """The same for a call that needs the model."""
-        result = await self.answer(call, *args, **kwargs)
+        self, call: Callable[[Question], Answer[Hit]], question: Question
+    ) -> tuple[Answer[Hit], str | None]:
+        """The same for a question that needs the model."""
+        result = await self.answer(call, question)
         # It has worked, so the model is there (also when it was not at the start).
         self.state, self.problem = "ready", None
         return result
 
+    async def _ask(
+        self, call: Callable[[Question], Answer[Hit]], question: Question
+    ) -> tuple[Answer[Hit], str | None]:
+        exchange = current.get()
+        if exchange is not None and exchange.is_gone:
+            raise ClientGoneError
+
+        def work() -> tuple[Answer[Hit], str | None]:
+            with self.library.kept_only():
+                return self._answered(call, question)
+
+        return await self._search.run(_in_context(work))
+
+    def _answered(
+        self, call: Callable[[Question], Answer[Hit]], question: Question
+    ) -> tuple[Answer[Hit], str | None]:
+        with observing(self.metrics.on_stage):
+            return call(question), self.library.model
+
+    async def _keep(
+        self, *, texts: Sequence[str] = (), pictures: Sequence[QueryPicture] = ()
+    ) -> None:
+        """Has vectors made of what is asked for, and kept by the library."""
+        if texts:
+            work = self.batcher.submit("text", self._keep_texts, texts, len(texts))
+            await unless_gone(work)
+        for picture in pictures:
+            if picture.pixels is None:
+                picture = await self._decoded(picture)
+            await unless_gone(self.batcher.submit("image", self._keep_pictures, picture))
+
+    def _keep_texts(self, jobs: Sequence[Sequence[str]]) -> Sequence[None]:
+        self.library.keep_texts([text for texts in jobs for text in texts])
+        return [None] * len(jobs)
+
+    def _keep_pictures(self, jobs: Sequence[QueryPicture]) -> Sequence[None]:
+        self.library.keep_pictures(jobs)
+        return [None] * len(jobs)
+
     async def warm(self) -> None:
-        """Load the model in the inference thread; questions that come meanwhile wait behind it."""
+        """Load the model in its thread; questions that come meanwhile wait behind it."""
         try:
             await self.infer(self.library.warm)
         except MmsearchError as exc:
@@ -107,6 +185,38 @@ class Service:
 
     def close(self) -> None:
         """Let running calls end, drop those that wait."""
-        self._inference.shutdown(wait=False, cancel_futures=True)
-        self._files.shutdown(wait=False, cancel_futures=True)
-        self._uploads.shutdown(wait=False, cancel_futures=True)
+        self.batcher.close()
+        for threads in (self._search, self._files, self._uploads):
+            threads.close()
+
+
+class _Threads:
+    """Some threads, and a queue before them that may be bounded."""
+
+    def __init__(self, name: str, threads: int, max_queue: int | None) -> None:
+        self._name = name
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"mmsearch-{name}")
+        self._most = None if max_queue is None else max_queue + threads
+        self._running = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work` returns. Raises OverloadedError when too much is waiting."""
+        if self._most is not None and self._running >= self._most:
+            raise OverloadedError(
+                f"{self._running} requests are waiting for the {self._name} threads already; ask "
+                "again in a moment (MMSEARCH_MAX_QUEUE lets more wait)"
+            )
+        self._running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._running -= 1
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_context(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+    """A call to run in a thread that knows which request it is for, as its log lines do."""
+    context = contextvars.copy_context()
+    return functools.partial(context.run, functools.partial(call, *args, **kwargs))

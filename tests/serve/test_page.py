@@ -1,165 +1,18 @@
-"""The page, in a real browser against a real server and library.
-
-Needs playwright and a Chromium that is installed (Debian's package; MMSEARCH_TEST_CHROMIUM names
-another). Screenshots land in MMSEARCH_TEST_SHOTS, if that is set.
-"""
+"""The page, in a real browser against a real server and library: finding, looking, going back."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from serve_library import SERVE, draw, save_model
+from browsing import PICTURES, SAID, Open, Server, drop, give, id_of, ids_of, shoot, shown_ids
 
 import mmsearch
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="THE PAGE IS NOT TESTED: playwright is not installed"
-)
-CHROMIUM = os.environ.get("MMSEARCH_TEST_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="THE PAGE IS NOT TESTED: no Chromium (apt-get install chromium)"
-)
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-EXPECTED_ERRORS = re.compile(r"Failed to load resource.*(net::ERR_|status of 422)")
-PICTURES = 150
-SAID = "#said:has-text('best match first')"
-
-
-class Server:
-    """`mmsearch serve` in a process of its own, which can be stopped and started again."""
-
-    def __init__(self, library: Path) -> None:
-        self.library = library
-        self.url = ""
-        self.process: subprocess.Popen[str] | None = None
-        self.start()
-
-    def start(self) -> None:
-        port = self.url.rpartition(":")[2] or "0"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(self.library), port],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-        assert self.url
-
-    def stop(self) -> None:
-        if self.process is not None:
-            assert self.process.stdout is not None
-            self.process.terminate()
-            self.process.wait(60)
-            self.process.stdout.close()
-            self.process = None
-
-
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library of many pictures of all shapes, one caption each."""
-    from indexer.ingest import Options, index
-
-    root = tmp_path_factory.mktemp("gallery")
-    save_model(root / "model")
-    (root / "pictures").mkdir()
-    lines = ["image,text"]
-    for n in range(PICTURES):
-        size = (90 + 37 * n % 170, 90 + 53 * n % 110)
-        image = draw(f"hsl({n * 7 % 360}, 70%, 45%)", ("ellipse", "rectangle", "line")[n % 3], size)
-        image.save(root / "pictures" / f"picture-{n:03}.png")
-        lines.append(f"picture-{n:03}.png,drawing number {n}")
-    (root / "pictures" / "captions.csv").write_text("\n".join(lines))
-    options = Options(model=f"local-dir:{root / 'model'}", device="cpu")
-    captions = [root / "pictures" / "captions.csv"]
-    index(root / "library", [root / "pictures"], captions, options=options)
-    return root / "library"
-
-
-@pytest.fixture(scope="module")
-def server(gallery: Path) -> Iterator[Server]:
-    started = Server(gallery)
-    yield started
-    started.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        started.close()
-
-
-Open = Callable[..., "Page"]
-
-
-@pytest.fixture
-def open_page(browser: Browser, server: Server) -> Iterator[Open]:
-    """open_page(address, **context options): a page that must stay free of errors."""
-    contexts = []
-    wrong: list[str] = []
-
-    def open_(address: str = "/", **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        # Also what the content security policy has stopped is said there.
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.goto(server.url + address)
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    # What the browser itself says of a refused or unanswered request is not the page's doing.
-    assert [text for text in wrong if not EXPECTED_ERRORS.search(text)] == []
-
-
-def shoot(page: Page, name: str) -> None:
-    folder = os.environ.get("MMSEARCH_TEST_SHOTS")
-    if folder:
-        page.wait_for_load_state("networkidle")
-        page.screenshot(path=Path(folder) / f"{name}.png")
-
-
-def shown_ids(page: Page) -> list[int]:
-    tiles = page.locator(".tile").evaluate_all(
-        "tiles => tiles.map(tile => [Number(tile.dataset.index), Number(tile.dataset.id)])"
-    )
-    return [id_ for _, id_ in sorted(tiles)]
-
-
-def id_of(library: Path, query: str, rank: int = 0) -> int:
-    with mmsearch.open(library, device="cpu") as opened:
-        return opened.search(query, k=rank + 1)[rank].image.id
-
-
-def ids_of(library: Path, query: str, k: int) -> list[int]:
-    with mmsearch.open(library, device="cpu") as opened:
-        return [hit.image.id for hit in opened.search(query, k=k)]
+    from playwright.sync_api import Browser
 
 
 def test_the_start_shows_the_collection(open_page: Open) -> None:
@@ -241,7 +94,7 @@ def test_back_and_forward(open_page: Open) -> None:
     assert opened
     page.get_by_role("button", name="More like this").click()
     page.wait_for_url(f"**/?like={opened[1]}")
-    page.wait_for_selector("#chip:not([hidden])")
+    page.wait_for_selector(".chip")
     page.wait_for_selector(SAID)
     assert int(opened[1]) not in shown_ids(page)
     page.go_back()
@@ -317,10 +170,6 @@ def test_a_picture_large(open_page: Open, gallery: Path) -> None:
     page.wait_for_url("**/?q=drawing*")
 
 
-def give(page: Page, path: Path) -> None:
-    page.locator("#file").set_input_files(path)
-
-
 def test_a_picture_given_finds_itself(open_page: Open, gallery: Path) -> None:
     with mmsearch.open(gallery, device="cpu") as library:
         record = library.search("boats", k=1)[0].image
@@ -330,25 +179,15 @@ def test_a_picture_given_finds_itself(open_page: Open, gallery: Path) -> None:
     page.wait_for_url("**/?like=drop-1")
     page.wait_for_selector(SAID)
     assert shown_ids(page)[0] == record.id
-    assert page.locator("#chip-image").get_attribute("src", timeout=1000).startswith("blob:")  # type: ignore[union-attr]
+    assert page.locator(".chip img").get_attribute("src", timeout=1000).startswith("blob:")  # type: ignore[union-attr]
     page.locator("#words").fill("at night")
     page.wait_for_url("**/?q=at+night&like=drop-1")
-    page.locator("#chip-remove").click()
+    page.get_by_role("button", name="Remove from the search").click()
     page.wait_for_url("**/?q=at+night")
     # Its file is not in the address: after a reload the page says so.
     page.go_back()
     page.reload()
     page.wait_for_selector("#note:has-text('Drop it here once more')")
-
-
-DROP = """([bytes, name]) => {
-  const moved = new DataTransfer();
-  moved.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
-  for (const kind of ["dragover", "drop"]) {
-    const event = new DragEvent(kind, { dataTransfer: moved, bubbles: true, cancelable: true });
-    document.body.dispatchEvent(event);
-  }
-}"""
 
 
 def test_captions_for_a_dropped_picture(open_page: Open, gallery: Path) -> None:
@@ -358,7 +197,7 @@ def test_captions_for_a_dropped_picture(open_page: Open, gallery: Path) -> None:
     page = open_page("/?view=captions")
     page.get_by_role("button", name="Drop a picture here").wait_for()
     shoot(page, "captions-invite")
-    page.evaluate(DROP, [list(Path(record.path).read_bytes()), "dropped.png"])
+    drop(page, Path(record.path))
     rows = page.locator(".texts.large .text > a")
     rows.first.wait_for()
     assert rows.all_inner_texts() == best[:20]

@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from mmsearch import errors
+from mmsearch.serve.exchange import ClientGoneError
 from mmsearch.serve.problems import STATUS, FileGoneError, problem, status_of
 from mmsearch.serve.schemas import Problem
 
@@ -34,7 +35,10 @@ def test_each_error_has_its_status(error: errors.MmsearchError, status: int) -> 
 
 
 def test_the_table_names_only_errors() -> None:
-    known = {cls for _, cls in inspect.getmembers(errors, inspect.isclass)} | {FileGoneError}
+    known = {cls for _, cls in inspect.getmembers(errors, inspect.isclass)} | {
+        FileGoneError,
+        ClientGoneError,
+    }
     assert set(STATUS) <= known
     assert errors.MmsearchError in STATUS
 

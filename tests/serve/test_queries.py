@@ -11,6 +11,7 @@ import pytest
 from serve_library import BASE_URL, draw, encoded, is_problem
 from starlette.testclient import TestClient
 
+from mmsearch import filters
 from mmsearch.library import Library
 from mmsearch.query import Question, Term
 from mmsearch.serve import create_app
@@ -118,15 +119,18 @@ def test_weighted_parts_likes_and_uploads(
     )
     parts = [{"text": "a line", "weight": 0.5}, {"text": "ivory", "weight": -0.25}]
     body = {"parts": parts, "like": [teal, gold], "unlike": [navy], "k": 9}
-    want = expected(library.ask(Question(terms, k=9)).hits)
+    by_words = expected(library.ask(Question(terms, k=9)).hits)
+    assert found(client.post("/v1/search", json=body).json()) == by_words
+    body["words"] = False
+    want = expected(library.ask(Question(terms, k=9, words=False)).hits)
     assert found(client.post("/v1/search", json=body).json()) == want
     # The same pictures uploaded are the same vectors, but they may be found too.
     files = [("file", library.read_image(id_)) for id_ in (teal, gold, navy)]
     parts += [{"upload": 0}, {"upload": 1}, {"upload": 2, "weight": -1}]
-    form = {"question": json.dumps({"parts": parts, "k": 12})}
+    form = {"question": json.dumps({"parts": parts, "k": 12, "words": False})}
     uploaded = found(client.post("/v1/search/image", files=files, data=form).json())
     left = [pair for pair in uploaded if pair[0] not in (teal, gold, navy)]
-    assert left == expected(library.ask(Question(terms, k=9)).hits)[: len(left)]
+    assert left == want[: len(left)]
     missing = {"question": json.dumps({"parts": [{"upload": 1}]})}
     is_problem(client.post("/v1/search/image", files=files[:1], data=missing), 422)
     is_problem(client.post("/v1/search", json={"unlike": [navy]}), 422)
@@ -356,3 +360,48 @@ def test_an_empty_library_says_how_to_fill_it(empty_client: Callable[[], TestCli
         status = client.get("/v1/status").json()
         assert (status["images"], status["model"]) == (0, None)
         assert client.get("/").status_code == 200
+
+
+def test_conditions(client: TestClient, library: Library) -> None:
+    everything = {hit.image.id: hit.image for hit in library.search("x", k=1000)}
+    tiffs = {id_ for id_, image in everything.items() if image.info.format == "TIFF"}
+    wide = {id_ for id_, i in everything.items() if i.info.width > i.info.height}
+    assert tiffs
+    assert wide - tiffs
+    for where, want in (
+        ("format:tiff", tiffs),
+        ("orientation:landscape and not format:tiff", wide - tiffs),
+    ):
+        by_address = client.get("/v1/search", params={"q": "x", "where": where, "k": 100}).json()
+        assert {hit["id"] for hit in by_address["hits"]} == want
+        assert by_address["allowed"] == len(want)
+        body = {"q": "x", "where": filters.to_json(filters.parse(where)), "k": 100}
+        by_json = client.post("/v1/search", json=body).json()
+        assert by_json["hits"] == by_address["hits"]
+        assert filters.parse(by_json["query"]["where"]) == filters.parse(where)
+        assert [hit.image.id for hit in library.search("x", where=where, k=100)] == [
+            hit["id"] for hit in by_json["hits"]
+        ]
+        assert client.get("/v1/facets", params={"where": where}).json()["total"] == len(want)
+    counts = client.get("/v1/facets").json()
+    assert counts["total"] == len(everything)
+    assert {c["value"]: c["count"] for c in counts["formats"]}["TIFF"] == len(tiffs)
+    for count in counts["formats"] + counts["orientations"] + counts["years"]:
+        found = client.get("/v1/facets", params={"where": count["filter"]}).json()
+        assert found["total"] == count["count"]
+
+
+@pytest.mark.parametrize(
+    "where", ["colour:red", "taken:", "(", "source:nowhere", "near:48.8,2.3,10km", {"and": 1}]
+)
+def test_conditions_that_are_refused(client: TestClient, where: Any) -> None:
+    is_problem(client.post("/v1/search", json={"q": "x", "where": where}), 422)
+    if isinstance(where, str):
+        is_problem(client.get("/v1/facets", params={"where": where}), 422)
+
+
+def test_places_are_asked_only_where_they_are_told(library: Library, settings: Settings) -> None:
+    shown = create_app(library, settings.model_copy(update={"show_gps": True}))
+    with TestClient(shown, base_url=BASE_URL) as asked:
+        near = asked.get("/v1/facets", params={"where": "near:48.8583,2.35,1km"}).json()
+    assert near["total"] == 1

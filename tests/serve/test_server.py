@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from serve_library import SERVE
+from serve_library import SERVE, draw, encoded, is_problem
 
 from mmsearch.errors import ServiceError
 from mmsearch.serve.guard import MAX_JSON_BYTES
@@ -45,6 +46,47 @@ def test_it_serves_until_told_to_stop(
         assert "server" not in client.get("/").headers
         assert client.head("/").content == b""
     process.send_signal(stop)
+    assert process.wait(60) == 0
+    assert process.stdout is not None
+    assert process.stdout.read() == "ended\n"
+
+
+def test_a_stop_lets_what_is_in_flight_end(served: tuple[subprocess.Popen[str], str]) -> None:
+    process, url = served
+    picture = encoded(draw("teal", "line", (57, 61)))
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="p.png"\r\n'
+        b"Content-Type: image/png\r\n\r\n" + picture + b"\r\n--b--\r\n"
+    )
+    head = (
+        "POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+
+    def eventually(true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with (
+        httpx.Client(base_url=url, timeout=60) as client,
+        socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) as raw,
+    ):
+        assert client.get("/v1/search?q=warm").status_code == 200
+        raw.sendall(head + body[:20])
+        in_progress = "mmsearch_http_requests_in_progress 2.0"
+        eventually(lambda: in_progress in client.get("/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        eventually(lambda: client.get("/readyz").status_code == 503)
+        refused = is_problem(client.get("/v1/search?q=late"), 503)
+        assert refused["type"] == "urn:mmsearch:problem:stopping"
+        assert process.poll() is None
+        raw.sendall(body[20:])
+        answer = b""
+        while received := raw.recv(10_000):
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 200")
     assert process.wait(60) == 0
     assert process.stdout is not None
     assert process.stdout.read() == "ended\n"

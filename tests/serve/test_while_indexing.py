@@ -31,7 +31,8 @@ class Clients:
         self.url = url
         self.asked = 0
         self.wrong: list[str] = []
-        self.models: list[str] = []
+        #: What models answered each client, one after the other.
+        self.models: list[list[str]] = [[] for _ in range(threads)]
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
         for thread in self._threads:
@@ -46,17 +47,17 @@ class Clients:
                     answer = client.get(
                         "/v1/search", params={"q": f"waves {number} {turn % 7}", "k": 40}
                     )
-                    self._check(answer)
+                    self._check(number, answer)
                     if turn % 3 == 0:
                         image_id = answer.json()["hits"][0]["id"]
                         similar = client.get(f"/v1/images/{image_id}/similar", params={"k": 5})
                         # A picture may be deleted between the two questions.
                         if similar.status_code != 404:
-                            self._check(similar)
+                            self._check(number, similar)
                 except (httpx.HTTPError, LookupError, ValueError, AssertionError) as exc:
                     self.wrong.append(repr(exc))
 
-    def _check(self, answer: httpx.Response) -> None:
+    def _check(self, number: int, answer: httpx.Response) -> None:
         self.asked += 1
         assert answer.status_code == 200, answer.text
         body = answer.json()
@@ -66,8 +67,9 @@ class Clients:
         scores = [hit["score"] for hit in hits]
         assert scores == sorted(scores, reverse=True)
         assert all(hit["path"] and hit["name"] and hit["width"] == 40 for hit in hits)
-        if not self.models or self.models[-1] != body["model"]:
-            self.models.append(body["model"])
+        models = self.models[number]
+        if not models or models[-1] != body["model"]:
+            models.append(body["model"])
 
     def stop(self) -> None:
         self._end.set()
@@ -149,7 +151,7 @@ def test_commits_are_seen_and_no_request_fails(
         clients.stop()
     assert clients.wrong == []
     assert clients.asked > 20
-    assert len(clients.models) == 2, clients.models
+    assert all(len(models) == 2 for models in clients.models), clients.models
     assert [len(waits[step]) for step in ("added", "deleted", "switched")] == [ROUNDS + 1, 1, 1]
     assert len(final) == 10 + ROUNDS * A_ROUND - ROUNDS + 5
     assert encoded_in_all == ROUNDS * A_ROUND + (10 + ROUNDS * A_ROUND - ROUNDS) + 5

@@ -15,7 +15,7 @@ export class Gone extends Error {}
 async function ask(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { credentials: "omit", ...options });
+    response = await fetch(path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Gone("mmsearch does not answer.");
@@ -27,46 +27,42 @@ async function ask(path, options = {}) {
   } catch {
     // Not ours, perhaps a proxy's: the status has to do.
   }
+  if (problem.type?.endsWith(":stopping")) throw new Gone("mmsearch is being stopped.");
   throw new Refused(problem, response.status);
 }
 
 const query = (values) => new URLSearchParams(values).toString();
 
 export const status = () => ask("/v1/status");
+export const sources = () => ask("/v1/sources");
+export const indexing = () => ask("/v1/index");
 export const healthy = () => ask("/healthz").then(() => true, () => false);
 export const image = (id, signal) => ask(`/v1/images/${id}`, { signal });
+export const facets = (where, signal) => ask(`/v1/facets?${query({ where })}`, { signal });
 
-function upload(path, file, fields, signal) {
-  const body = new FormData();
-  for (const [key, value] of Object.entries(fields)) body.append(key, value);
-  body.append("file", file);
-  return ask(path, { method: "POST", body, signal });
-}
-
-function post(path, body, signal) {
-  const headers = { "Content-Type": "application/json" };
-  return ask(path, { method: "POST", headers, body: JSON.stringify(body), signal });
-}
-
-/** Pictures for words, a picture (`{id}` or `{file}`), or both. */
-export function pictures({ q, like }, { k, offset }, signal) {
-  if (like?.file) return upload("/v1/search/image", like.file, { q, k, offset }, signal);
-  if (like && q) return post("/v1/search", { q, image_id: like.id, k, offset }, signal);
-  if (like) return ask(`/v1/images/${like.id}/similar?${query({ k, offset })}`, { signal });
-  return ask(`/v1/search?${query({ q, k, offset })}`, { signal });
-}
-
-/** Texts for words, a picture, or both. */
-export function texts({ q, like }, k, signal) {
-  if (like?.file && q) {
-    return upload("/v1/search/image", like.file, { q, k, modality: "text" }, signal);
+/**
+ * Ask a question. parts: [{text | image_id | file, weight}]; options: the other fields of the
+ * service's SearchRequest (where, min_relevance, k, offset, modality, ...).
+ */
+export function search(parts, options, signal) {
+  const files = [];
+  const plain = parts.map(({ file, ...part }) => {
+    if (!file) return part;
+    files.push(file);
+    return { ...part, upload: files.length - 1 };
+  });
+  const question = JSON.stringify({ parts: plain, ...options });
+  if (files.length === 0) {
+    const headers = { "Content-Type": "application/json" };
+    return ask("/v1/search", { method: "POST", headers, body: question, signal });
   }
-  if (like?.file) return upload("/v1/captions", like.file, { k }, signal);
-  if (like && q) return post("/v1/search", { q, image_id: like.id, k, modality: "text" }, signal);
-  if (like) return ask(`/v1/images/${like.id}/captions?${query({ k })}`, { signal });
-  return ask(`/v1/texts/search?${query({ q, k })}`, { signal });
+  const body = new FormData();
+  body.append("question", question);
+  for (const file of files) body.append("file", file);
+  return ask("/v1/search/image", { method: "POST", body, signal });
 }
 
+/** The texts for a picture of the library: its own first. */
 export const captionsOf = (id, k, signal) =>
   ask(`/v1/images/${id}/captions?${query({ k })}`, { signal });
 
@@ -75,3 +71,6 @@ export function thumbnail(picture, pixels = 512) {
   const base = picture.urls?.thumbnail ?? `/v1/images/${picture.id}/thumbnail`;
   return `${base}${base.includes("?") ? "&" : "?"}size=${pixels}`;
 }
+
+/** The address under which these pictures come as one file. */
+export const zip = (ids) => `/v1/images.zip?${ids.map((id) => `ids=${id}`).join("&")}`;

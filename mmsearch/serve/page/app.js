@@ -1,57 +1,42 @@
-// The page: what is asked stands in the address, and everything shown follows from it.
-//   ?q=words  &like=picture id (or drop-N: a picture given in this tab)  &view=captions  &pic=id
+// The page: what is asked stands in the address (address.js), and everything shown follows from it.
 
+import { MAX_PICTURES, asks, href as hrefOf, keyOf, read } from "./address.js";
 import * as api from "./api.js";
 import { Captions } from "./captions.js";
-import { byId, count, el, number, wait } from "./dom.js";
+import { byId, count, el, number } from "./dom.js";
+import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
-import { noteEmptyLibrary, noteError, noteLostPicture, noteNoTexts, noteNothing, showNote } from "./notes.js";
+import { Holdings } from "./holdings.js";
+import {
+  noteEmptyLibrary, noteError, noteLostPicture, noteNoTexts, noteNothing, noteUnclear, showNote,
+} from "./notes.js";
+import { Parts } from "./parts.js";
+import { Unclear, asLine, parseQuery } from "./question.js";
+import { Selection } from "./selection.js";
 import { takePictures } from "./take.js";
 import { Viewer } from "./viewer.js";
+import { inFolder } from "./where.js";
 
-const TYPING_PAUSE_MS = 160;
+const TYPING_PAUSE_MS = 110;
 const KEPT_LISTS = 12;
-const STATUS_EVERY_MS = 30_000;
-const WARMING_EVERY_MS = 1_500;
-const RETRY_MS = [1_000, 2_000, 3_000, 5_000];
+const MAX_UPLOADS = 10;
+/** What matches less surely than this is not shown unasked (mmsearch.query.DEFAULT_THRESHOLD). */
+const MIN_RELEVANCE = 0.5;
 /** The start shows some of the collection; words this general favour none. */
-const ANYTHING = "a photo";
+const ANYTHING = { text: "a photo", weight: 1 };
 
 const words = byId("words");
 const said = byId("said");
 const dropped = new Map();
 const lists = new Map();
-let info = null;
 let state = read();
 let shownKey = null;
 let typingTimer = 0;
 let isTyping = false;
 let wall = null;
 
-// ---- the address ---------------------------------------------------------------------------
-
-function read() {
-  const from = new URLSearchParams(location.search);
-  const id = (text) => (/^\d{1,18}$/.test(text ?? "") ? Number(text) : null);
-  const like = from.get("like");
-  return {
-    q: (from.get("q") ?? "").slice(0, 2000),
-    like: like?.startsWith("drop-") ? like : id(like),
-    view: from.get("view") === "captions" ? "captions" : "pictures",
-    pic: id(from.get("pic")),
-  };
-}
-
-function href(change = {}) {
-  const { q, like, view, pic } = { ...state, ...change };
-  const to = new URLSearchParams();
-  if (q) to.set("q", q);
-  if (like !== null) to.set("like", like);
-  if (view !== "pictures") to.set("view", view);
-  if (pic !== null) to.set("pic", pic);
-  const text = to.toString();
-  return text ? `/?${text}` : "/";
-}
+const info = () => holdings.info;
+const href = (change = {}) => hrefOf({ ...state, ...change });
 
 function go(change, { replace = false } = {}) {
   const to = href(change);
@@ -63,64 +48,102 @@ function go(change, { replace = false } = {}) {
     history.pushState({ inside: true }, "", to);
   }
   state = { ...state, ...change };
-  if (!isLost && !hadProblem) tell(null);
+  if (!holdings.isLost && !holdings.hadProblem) tell(null);
   render();
 }
 
-const keyOf = ({ q, like }) => JSON.stringify([q.trim(), like]);
+/** Another question: it begins at its top, without what is too weak, and nothing is open. */
+function ask(change, options) {
+  go({ all: false, pic: null, ...change }, options);
+  scrollTo(0, 0);
+}
 
 function keep() {
   if (shownKey === null || grid.hits.length === 0 || grid.box.classList.contains("stale")) return;
   lists.delete(shownKey);
-  lists.set(shownKey, { ...grid.keep(), said: said.textContent });
+  lists.set(shownKey, { ...grid.keep(), aside: byId("aside").textContent });
   if (lists.size > KEPT_LISTS) lists.delete(lists.keys().next().value);
 }
 
 // ---- what is asked -------------------------------------------------------------------------
 
-/** The picture of the question, as the service wants it; undefined when its file is lost. */
-function likeOf(like) {
-  if (like === null) return null;
-  if (typeof like === "number") return { id: like };
-  return dropped.get(like);
+/** A picture of the question by its name in the address; undefined when its file is lost. */
+const fileOf = (name) => dropped.get(name);
+
+function preview(name) {
+  if (typeof name === "number") {
+    return { src: `/v1/images/${name}/thumbnail?size=256`, alt: `picture ${name} of the library` };
+  }
+  const given = fileOf(name);
+  return given ? { src: given.src, alt: `Your picture ${given.file.name}` } : null;
 }
 
-function preview() {
-  const like = likeOf(state.like);
-  if (!like) return null;
-  const src = like.file ? like.src : `/v1/images/${like.id}/thumbnail?size=512`;
-  return { src, alt: like.file ? `Your picture ${like.file.name}` : "The picture asked about" };
+const isLostPicture = (name) => typeof name === "string" && !fileOf(name);
+
+/** The parts of the question, as the service wants them. Raises Unclear. */
+function parts({ q, like, unlike }) {
+  const picture = (name, weight) =>
+    (typeof name === "number" ? { image_id: name, weight } : { file: fileOf(name).file, weight });
+  const all = [
+    ...(q.trim() ? parseQuery(asLine(q)) : []),
+    ...like.map((name) => picture(name, 1)),
+    ...unlike.map((name) => picture(name, -1)),
+  ];
+  // Where nothing is wanted but only avoided, anything else will do.
+  return all.some(({ weight }) => weight > 0) ? all : [ANYTHING, ...all];
 }
 
-function useFile(file) {
-  if (!file) return;
-  const limit = info?.limits.max_upload_bytes ?? Infinity;
-  if (file.size > limit) {
-    tell(`This picture has ${(file.size / 2 ** 20).toFixed(0)} MiB; the service takes up to ${(limit / 2 ** 20).toFixed(0)} MiB.`);
+function useFiles(files, isMinus) {
+  const limit = info()?.limits.max_upload_bytes ?? Infinity;
+  const names = [];
+  for (const file of files) {
+    if (file.size > limit) {
+      tell(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; the service takes up to ${(limit / 2 ** 20).toFixed(0)} MiB.`);
+      return;
+    }
+    const name = `drop-${dropped.size + 1}`;
+    dropped.set(name, { file, src: URL.createObjectURL(file) });
+    names.push(name);
+  }
+  if (names.length) givePictures(names, isMinus);
+}
+
+/** In the second view one picture takes the place of the other. */
+function givePictures(names, isMinus) {
+  if (state.view === "captions") ask({ like: names.slice(0, MAX_UPLOADS), unlike: [] });
+  else addPictures(names, isMinus);
+}
+
+/** Make pictures part of the question. */
+function addPictures(names, isMinus) {
+  const [mine, other] = isMinus ? ["unlike", "like"] : ["like", "unlike"];
+  const list = [...state[mine].filter((name) => !names.includes(name)), ...names];
+  const uploads = [...list, ...state[other]].filter((name) => typeof name === "string");
+  if (list.length > MAX_PICTURES || uploads.length > MAX_UPLOADS) {
+    tell(`A question takes up to ${MAX_UPLOADS} pictures of your own and ${MAX_PICTURES} of the library.`);
     return;
   }
-  const name = `drop-${dropped.size + 1}`;
-  dropped.set(name, { file, src: URL.createObjectURL(file) });
-  go({ like: name, pic: null });
-  scrollTo(0, 0);
+  ask({ [mine]: list, [other]: state[other].filter((name) => !names.includes(name)), view: "pictures" });
 }
 
 // ---- showing -------------------------------------------------------------------------------
 
-function tell(text, { retry = null } = {}) {
+function tell(text, { act = null, label = "Try again" } = {}) {
   byId("banner").hidden = !text;
   byId("banner-text").textContent = text ?? "";
-  byId("banner-retry").hidden = retry === null;
-  byId("banner-retry").onclick = retry;
+  byId("banner-retry").hidden = act === null;
+  byId("banner-retry").textContent = label;
+  byId("banner-retry").onclick = act;
 }
 
 function render({ fresh = false, scroll = null } = {}) {
-  const { q, like, view, pic } = state;
-  const asks = Boolean(q.trim()) || like !== null;
+  const { q, like, unlike, where, view, pic } = state;
+  const isAsking = asks(state);
   const isCaptions = view === "captions";
   if (document.activeElement !== words || !isTyping) words.value = q;
-  words.placeholder = like !== null ? "and in words…" : isCaptions ? "Words, or a picture" : "What are you looking for?";
-  document.body.classList.toggle("home", !asks && !isCaptions);
+  words.placeholder = like.length + unlike.length > 0 ? "and in words…"
+    : isCaptions ? "Words, or a picture" : "What are you looking for?";
+  document.body.classList.toggle("home", !isAsking && !isCaptions && !where);
   document.body.classList.toggle("is-captions", isCaptions);
   document.title = q.trim() ? `${q.trim()} · mmsearch` : "mmsearch";
   for (const [id, name] of [["view-pictures", "pictures"], ["view-captions", "captions"]]) {
@@ -128,7 +151,8 @@ function render({ fresh = false, scroll = null } = {}) {
     if (name === view) byId(id).setAttribute("aria-current", "page");
     else byId(id).removeAttribute("aria-current");
   }
-  showChip();
+  partsShown.show(state);
+  filters.show(where, !isCaptions && (info()?.images ?? 0) > 0);
   byId("pictures").hidden = isCaptions;
   byId("captions").hidden = !isCaptions;
 
@@ -136,68 +160,79 @@ function render({ fresh = false, scroll = null } = {}) {
   if (key !== shownKey || fresh) {
     if (!shownKey?.startsWith("captions")) keep();
     shownKey = key;
-    show(asks, isCaptions, fresh);
+    show(isAsking, isCaptions, fresh);
   }
   if (scroll !== null) scrollTo(0, scroll);
   showPicture(pic);
 }
 
-function showChip() {
-  const shown = preview();
-  byId("chip").hidden = state.like === null;
-  byId("chip-image").hidden = !shown;
-  if (shown) Object.assign(byId("chip-image"), shown);
-}
-
-function show(asks, isCaptions, fresh) {
+function show(isAsking, isCaptions, fresh) {
   showNote();
   byId("tail").textContent = "";
   byId("aside").replaceChildren();
   captions.stop();
-  if (info && info.images === 0 && !(isCaptions && info.texts > 0)) {
-    showEmpty();
+  if (info() && info().images === 0 && !(isCaptions && info().texts > 0)) {
+    empty();
+    noteEmptyLibrary();
     return;
   }
-  if (state.like !== null && likeOf(state.like) === undefined) {
-    grid.empty();
-    captions.invite();
-    said.textContent = "";
+  if ([...state.like, ...state.unlike].some(isLostPicture)) {
+    empty();
     noteLostPicture();
     return;
   }
-  if (isCaptions) showCaptions(asks);
-  else if (asks) showResults(fresh);
+  let asked;
+  try {
+    asked = parts(state);
+  } catch (error) {
+    if (!(error instanceof Unclear)) throw error;
+    showUnclear(error, isCaptions);
+    return;
+  }
+  if (isCaptions) showCaptions(isAsking, asked);
+  else if (isAsking) showResults(asked, fresh);
   else showWall();
 }
 
-function showResults(fresh) {
+/** In the middle of typing what was found stays. */
+function showUnclear(error, isCaptions) {
+  grid.stop();
+  said.textContent = error.message;
+  if (isTyping && (isCaptions || grid.hits.length > 0)) return;
+  empty();
+  noteUnclear(error.message);
+}
+
+function showResults(asked, fresh) {
   grid.plain = false;
   const kept = fresh ? null : lists.get(shownKey);
   if (kept) {
     grid.restore(kept);
-    said.textContent = kept.said;
-    showTail();
+    byId("aside").textContent = kept.aside;
+    sayPictures();
     return;
   }
   said.textContent = "";
-  const asked = { q: state.q.trim(), like: likeOf(state.like) };
-  grid.start((k, offset, signal) => api.pictures(asked, { k, offset }, signal));
+  const { where } = state;
+  const min_relevance = state.all ? 0 : MIN_RELEVANCE;
+  grid.start((k, offset, signal) => api.search(asked, { where, min_relevance, k, offset }, signal));
 }
 
+/** Nothing is asked: look around, in all or in what the filter lets through. */
 function showWall() {
   said.textContent = "";
   grid.plain = true;
-  if (wall) {
+  const { where } = state;
+  if (wall && !where) {
     grid.restore(wall);
     showIdeas(wall.hits);
     return;
   }
   // Another part of the collection at each visit.
-  const depth = Math.min(info?.images ?? 0, info?.limits.max_offset ?? 0);
+  const depth = where ? 0 : Math.min(info()?.images ?? 0, info()?.limits.max_offset ?? 0);
   const begin = Math.floor(Math.random() * Math.max(0, depth - 60));
-  grid.start((k, offset, signal) =>
-    api.pictures({ q: ANYTHING, like: null }, { k, offset: Math.min(begin + offset, grid.maxOffset()) }, signal),
-  );
+  grid.start((k, offset, signal) => api.search([ANYTHING],
+    { where, words: false, k, offset: Math.min(begin + offset, grid.maxOffset()) }, signal));
 }
 
 function showIdeas(hits) {
@@ -212,76 +247,109 @@ function showIdeas(hits) {
   );
 }
 
-function showCaptions(asks) {
+function showCaptions(isAsking, asked) {
   grid.stop();
   said.textContent = "";
-  if (info && info.texts === 0) {
+  if (info() && info().texts === 0) {
     captions.box.replaceChildren();
     noteNoTexts();
     return;
   }
-  if (!asks) captions.invite();
-  else captions.show({ q: state.q.trim(), like: likeOf(state.like) }, preview());
+  if (!isAsking) {
+    captions.invite();
+    return;
+  }
+  const [first] = state.like;
+  const isOneOfOurs = asked.length === 1 && typeof first === "number";
+  captions.show((k, signal) => (isOneOfOurs
+    ? api.captionsOf(first, k, signal) : api.search(asked, { modality: "text", k }, signal)),
+  first === undefined ? null : preview(first));
 }
 
-function showEmpty() {
+function empty() {
   grid.empty();
   captions.box.replaceChildren();
   said.textContent = "";
-  noteEmptyLibrary();
 }
 
-function showTail() {
+function sayPictures() {
   const n = grid.hits.length;
-  let text = "";
-  if (grid.cut) text = `These are the best ${number(n)}. More words find what is further down.`;
-  else if (grid.ended && n > 12) text = "That is all.";
-  byId("tail").textContent = text;
+  const { allowed } = grid;
+  const isLoose = state.all || n === 0 || typeof grid.hits[0].relevance !== "number";
+  const among = state.where ? `of ${number(allowed)} that pass` : `of ${number(allowed)}`;
+  if (n === 0) said.textContent = "No pictures";
+  else if (grid.plain) said.textContent = count(allowed, "picture");
+  else if (isLoose) said.textContent = `${count(allowed, "picture")}, the best match first`;
+  else if (grid.ended && !grid.isDeep) said.textContent = `${count(n, "picture")} ${among}, the best match first`;
+  else said.textContent = `More than ${number(n)} pictures ${among}, the best match first`;
+  const tail = byId("tail");
+  if (grid.isDeep) tail.textContent = `These are the best ${number(n)}. More words find what is further down.`;
+  else if (grid.ended && grid.cut > 0 && n > 0) {
+    tail.replaceChildren("What is left matches less surely. ",
+      el("button", { type: "button", className: "more", onclick: () => go({ all: true }) }, "Show it all the same"));
+  } else tail.textContent = grid.ended && n > 12 ? "That is all." : "";
 }
 
-function sayPictures(page) {
-  const total = info ? Math.max(info.images, grid.hits.length) : grid.hits.length;
-  const ms = page.took_ms < 10 ? page.took_ms.toFixed(1) : Math.round(page.took_ms);
-  said.textContent = `${count(total, "picture")}, the best match first`;
-  byId("aside").textContent = `found in ${ms} ms`;
+function sayTook({ took_ms: took }) {
+  byId("aside").textContent = `found in ${took < 10 ? took.toFixed(1) : Math.round(took)} ms`;
 }
 
 function failed(error) {
   if (error instanceof api.Gone) {
-    lost();
+    holdings.lost();
+    return;
+  }
+  if (error.status === 401) {
+    // The sign-in page comes in place of this one, and leads back here.
+    tell("This service asks for a key.", { label: "Sign in", act: () => location.reload() });
     return;
   }
   said.textContent = "";
   noteError(error, () => render({ fresh: true }));
 }
 
-// ---- parts ---------------------------------------------------------------------------------
+// ---- the parts of the page -----------------------------------------------------------------
+
+const selection = new Selection({
+  onChange() {
+    grid.markAll();
+    viewer.marked();
+  },
+  onLike: (ids) => ask({ q: "", like: ids.slice(0, MAX_PICTURES), unlike: [], view: "pictures" }),
+  onUnlike: (ids) => addPictures(ids.slice(0, MAX_PICTURES), true),
+});
 
 const grid = new Grid(byId("grid"), {
+  selection,
   href: (hit) => href({ pic: hit.id }),
-  maxOffset: () => info?.limits.max_offset ?? 10_000,
+  maxOffset: () => info()?.limits.max_offset ?? 10_000,
   onOpen: (hit) => go({ pic: hit.id }),
+  onSign: (hit, isMinus) => addPictures([hit.id], isMinus),
   onLeave: () => words.focus(),
   onError: failed,
   onChange(page) {
     // A picture that was open before its list came has neighbours now.
     if (state.pic !== null) showPicture(state.pic);
-    if (grid.plain) {
+    if (grid.plain && !state.where) {
       wall = grid.keep();
       if (page.offset === 0 || grid.hits.length <= page.k) showIdeas(grid.hits);
       return;
     }
-    if (page.offset === 0) sayPictures(page);
+    if (page.offset === 0) sayTook(page);
+    sayPictures();
     if (grid.hits.length === 0) {
-      said.textContent = "No pictures";
-      noteNothing();
+      const isWeak = page.cut > 0 || (page.allowed > 0 && !state.all);
+      noteNothing({
+        allowed: page.allowed,
+        onNearest: isWeak ? () => go({ all: true }) : null,
+        onUnfiltered: state.where ? () => ask({ where: "" }) : null,
+      });
     }
-    showTail();
   },
 });
 
 const captions = new Captions(byId("captions"), {
-  hrefWords: (text) => href({ q: text.slice(0, 2000), like: null, view: "pictures", pic: null }),
+  hrefWords: (text) => href({ q: text.slice(0, 2000), like: [], unlike: [], all: false, view: "pictures", pic: null }),
   hrefPicture: (id) => href({ pic: id }),
   onPick: () => byId("file").click(),
   onError: failed,
@@ -292,21 +360,33 @@ const captions = new Captions(byId("captions"), {
   },
 });
 
-const viewer = new Viewer({
-  hrefWords: captions.hrefWords,
-  onClose: () => (history.state?.inside ? history.back() : go({ pic: null }, { replace: true })),
-  onLike: (picture) => leaveViewer({ q: "", like: picture.id, view: "pictures" }),
-  onAdd: (picture) => leaveViewer({ like: picture.id, view: "pictures" }),
-  onTurn(step) {
-    const next = grid.hits[grid.indexOf(state.pic) + step];
-    if (next && grid.indexOf(state.pic) >= 0) go({ pic: next.id }, { replace: true });
+const partsShown = new Parts({
+  preview,
+  onChange(change) {
+    ask(change);
+    words.focus();
   },
 });
 
-function leaveViewer(change) {
-  go({ ...change, pic: null });
-  scrollTo(0, 0);
-}
+const filters = new Filters({
+  total: () => info()?.images ?? null,
+  onWhere: (where) => ask({ where }),
+});
+
+const viewer = new Viewer({
+  hrefWords: captions.hrefWords,
+  onClose: () => (history.state?.inside ? history.back() : go({ pic: null }, { replace: true })),
+  onLike: ({ id }) => ask({ q: "", like: [id], unlike: [], view: "pictures" }),
+  onSign: (picture, isMinus) => addPictures([picture.id], isMinus),
+  onFolder: (folder) => ask({ q: "", like: [], unlike: [], where: inFolder(folder), view: "pictures" }),
+  onPick: (picture) => selection.toggle(picture),
+  isPicked: (picture) => selection.has(picture.id),
+  onTurn(step) {
+    const at = grid.indexOf(state.pic);
+    const next = grid.hits[at + step];
+    if (next && at >= 0) go({ pic: next.id }, { replace: true });
+  },
+});
 
 function showPicture(id) {
   if (id === null) {
@@ -327,70 +407,40 @@ function showPicture(id) {
   });
 }
 
-// ---- the service, and whether it is there ---------------------------------------------------
-
-let isLost = false;
-let hadProblem = false;
-
-async function lost() {
-  if (isLost) return;
-  isLost = true;
-  let skip = () => {};
-  const retry = () => skip();
-  for (let tries = 0; ; tries += 1) {
-    tell("mmsearch does not answer. Was it stopped? This page goes on by itself once it is back.", { retry });
-    const pause = wait(RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
-    await Promise.race([pause, new Promise((resolve) => { skip = resolve; })]);
-    if (await api.healthy()) break;
-  }
-  isLost = false;
-  tell(null);
-  await refresh();
-  if (state.view === "captions" || grid.hits.length === 0) render({ fresh: true });
-  else grid.retry();
-}
-
-async function refresh() {
-  const before = info;
-  try {
-    info = await api.status();
-  } catch (error) {
-    if (error instanceof api.Gone) lost();
-    else if (info === null) failed(error);
-    return;
-  }
-  showHoldings();
-  if (before && (before.images === 0) !== (info.images === 0)) render({ fresh: true });
-  if (before && before.images !== info.images) wall = null;
-}
-
-function showHoldings() {
-  const model = info.model ? `${info.model}${info.ready ? "" : info.problem ? "" : " (loading)"}` : "no model yet";
-  byId("holds").textContent = `${count(info.images, "picture")} · ${count(info.texts, "text")} · ${model}`;
-  if (info.problem) tell(info.problem);
-  else if (hadProblem) tell(null);
-  hadProblem = Boolean(info.problem);
-}
-
-async function watch() {
-  for (;;) {
-    const isWaiting = info && (info.images === 0 || (!info.ready && !info.problem));
-    await wait(isWaiting ? WARMING_EVERY_MS : STATUS_EVERY_MS);
-    if (!document.hidden && !isLost) await refresh();
-  }
-}
+const holdings = new Holdings({
+  tell,
+  onError(error) {
+    if (holdings.info === null || error.status === 401) failed(error);
+  },
+  onBack() {
+    if (state.view === "captions" || grid.hits.length === 0) render({ fresh: true });
+    else grid.retry();
+  },
+  onChange(before, now) {
+    if (before.images === now.images && before.texts === now.texts && before.model === now.model) return;
+    wall = null;
+    lists.clear();
+    filters.forget();
+    const isCalm = scrollY < 40 && state.pic === null && selection.size === 0;
+    if (before.images === 0 || now.images === 0 || before.model !== now.model || isCalm) {
+      render({ fresh: true });
+    } else if (state.view === "pictures") {
+      const act = () => { scrollTo(0, 0); render({ fresh: true }); };
+      byId("aside").replaceChildren(
+        el("button", { type: "button", className: "more", onclick: act }, "The library has changed: look again"));
+    }
+  },
+});
 
 // ---- hands ---------------------------------------------------------------------------------
 
 function typed() {
   clearTimeout(typingTimer);
-  const change = { q: words.value, pic: null };
-  if (change.q.trim() === state.q.trim()) return;
+  if (words.value.trim() === state.q.trim()) return;
   // One entry of the history for one go at the words, not one for each letter.
   const replace = isTyping;
   isTyping = true;
-  go(change, { replace });
-  scrollTo(0, 0);
+  ask({ q: words.value }, { replace });
 }
 
 words.addEventListener("input", (event) => {
@@ -404,32 +454,33 @@ words.addEventListener("keydown", (event) => {
     event.preventDefault();
   } else if (event.key === "Escape") {
     words.blur();
-  } else if (event.key === "Backspace" && words.value === "" && state.like !== null) {
-    go({ like: null });
+  } else if (event.key === "Backspace" && words.value === "") {
+    const last = state.unlike.length ? "unlike" : "like";
+    if (state[last].length) ask({ [last]: state[last].slice(0, -1) });
   }
 });
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   typed();
   isTyping = false;
-});
-byId("chip-remove").addEventListener("click", () => {
-  go({ like: null });
-  words.focus();
+  render();
 });
 byId("file").addEventListener("change", (event) => {
-  useFile(event.target.files[0]);
+  useFiles([...event.target.files], false);
   event.target.value = "";
 });
 
 document.addEventListener("keydown", (event) => {
   const isWriting = event.target.matches?.("input, textarea");
-  if (event.key === "/" && !isWriting && !viewer.isOpen && !event.ctrlKey && !event.metaKey) {
+  if (viewer.isOpen || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "/" && !isWriting) {
     event.preventDefault();
     words.focus();
     words.select();
   } else if (event.key.startsWith("Arrow") && event.target === document.body && state.view === "pictures") {
     if (grid.focus(grid.current)) event.preventDefault();
+  } else if (event.key === "Escape" && event.target === document.body && selection.size) {
+    selection.clear();
   }
 });
 document.addEventListener("click", (event) => {
@@ -445,10 +496,10 @@ document.addEventListener("click", (event) => {
   if (state.pic === null) scrollTo(0, 0);
 });
 takePictures({
-  onFile: useFile,
-  onId: (id) => go({ like: id, pic: null }),
-  invitation: () => (state.view === "captions"
-    ? "Let go to find texts for this picture" : "Let go to search by this picture"),
+  onFiles: useFiles,
+  onId: (id, isMinus) => givePictures([id], isMinus),
+  invitation: () => (state.view === "captions" ? ["Find texts for this picture"]
+    : ["More like this picture", "Less like this picture"]),
 });
 
 addEventListener("popstate", (event) => {
@@ -458,10 +509,9 @@ addEventListener("popstate", (event) => {
   state = read();
   render({ scroll: old === keyOf(state) + state.view ? null : (event.state?.scroll ?? 0) });
 });
-document.addEventListener("visibilitychange", () => { if (!document.hidden && info && !isLost) refresh(); });
 history.scrollRestoration = "manual";
 
-await refresh();
+await holdings.refresh();
 render();
-if (!state.q && state.like === null && matchMedia("(pointer: fine)").matches) words.focus();
-watch();
+if (!asks(state) && !state.where && matchMedia("(pointer: fine)").matches) words.focus();
+holdings.watch();

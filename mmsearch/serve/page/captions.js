@@ -1,7 +1,6 @@
 // The second view: the texts of the library that describe a picture, or that words lead to.
 
-import { texts } from "./api.js";
-import { el, strength } from "./dom.js";
+import { el, figure, strength } from "./dom.js";
 
 const FIRST = 20;
 const MORE = 100;
@@ -9,15 +8,13 @@ const THUMBS = 4;
 
 /** One text with how well it fits; following it searches pictures by its words. */
 export function textRow(hit, best, hrefWords) {
-  const power = hit.score === null ? 1 : strength(hit.score, best);
+  const power = strength(hit, best);
   const row = el("li", {
     className: hit.linked ? "text linked" : "text",
     style: { "--power": power.toFixed(3) },
   }, el("a", { href: hrefWords(hit.text), data: { go: "" } }, hit.text));
   if (hit.linked) row.append(el("span", { className: "by" }, "written for this picture"));
-  if (hit.score !== null) {
-    row.append(el("span", { className: "score", title: "similarity" }, hit.score.toFixed(2)));
-  }
+  if (figure(hit)) row.append(el("span", { className: "score", title: "how well it fits" }, figure(hit)));
   return row;
 }
 
@@ -42,16 +39,17 @@ export class Captions {
     this.abort?.abort();
   }
 
-  async show(asked, preview, k = FIRST) {
+  /** load(k, signal) gives the texts; preview: {src, alt} of the picture asked about, or null. */
+  async show(load, preview, k = FIRST) {
     this.stop();
     this.abort = new AbortController();
     const { signal } = this.abort;
     this.box.setAttribute("aria-busy", "true");
     if (!this.box.querySelector(".texts")) this.frame(preview, bones());
     try {
-      const answer = await texts(asked, k, signal);
+      const answer = await load(k, signal);
       if (signal.aborted) return;
-      this.fill(asked, preview, answer, k);
+      this.fill(load, preview, answer, k);
       this.onResults(answer);
     } catch (error) {
       if (error.name === "AbortError" || signal.aborted) return;
@@ -68,7 +66,7 @@ export class Captions {
     this.box.classList.toggle("with-picture", Boolean(side));
   }
 
-  fill(asked, preview, { hits }, k) {
+  fill(load, preview, { hits }, k) {
     const best = Math.max(...hits.map((hit) => hit.score ?? 0));
     const rows = hits.map((hit) => {
       const row = textRow(hit, best, this.hrefWords);
@@ -79,7 +77,7 @@ export class Captions {
       return row;
     });
     const more = hits.length >= k && k < MORE
-      ? el("button", { type: "button", className: "plain", onclick: () => this.show(asked, preview, MORE) }, "Show more")
+      ? el("button", { type: "button", className: "plain", onclick: () => this.show(load, preview, MORE) }, "Show more")
       : null;
     this.frame(preview, el("ol", { className: "texts large" }, ...rows), more);
   }

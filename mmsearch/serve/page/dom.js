@@ -49,12 +49,21 @@ export const describe = (image) =>
   image.captions?.[0] || image.title || image.description || image.name;
 
 /**
- * How strong an answer looks, 0 to 1, beside the best one. Scores of different models and of words
- * and pictures lie in different ranges, so only the ratio to the best says something.
+ * How strong an answer looks, 0 to 1. Its relevance says so by itself; without one, it stands beside
+ * the best: scores of different models and of words and pictures lie in different ranges, so only
+ * the ratio to the best says something.
  */
-export function strength(score, best) {
+export function strength({ relevance, score }, best) {
+  if (typeof relevance === "number") return relevance;
+  if (score === null) return 1;
   if (!(best > 0)) return score === best ? 1 : 0;
   return Math.min(1, Math.max(0, (score / best - 0.62) / 0.33));
+}
+
+/** The same in figures: "97 %", or a cosine where there is no relevance. */
+export function figure({ relevance, score }) {
+  if (typeof relevance === "number") return `${Math.round(relevance * 100)} %`;
+  return score === null ? "" : score.toFixed(2);
 }
 
 /** The score that the others are measured by; a picture that finds itself does not count. */
@@ -66,4 +75,33 @@ export function bestOf(hits) {
 
 export function wait(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Copy a text, and say on the button whether it worked. */
+export async function copy(text, button) {
+  const said = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "copied";
+  } catch {
+    button.textContent = "not allowed";
+  }
+  await wait(1_600);
+  button.textContent = said;
+}
+
+const ICONS = {
+  cross: "M4 4l8 8M12 4l-8 8",
+  tick: "M3 8.5l3.5 3.5L13 4.500",
+};
+
+/** A small drawing, for a button that has a name. */
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 16 16");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
 }

@@ -1,61 +1,28 @@
 // A justified grid that shows only the rows near the window, so that ten thousand pictures cost no
 // more than a hundred, and asks for more pictures as their place comes near.
 
-import { bestOf, describe, el, strength } from "./dom.js";
+import { bestOf, describe, el, figure, icon, strength } from "./dom.js";
 import { Gone, thumbnail } from "./api.js";
+import { GAP, beside, justify, ratioOf } from "./rows.js";
 import { ID_TYPE } from "./take.js";
 
 const FIRST_PAGE = 60;
 const NEXT_PAGE = 120;
-const GAP = 10;
 /** Rows are kept this many window heights beyond the window. */
 const MARGIN = 1.2;
 /** More is asked for when less than this many window heights is left. */
 const AHEAD = 2;
 const SETTLED_MS = 90;
-/** Panoramas and scans of receipts would make rows of their own. */
-const NARROWEST = 0.45;
-const WIDEST = 2.8;
-
-const rowHeight = (width) => (width < 520 ? 132 : width < 1000 ? 180 : 224);
-
-/** Rows that fill the width: [{top, height, first, tiles: [{left, width}]}], and the full height. */
-export function justify(ratios, width, ended) {
-  const target = rowHeight(width);
-  const rows = [];
-  let top = 0;
-  let first = 0;
-  let sum = 0;
-  const close = (end, height) => {
-    let left = 0;
-    const tiles = [];
-    for (let i = first; i < end; i += 1) {
-      tiles.push({ left, width: ratios[i] * height });
-      left += ratios[i] * height + GAP;
-    }
-    rows.push({ top, height, first, tiles });
-    top += height + GAP;
-    first = end;
-    sum = 0;
-  };
-  for (let i = 0; i < ratios.length; i += 1) {
-    sum += ratios[i];
-    const height = (width - GAP * (i - first)) / sum;
-    if (height <= target) close(i + 1, height);
-  }
-  // The rest of an unfinished list waits for its neighbours; that of a finished one stays ragged.
-  if (ended && first < ratios.length) close(ratios.length, target);
-  return { rows, height: Math.max(0, top - GAP) };
-}
 
 export class Grid {
   /**
-   * box: the element to fill. onOpen(hit), onLeave() upwards, onChange(page) after each page,
-   * onError(error), href(hit), maxOffset(): how deep the service lets a list be read.
+   * box: the element to fill. onOpen(hit), onSign(hit, isMinus) for its part in the question,
+   * onLeave() upwards, onChange(page) after each page, onError(error), href(hit), maxOffset(): how
+   * deep the service lets a list be read; selection: what was picked out (selection.js).
    * `plain` shows pictures without their scores.
    */
-  constructor(box, { onOpen, onLeave, onChange, onError, href, maxOffset }) {
-    Object.assign(this, { box, onOpen, onLeave, onChange, onError, href, maxOffset });
+  constructor(box, handlers) {
+    Object.assign(this, { box }, handlers);
     this.plain = false;
     this.clear();
     this.drawn = new Map();
@@ -68,7 +35,16 @@ export class Grid {
     box.addEventListener("focusin", (event) => this.onFocus(event));
     box.addEventListener("dragstart", (event) => {
       const tile = event.target.closest?.(".tile");
-      if (tile) event.dataTransfer.setData(ID_TYPE, tile.dataset.id);
+      if (!tile) return;
+      event.dataTransfer.setData(ID_TYPE, tile.dataset.id);
+      event.dataTransfer.setDragImage(tile.querySelector("img"), 30, 30);
+    });
+    // A finger that stays on a picture selects it; a mouse has its own menu there.
+    box.addEventListener("contextmenu", (event) => {
+      const tile = event.target.closest?.(".tile");
+      if (!tile || event.pointerType === "mouse" || !matchMedia("(pointer: coarse)").matches) return;
+      event.preventDefault();
+      this.pick(Number(tile.dataset.index));
     });
   }
 
@@ -79,7 +55,10 @@ export class Grid {
     this.loading = false;
     this.load = null;
     this.current = 0;
+    this.anchor = 0;
     this.rows = [];
+    this.cut = 0;
+    this.isDeep = false;
   }
 
   /** Start a list anew; load(k, offset, signal) gives a page. Old pictures stay, dimmed, until the first new ones are here. */
@@ -94,17 +73,17 @@ export class Grid {
   }
 
   /** Show a list that is known already. */
-  restore({ hits, ended, load, current }) {
+  restore({ hits, ended, load, current, cut, isDeep, offset, allowed }) {
     this.stop();
     this.clear();
-    this.load = load;
-    this.ended = ended;
+    Object.assign(this, { load, ended, cut, isDeep, offset, allowed });
     this.current = current ?? 0;
     this.take(hits, true);
   }
 
   keep() {
-    return { hits: this.hits, ended: this.ended, load: this.load, current: this.current };
+    const { hits, ended, load, current, cut, isDeep, offset, allowed } = this;
+    return { hits, ended, load, current, cut, isDeep, offset, allowed };
   }
 
   /** The service is back: ask again for what it did not give. */
@@ -157,9 +136,12 @@ export class Grid {
         this.ended = false;
       }
       this.offset = offset + page.hits.length;
+      this.allowed = page.allowed;
+      // After one that is too weak nothing comes.
+      this.cut = page.cut;
       if (page.hits.length < k) this.ended = true;
-      this.cut = !this.ended && this.offset > this.maxOffset();
-      if (this.cut) this.ended = true;
+      this.isDeep = !this.ended && this.offset > this.maxOffset();
+      if (this.isDeep) this.ended = true;
       this.loading = false;
       this.take(page.hits, isFirst);
       this.onChange(page);
@@ -201,9 +183,7 @@ export class Grid {
   layout() {
     this.width = this.box.clientWidth;
     if (this.width === 0) return;
-    const ratios = this.hits.map(({ width, height }) =>
-      Math.min(WIDEST, Math.max(NARROWEST, width / height || 1)),
-    );
+    const ratios = this.hits.map(ratioOf);
     const { rows, height } = justify(ratios, this.width, this.ended);
     this.rows = rows;
     this.box.style.height = rows.length || this.ended ? `${height}px` : "";
@@ -282,7 +262,7 @@ export class Grid {
 
   tile(index, { left, width }, height) {
     const hit = this.hits[index];
-    const power = hit.score === null || this.plain ? 1 : strength(hit.score, this.best);
+    const power = this.plain ? 1 : strength(hit, this.best);
     const words = describe(hit);
     const image = el("img", {
       alt: words,
@@ -294,8 +274,9 @@ export class Grid {
     image.dataset.src = thumbnail(hit, Math.max(width, height) * devicePixelRatio > 560 ? 1024 : 512);
     const label = el("span", { className: "label", attrs: { "aria-hidden": "true" } },
       el("span", { className: "words" }, words),
-      this.plain ? null : el("span", { className: "score" }, hit.score.toFixed(2)),
+      this.plain ? null : el("span", { className: "score" }, figure(hit)),
     );
+    const tick = el("span", { className: "tick", title: "Select (x)", attrs: { "aria-hidden": "true" } }, icon("tick"));
     const link = el("a", {
       className: "tile",
       href: this.href(hit),
@@ -303,9 +284,35 @@ export class Grid {
       draggable: true,
       data: { index, id: hit.id },
       style: { left: `${left}px`, width: `${width}px`, "--power": power.toFixed(3) },
-    }, image, label);
+    }, image, label, tick);
     if (this.plain) link.classList.add("plain");
+    this.mark(link, hit);
     return link;
+  }
+
+  /** Show whether a tile is selected. */
+  mark(link, hit) {
+    const isPicked = this.selection.has(hit.id);
+    link.classList.toggle("picked", isPicked);
+    if (isPicked) link.ariaDescription = "selected";
+    else link.removeAttribute("aria-description");
+  }
+
+  /** The selection is another now. */
+  markAll() {
+    for (const link of this.box.querySelectorAll(".tile")) this.mark(link, this.hits[link.dataset.index]);
+  }
+
+  /** Select a picture, or no longer; or, with Shift, all from the one before to this. */
+  pick(index, { isSpan = false } = {}) {
+    this.select(index);
+    if (isSpan) {
+      const [from, to] = [this.anchor, index].sort((a, b) => a - b);
+      this.selection.add(this.hits.slice(from, to + 1));
+    } else {
+      this.selection.toggle(this.hits[index]);
+    }
+    this.anchor = index;
   }
 
   skeleton() {
@@ -366,20 +373,34 @@ export class Grid {
 
   onClick(event) {
     const tile = event.target.closest(".tile");
-    const isPlain = !event.metaKey && !event.ctrlKey && !event.shiftKey && event.button === 0;
-    if (!tile || !isPlain) return;
+    if (!tile || event.button !== 0) return;
     event.preventDefault();
-    this.select(Number(tile.dataset.index));
-    this.onOpen(this.hits[this.current]);
+    const index = Number(tile.dataset.index);
+    const isPicking = event.metaKey || event.ctrlKey || event.target.closest(".tick");
+    // On a phone, while some are selected, a touch selects.
+    const isTouch = this.selection.size > 0 && matchMedia("(pointer: coarse)").matches;
+    if (event.shiftKey) this.pick(index, { isSpan: true });
+    else if (isPicking || isTouch) this.pick(index);
+    else {
+      this.select(index);
+      this.onOpen(this.hits[index]);
+    }
   }
 
   onKey(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const next = this.step(event.key);
-    if (next === null) return;
+    const hit = this.hits[this.current];
+    if (event.key === " " || event.key === "x") this.pick(this.current);
+    else if (event.key === "X") this.pick(this.current, { isSpan: true });
+    else if (event.key === "+" || event.key === "-") this.onSign(hit, event.key === "-");
+    else if (event.key === "Escape" && this.selection.size) this.selection.clear();
+    else {
+      const next = this.step(event.key);
+      if (next === null) return;
+      if (next < 0) this.onLeave();
+      else if (next < this.hits.length) this.focus(next);
+    }
     event.preventDefault();
-    if (next < 0) this.onLeave();
-    else if (next < this.hits.length) this.focus(next);
   }
 
   /** The tile that a key leads to, or null for a key that is not ours. */
@@ -389,17 +410,8 @@ export class Grid {
     if (key === "ArrowLeft") return at - 1;
     if (key === "Home") return 0;
     if (key === "End") return this.rows.length ? this.rows.at(-1).first + this.rows.at(-1).tiles.length - 1 : 0;
-    if (key !== "ArrowUp" && key !== "ArrowDown") return null;
-    const index = this.rowOf(at);
-    const row = this.rows[index];
-    const other = this.rows[index + (key === "ArrowDown" ? 1 : -1)];
-    if (!row || !other) return key === "ArrowUp" ? -1 : at;
-    const middle = (tile) => tile.left + tile.width / 2;
-    const here = middle(row.tiles[at - row.first]);
-    let best = 0;
-    other.tiles.forEach((tile, n) => {
-      if (Math.abs(middle(tile) - here) < Math.abs(middle(other.tiles[best]) - here)) best = n;
-    });
-    return other.first + best;
+    if (key === "ArrowUp") return beside(this.rows, at, -1) ?? -1;
+    if (key === "ArrowDown") return beside(this.rows, at, 1) ?? at;
+    return null;
   }
 }

@@ -1,6 +1,6 @@
 // What stands in place of answers: an empty library, a lost picture, an error.
 
-import { byId, el } from "./dom.js";
+import { byId, copy, count, el } from "./dom.js";
 
 /** Put this in place of answers; nothing takes the note away. */
 export function showNote(...content) {
@@ -25,10 +25,35 @@ export function noteNoTexts() {
   );
 }
 
-export function noteNothing() {
+/** Nothing answers. onNearest: show what is too weak all the same; onUnfiltered: without the filter. */
+export function noteNothing({ allowed, onNearest, onUnfiltered }) {
+  if (allowed === 0 && onUnfiltered) {
+    showNote(
+      el("h2", {}, "No picture passes these filters"),
+      el("button", { type: "button", className: "plain", onclick: onUnfiltered }, "Take the filters off"),
+    );
+    return;
+  }
+  if (!onNearest) {
+    showNote(el("h2", {}, "Nothing to show"), el("p", {}, "There is no picture that could be compared."));
+    return;
+  }
   showNote(
-    el("h2", {}, "Nothing to show"),
-    el("p", {}, "The library holds no picture that could be compared."),
+    el("h2", {}, onUnfiltered ? "Nothing here matches" : "Nothing in this library matches"),
+    el("p", {}, onUnfiltered ? `${count(allowed, "picture")} passed the filters and were compared.` : `${count(allowed, "picture")} were compared.`),
+    el("div", { className: "choose" },
+      el("button", { type: "button", className: "plain", onclick: onNearest }, "Show what comes nearest"),
+      onUnfiltered ? el("button", { type: "button", className: "plain", onclick: onUnfiltered }, "Take the filters off") : null,
+    ),
+  );
+}
+
+/** What was typed is no question yet. */
+export function noteUnclear(message) {
+  showNote(
+    el("h2", {}, "Go on"),
+    el("p", {}, message),
+    el("p", {}, "Parts are written like: ", el("code", {}, "beach + 0.5:sunset - people")),
   );
 }
 
@@ -48,12 +73,6 @@ export function noteError(error, retry) {
 }
 
 function command(text) {
-  const copy = el("button", {
-    type: "button",
-    className: "quiet",
-    onclick: () => navigator.clipboard.writeText(text).then(() => {
-      copy.textContent = "copied";
-    }),
-  }, "copy");
-  return el("p", { className: "command" }, el("code", {}, text), copy);
+  const button = el("button", { type: "button", className: "quiet", onclick: () => copy(text, button) }, "copy");
+  return el("p", { className: "command" }, el("code", {}, text), button);
 }

@@ -1,25 +1,38 @@
-// Pictures that are dropped on the window or pasted into it.
+// Pictures that are dragged onto the window, or pasted into it: the left half is for pictures to be
+// like, the right half (or the Alt key) for those not to be like.
 
 import { byId } from "./dom.js";
 
 /** What a tile of the grid carries when it is dragged: its picture's id. */
 export const ID_TYPE = "text/x-mmsearch-id";
 
-/** onFile(file) for a picture from outside, onId(id) for one of the grid, invitation() to drop. */
-export function takePictures({ onFile, onId, invitation }) {
+const isPicture = ({ type, name }) => type.startsWith("image/") || /\.(heic|heif|avif)$/i.test(name);
+
+/**
+ * onFiles(files, isMinus) for pictures from outside, onId(id, isMinus) for one of the grid;
+ * invitation(): the words of the two halves, [plus, minus]; without minus there are none.
+ */
+export function takePictures({ onFiles, onId, invitation }) {
   const drop = byId("drop");
   const isOurs = ({ types }) => types.includes("Files") || types.includes(ID_TYPE);
+  const isMinus = (event) =>
+    Boolean(invitation()[1]) && (event.altKey || event.clientX > innerWidth / 2);
 
   document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
-    if (!file) return;
+    const files = [...(event.clipboardData?.files ?? [])].filter(isPicture);
+    if (files.length === 0) return;
     event.preventDefault();
-    onFile(file);
+    onFiles(files, false);
   });
   addEventListener("dragover", (event) => {
     if (!isOurs(event.dataTransfer)) return;
     event.preventDefault();
-    byId("drop-text").textContent = invitation();
+    const [plus, minus] = invitation();
+    byId("drop-plus").textContent = plus;
+    byId("drop-minus").textContent = minus ?? "";
+    byId("drop-minus").hidden = !minus;
+    const side = isMinus(event) ? "minus" : "plus";
+    if (drop.dataset.side !== side) drop.dataset.side = side;
     drop.hidden = false;
   });
   addEventListener("dragleave", (event) => {
@@ -33,7 +46,8 @@ export function takePictures({ onFile, onId, invitation }) {
     if (!isOurs(event.dataTransfer)) return;
     event.preventDefault();
     const id = event.dataTransfer.getData(ID_TYPE);
-    if (id) onId(Number(id));
-    else onFile(event.dataTransfer.files[0]);
+    // What is no picture is sent as well: the service says what is wrong with it.
+    if (id) onId(Number(id), isMinus(event));
+    else onFiles([...event.dataTransfer.files], isMinus(event));
   });
 }

@@ -1,7 +1,7 @@
 // One picture, large, with what is known of it.
 
 import { captionsOf, image as fetchImage, thumbnail } from "./api.js";
-import { byId, count, describe, el, number, size, when } from "./dom.js";
+import { byId, copy, count, describe, el, number, size, when } from "./dom.js";
 import { textRow } from "./captions.js";
 
 const SHOWN_BY_BROWSERS = new Set(["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP"]);
@@ -14,7 +14,11 @@ const SWIPE_PX = 60;
 const FITTING_TEXTS = 5;
 
 export class Viewer {
-  /** onClose(), onTurn(+1 or -1), onLike(picture), onAdd(picture), hrefWords(text). */
+  /**
+   * onClose(), onTurn(+1 or -1), onLike(picture): search by it alone; onSign(picture, isMinus): make
+   * it part of the question; onFolder(folder), onPick(picture) when it is to be selected or no
+   * longer, isPicked(picture), hrefWords(text).
+   */
   constructor(handlers) {
     Object.assign(this, handlers);
     this.dialog = byId("viewer");
@@ -131,7 +135,9 @@ export class Viewer {
       ),
       el("div", { className: "acts" },
         el("button", { type: "button", className: "main", onclick: () => this.onLike(picture) }, "More like this"),
-        el("button", { type: "button", onclick: () => this.onAdd(picture) }, "Add to the search"),
+        el("button", { type: "button", onclick: () => this.onSign(picture, true) }, "Less like this"),
+        el("button", { type: "button", onclick: () => this.onSign(picture, false) }, "Add to the search"),
+        this.pickButton(picture),
         el("a", { href: picture.urls.file, target: "_blank", rel: "noopener" }, "Open the file"),
       ),
       this.facts(picture),
@@ -148,12 +154,17 @@ export class Viewer {
       if (values.some(Boolean)) list.append(el("dt", {}, term), el("dd", {}, ...values));
     };
     add("File", el("span", { className: "name" }, picture.path.slice(cut + 1)), copyButton(picture.path));
-    add("Folder", cut > 0 ? picture.path.slice(0, cut) : null);
+    if (cut > 0) {
+      const folder = picture.path.slice(0, cut);
+      add("Folder", el("span", { className: "folder" }, folder),
+        el("button", { type: "button", className: "quiet", onclick: () => this.onFolder(folder) }, "in this folder"));
+    }
     add("Taken", picture.taken_at && when(picture.taken_at));
     add("Camera", picture.camera);
     const pixels = `${number(picture.width)} × ${number(picture.height)}`;
     add("Size", `${pixels} · ${size(picture.bytes)} · ${picture.format}`);
     add("Keywords", picture.keywords.join(", "));
+    add("Tags", (picture.tags ?? []).map((tag) => tag.name ?? tag).join(", "));
     if (typeof picture.latitude === "number" && typeof picture.longitude === "number") {
       add("Place", `${picture.latitude.toFixed(5)}, ${picture.longitude.toFixed(5)}`);
     }
@@ -180,8 +191,35 @@ export class Viewer {
     }
   }
 
+  pickButton(picture) {
+    const button = el("button", {
+      type: "button",
+      ariaPressed: String(this.isPicked(picture)),
+      onclick: () => {
+        this.onPick(picture);
+        this.marked();
+      },
+    });
+    this.picker = button;
+    this.marked(picture);
+    return button;
+  }
+
+  /** Whether it is selected is another now. */
+  marked(picture = this.picture) {
+    if (!this.picker || !picture) return;
+    const isPicked = this.isPicked(picture);
+    this.picker.ariaPressed = String(isPicked);
+    this.picker.textContent = isPicked ? "Selected" : "Select";
+  }
+
   onKey(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (this.picture && event.key === "x") this.picker.click();
+    else if (this.picture && (event.key === "+" || event.key === "-")) {
+      event.preventDefault();
+      this.onSign(this.picture, event.key === "-");
+    }
     const turn = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (turn) {
       event.preventDefault();
@@ -191,17 +229,9 @@ export class Viewer {
 }
 
 function copyButton(text) {
-  const button = el("button", {
+  return el("button", {
     type: "button",
     className: "quiet",
-    async onclick() {
-      try {
-        await navigator.clipboard.writeText(text);
-        button.textContent = "copied";
-      } catch {
-        button.textContent = "not allowed";
-      }
-    },
+    onclick: (event) => copy(text, event.currentTarget),
   }, "copy path");
-  return button;
 }

@@ -1,0 +1,178 @@
+"""Searches of the terminal that a running service answers, which has its model warm.
+
+With --server or MMSEARCH_SERVER that one is asked, and what it says stands. Without, a service that
+runs for the same library on this machine is looked for; whatever goes wrong with it, the library is
+opened here instead, as if there were none. Imports nothing heavy: this is what makes it quick.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from mmsearch import announce
+from mmsearch.errors import DecodeError
+from mmsearch.overhttp import (
+    RemoteError,
+    UnreachableError,
+    error_of,
+    image_answer,
+    search_call,
+    text_answer,
+)
+from mmsearch.query import Question
+from mmsearch.types import Answer, ImageHit, TextHit
+
+R = TypeVar("R", bound=Callable[..., Any])
+
+#: A service that was named may have a long queue; one that was found must be quicker than starting.
+_NAMED_TIMEOUT_S = 60.0
+_FOUND_TIMEOUT_S = 10.0
+#: Stands for bytes that are not UTF-8, which HTTP cannot carry.
+_LOST = "\ufffd"
+
+
+def server_options(command: R) -> R:
+    """--server, --key and --no-server."""
+    for option in (
+        click.option("--no-server", is_flag=True, help="Open the library here, always."),
+        click.option("--key", envvar="MMSEARCH_KEY", metavar="KEY", help="For --server."),
+        click.option(
+            "--server",
+            envvar="MMSEARCH_SERVER",
+            metavar="URL",
+            help="Let this service answer. One that runs here for the library is found by itself.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class NotHereError(Exception):
+    """The service that was found is of no use for this: the library must be opened here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A service that can be asked in place of a library."""
+
+    address: str
+    key: str | None
+    is_named: bool
+
+    def ask(self, question: Question) -> Answer[ImageHit]:
+        """As `Library.ask`. Raises RemoteError and DecodeError, or else NotHereError."""
+        with self._telling():
+            answer = image_answer(self._post(*search_call(question, "image")), question)
+            paths = [path for hit in answer.hits for path in (hit.image.path, *hit.image.copies)]
+            self._check_names(paths)
+            return answer
+
+    def ask_texts(self, question: Question) -> Answer[TextHit]:
+        """As `Library.ask_texts`. Errors as in `ask`."""
+        with self._telling():
+            answer = text_answer(self._post(*search_call(question, "text")), question)
+            self._check_names([hit.text.source for hit in answer.hits])
+            return answer
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Of a service that was named errors are told; one that was found is done without."""
+        try:
+            yield
+        except (RemoteError, DecodeError) as exc:
+            if self.is_named:
+                raise
+            raise NotHereError from exc
+        except (KeyError, TypeError, ValueError) as exc:
+            raise self._stranger() if self.is_named else NotHereError() from exc
+
+    def _check_names(self, paths: Sequence[str]) -> None:
+        if not self.is_named and any(_LOST in path for path in paths):
+            raise NotHereError  # the library itself knows their names
+
+    def _stranger(self) -> UnreachableError:
+        return UnreachableError(f"what answers at {self.address} is no mmsearch service")
+
+    def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
+        """As `Library.thumbnail`. Raises RemoteError."""
+        path = f"/v1/images/{image_id:d}/thumbnail?size={max_side:d}"
+        return self._send("GET", path, None, None)
+
+    def _post(self, path: str, body: bytes, content_type: str) -> Any:
+        answer = self._send("POST", path, body, content_type)
+        try:
+            return json.loads(answer)
+        except ValueError as exc:
+            raise self._stranger() from exc
+
+    def _send(self, method: str, path: str, body: bytes | None, content_type: str | None) -> bytes:
+        parts = urlsplit(self.address)
+        secure = parts.scheme == "https"
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise click.UsageError(f"{self.address!r} is no address: write http://HOST:PORT")
+        make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        if self.key is not None:
+            headers["Authorization"] = f"Bearer {self.key}"
+        timeout_s = _NAMED_TIMEOUT_S if self.is_named else _FOUND_TIMEOUT_S
+        connection = make(parts.hostname, parts.port, timeout=timeout_s)
+        try:
+            connection.request(method, parts.path.rstrip("/") + path, body, headers)
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            late = isinstance(exc, socket.timeout)
+            why = "it took too long" if late else getattr(exc, "strerror", None) or str(exc)
+            raise UnreachableError(
+                f"the service at {self.address} does not answer: {why}. Does it run? --no-server "
+                "opens the library here"
+            ) from exc
+        finally:
+            connection.close()
+        if response.status >= 400:
+            given = {name.lower(): value for name, value in response.headers.items()}
+            raise error_of(response.status, answer, given)
+        return answer
+
+
+def remote_for(
+    library: Path | None,
+    device: str | None,
+    server: str | None,
+    key: str | None,
+    *,
+    no_server: bool,
+) -> Remote | None:
+    """The service that the user named, or the one that runs for this library here, if any.
+
+    device: where the user wants the model to run: then it is theirs to load.
+    """
+    if no_server:
+        return None
+    if server:
+        return Remote(server, key, is_named=True)
+    running = None if device is not None else announce.find(_library(library))
+    return None if running is None else Remote(running.address, running.token, is_named=False)
+
+
+def _library(chosen: Path | None) -> Path:
+    """What mmsearch.cli.options.library_path says, without pydantic, which takes 0.1 s to load."""
+    if chosen is None:
+        given = (v for name, v in os.environ.items() if name.upper() == "MMSEARCH_LIBRARY" and v)
+        chosen = next((Path(v) for v in given), None)
+    if chosen is None:
+        import platformdirs
+
+        chosen = Path(platformdirs.user_data_dir("mmsearch", appauthor=False))
+    return chosen.expanduser()

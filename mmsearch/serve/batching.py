@@ -1,0 +1,242 @@
+"""One thread that owns the model, and the queue before it: what waits together is run together.
+
+An idle thread takes what comes at once, and while it works the next batch gathers by itself; so one
+question alone waits for nothing, and many at once share the cost of a pass through the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mmsearch.errors import OverloadedError
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Runs a batch: items in, as many results out, in the same order.
+Run = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was run at once: for metrics.
+
+    name: what the items are. items: their sizes added up. waited: seconds that each job was in the
+    queue. took: seconds of the run.
+    """
+
+    name: str
+    items: int
+    waited: tuple[float, ...]
+    took: float
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """Something to run, for who awaits `future`. Jobs of the same `run` and name go together."""
+
+    name: str
+    run: Run
+    item: Any
+    size: int
+    alone: bool
+    future: asyncio.Future[Any]
+    queued: float = field(default_factory=time.perf_counter)
+
+    def goes_with(self, other: _Job) -> bool:
+        return not (self.alone or other.alone) and self.name == other.name and self.run == other.run
+
+
+class Batcher:
+    """A thread and a bounded queue of what it is to do. Jobs of a kind keep their order.
+
+    The thread starts with the first job.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_batch: int,
+        max_wait_ms: float = 0.0,
+        max_queue: int,
+        name: str = "mmsearch-model",
+        on_batch: Callable[[Batch], None] | None = None,
+        on_dropped: Callable[[int], None] | None = None,
+    ) -> None:
+        """max_batch: sizes that a batch adds up to, at most, unless one job alone is larger.
+
+        max_wait_ms: how long a thread that has just run a batch of several waits for the next one
+            to begin, and then to become as large. One that is idle longer runs what comes at once.
+        max_queue: jobs that may wait; one more is refused.
+        on_batch, on_dropped: told of each batch, and of how many jobs nobody awaited any more.
+        """
+        self._max_batch = max_batch
+        self._max_wait_s = max_wait_ms / 1000
+        self._max_queue = max_queue
+        self._on_batch = on_batch
+        self._on_dropped = on_dropped
+        self._queue: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        # How many jobs the last batch had; 0 after idling for longer than a batch is waited for.
+        self._last = 0
+        self._name = name
+        self._thread: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        """How many jobs wait, those included that nobody awaits any more."""
+        return len(self._queue)
+
+    def submit(
+        self,
+        name: str,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        item: Item,
+        size: int = 1,
+    ) -> asyncio.Future[Result]:
+        """Runs an item together with others of this name and `run`. From an event loop only.
+
+        Cancelling the future takes the job out of the queue, if it is still there.
+        Raises OverloadedError when the queue is full.
+        """
+        return self._put(name, run, item, size, alone=False)
+
+    def call(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Runs something by itself in the thread. Otherwise as `submit`."""
+
+        def run(_: Sequence[None]) -> Sequence[Result]:
+            return [work()]
+
+        return self._put("call", run, None, 1, alone=True)
+
+    def _put(
+        self, name: str, run: Run, item: Any, size: int, *, alone: bool
+    ) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        job = _Job(name, run, item, size, alone, future)
+        with self._changed:
+            if self._closed:
+                raise OverloadedError("the service is stopping; ask again when it is back")
+            if len(self._queue) >= self._max_queue:
+                self._forget_the_cancelled()
+            if len(self._queue) >= self._max_queue:
+                raise OverloadedError(
+                    f"{len(self._queue)} questions are waiting for the model already; ask again "
+                    "in a moment (MMSEARCH_MAX_QUEUE lets more wait)"
+                )
+            self._queue.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Ends the thread after the batch in flight; what still waits is refused."""
+        with self._changed:
+            self._closed = True
+            left, self._queue = list(self._queue), deque()
+            self._changed.notify()
+        stopping = OverloadedError("the service is stopping; ask again when it is back")
+        self._answer([(job, None, stopping) for job in left])
+
+    # --- the thread -----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (batch := self._next()) is not None:
+            if batch:
+                self._run(batch)
+
+    def _next(self) -> list[_Job] | None:
+        """The next batch, empty where all of it was given up meanwhile; None at the end."""
+        with self._changed:
+            while not self._queue:
+                if self._closed:
+                    return None
+                lately = self._max_wait_s if self._last > 1 else None
+                if not self._changed.wait(lately):
+                    self._last = 0
+            if self._max_wait_s and self._last > 1 and not self._queue[0].alone:
+                wanted = min(self._last, self._max_batch)
+                self._changed.wait_for(
+                    lambda: self._closed or len(self._queue) >= wanted, self._max_wait_s
+                )
+            self._forget_the_cancelled()
+            if not self._queue:
+                return []
+            return self._take()
+
+    def _take(self) -> list[_Job]:
+        batch = [self._queue.popleft()]
+        size = batch[0].size
+        left: deque[_Job] = deque()
+        while self._queue and size < self._max_batch:
+            job = self._queue.popleft()
+            if job.goes_with(batch[0]) and size + job.size <= self._max_batch:
+                batch.append(job)
+                size += job.size
+            else:
+                left.append(job)
+        left.extend(self._queue)
+        self._queue = left
+        self._last = len(batch)
+        return batch
+
+    def _forget_the_cancelled(self) -> None:
+        alive = deque(job for job in self._queue if not job.future.cancelled())
+        dropped = len(self._queue) - len(alive)
+        if dropped:
+            self._queue = alive
+            if self._on_dropped is not None:
+                self._on_dropped(dropped)
+
+    def _run(self, batch: list[_Job]) -> None:
+        began = time.perf_counter()
+        outcomes = _outcomes(batch)
+        took = time.perf_counter() - began
+        self._answer(outcomes)
+        if self._on_batch is not None and not batch[0].alone:
+            waited = tuple(began - job.queued for job in batch)
+            self._on_batch(Batch(batch[0].name, sum(job.size for job in batch), waited, took))
+
+    def _answer(self, outcomes: Sequence[_Outcome]) -> None:
+        loops = dict.fromkeys(job.future.get_loop() for job, _, _ in outcomes)
+        for loop in loops:
+            theirs = [outcome for outcome in outcomes if outcome[0].future.get_loop() is loop]
+            # A loop that is closed has nobody left who waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_deliver, theirs)
+
+
+_Outcome = tuple[_Job, Any, BaseException | None]
+
+
+def _outcomes(batch: Sequence[_Job]) -> list[_Outcome]:
+    """What each job comes to; where a batch fails, each is tried alone: it is the fault of one."""
+    try:
+        results = batch[0].run([job.item for job in batch])
+        return [(job, result, None) for job, result in zip(batch, results, strict=True)]
+    except Exception as exc:  # noqa: BLE001 -- raised again where it is awaited
+        if len(batch) > 1:
+            return [outcome for job in batch for outcome in _outcomes([job])]
+        return [(batch[0], None, exc)]
+
+
+def _deliver(outcomes: Sequence[_Outcome]) -> None:
+    for job, result, error in outcomes:
+        if job.future.cancelled():
+            continue
+        if error is None:
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(error)

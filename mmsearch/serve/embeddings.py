@@ -1,0 +1,218 @@
+"""Vectors of texts and pictures, the way OpenAI's interface gives them.
+
+So that programs written for it can use the library's model: POST /v1/embeddings, GET /v1/models.
+See https://platform.openai.com/docs/api-reference/embeddings. Pictures come as base64, which that
+interface does not know: as data URLs among the texts, or as objects. No address is ever fetched.
+"""
+
+# No `from __future__ import annotations` here: FastAPI could not resolve the local names.
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from mmsearch.batches import batches
+from mmsearch.errors import IndexMissingError, QueryError
+from mmsearch.serve.guard import too_large
+from mmsearch.serve.problems import documented
+from mmsearch.serve.schemas import MAX_QUERY_CHARS, Answer
+from mmsearch.serve.service import Service
+
+if TYPE_CHECKING:
+    from mmsearch.types import Vectors
+
+MAX_TEXTS = 256
+MAX_PICTURES = 16
+#: What the model takes at once; searches come in between.
+_TURN = 32
+#: Names that stand for whatever model the library has.
+_ANY_MODEL = frozenset({"", "mmsearch", "default"})
+
+_DATA_URL = re.compile(r"data:image/[\w.+*-]{1,50};base64,", re.ASCII)
+
+_PROBLEMS = documented(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+
+class Url(BaseModel):
+    """Where a picture is: in the address itself."""
+
+    url: str
+
+
+class Item(BaseModel):
+    """A text or a picture."""
+
+    type: Literal["text", "image_url", "input_text", "input_image"] | None = None
+    text: str | None = None
+    image: Annotated[str | None, Field(description="base64, or a data URL")] = None
+    image_url: Annotated[Url | str | None, Field(description="a data URL")] = None
+
+
+class EmbeddingsRequest(BaseModel):
+    """What to embed."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={"examples": [{"input": ["a red kite over a beach", "a boat"]}]},
+    )
+
+    input: str | Annotated[list[str | Item], Field(min_length=1, max_length=MAX_TEXTS)]
+    model: Annotated[str, Field(max_length=500)] = ""
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class Embedding(Answer):
+    """One vector; of base64, the bytes are float32, little-endian."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(Answer):
+    """Words, roughly; pictures count as one."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(Answer):
+    """Vectors of unit norm, in the order of the input."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class Model(Answer):
+    """A model that vectors can be had of."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: Literal["mmsearch"] = "mmsearch"
+
+
+class Models(Answer):
+    """The library's model, or none while it is empty."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+def router(service: Service) -> APIRouter:
+    """The routes that give vectors."""
+    routes = APIRouter(prefix="/v1", tags=["embeddings"])
+    library = service.library
+
+    @routes.post("/embeddings", summary="Texts and pictures → vectors", responses=_PROBLEMS)
+    async def embeddings(asked: EmbeddingsRequest) -> Embeddings:
+        space = await service.read(lambda: library.space)
+        if space is None:
+            raise IndexMissingError("the library is empty. Fill it with: mmsearch index FOLDER")
+        if asked.model not in _ANY_MODEL and asked.model != space.name:
+            raise HTTPException(
+                HTTPStatus.NOT_FOUND,
+                f"there is no model {asked.model!r} here; this library's is {space.name!r}",
+            )
+        if asked.dimensions not in (None, space.dim):
+            raise QueryError(f"vectors of {space.name} have {space.dim} dimensions, and no others")
+        items = [asked.input] if isinstance(asked.input, str) else asked.input
+        inputs = [_read(item) for item in items]
+        vectors = await _embed(service, inputs, space.dim)
+        words = sum(1 if isinstance(one, bytes) else len(one.split()) for one in inputs)
+        return Embeddings(
+            data=[
+                Embedding(index=n, embedding=_written(row, asked.encoding_format))
+                for n, row in enumerate(vectors)
+            ],
+            model=space.name,
+            usage=Usage(prompt_tokens=words, total_tokens=words),
+        )
+
+    @routes.get("/models", summary="The models that vectors can be had of")
+    async def models() -> Models:
+        name = await service.read(service.model)
+        return Models(data=[] if name is None else [Model(id=name)])
+
+    return routes
+
+
+async def _embed(service: Service, inputs: Sequence[str | bytes], dim: int) -> "Vectors":
+    """(n, dim) of texts and of the bytes of pictures."""
+    vectors = np.zeros((len(inputs), dim), np.float32)
+    texts = [n for n, one in enumerate(inputs) if isinstance(one, str)]
+    pictures = [n for n, one in enumerate(inputs) if isinstance(one, bytes)]
+    if len(pictures) > MAX_PICTURES:
+        raise QueryError(f"at most {MAX_PICTURES} pictures at once, not {len(pictures)}")
+    for part in batches(texts, _TURN):
+        given = [str(inputs[n]) for n in part]
+        vectors[part] = await service.infer(service.library.embed_texts, given)
+    for n in pictures:
+        data = inputs[n]
+        assert isinstance(data, bytes)
+        if len(data) > service.settings.max_upload_bytes:
+            raise too_large(service.settings.max_upload_bytes)
+        picture = await service.picture(data)
+        vectors[n] = (await service.infer(service.library.embed_pictures, [picture]))[0]
+    return vectors
+
+
+def _read(item: str | Item) -> str | bytes:
+    """A text, or the bytes of a picture."""
+    if isinstance(item, str):
+        return picture_bytes(item) if _DATA_URL.match(item) else _checked(item)
+    url = item.image_url.url if isinstance(item.image_url, Url) else item.image_url
+    given = [one for one in (item.text, item.image, url) if one is not None]
+    if len(given) != 1:
+        raise QueryError("an input is either a text or a picture")
+    return _checked(given[0]) if item.text is not None else picture_bytes(given[0])
+
+
+def _checked(text: str) -> str:
+    if not text.strip():
+        raise QueryError("an input is empty")
+    if len(text) > MAX_QUERY_CHARS:
+        raise QueryError(f"a text is longer than {MAX_QUERY_CHARS:,} characters")
+    return text
+
+
+def picture_bytes(text: str) -> bytes:
+    """The bytes of a picture in base64, with or without "data:image/png;base64," before it.
+
+    Raises QueryError: an address of something else; no base64.
+    """
+    head = _DATA_URL.match(text)
+    if head is None and re.match(r"\s*[A-Za-z][\w+.-]*:", text):
+        raise QueryError(
+            "addresses of pictures are not fetched: send the picture itself, in base64 or as "
+            "data:image/jpeg;base64,..."
+        )
+    try:
+        return base64.b64decode(text[head.end() if head else 0 :], validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise QueryError(f"the picture is no base64: {exc}") from exc
+
+
+def _written(row: Any, encoding: str) -> list[float] | str:
+    if encoding == "base64":
+        return base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")
+    return [float(number) for number in row]

@@ -1,0 +1,169 @@
+"""Signing in from a browser: a small page of its own that asks for a key, and the session's cookie.
+
+Pictures in a page are asked for without headers of its own, so a cookie must carry the session. It
+cannot be read by scripts (HttpOnly) and no other site's requests carry it (SameSite=Strict).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from mmsearch.serve.problems import documented
+
+if TYPE_CHECKING:
+    from mmsearch.serve.access import Gate
+
+LOGIN_PATH = "/v1/login"
+_MAX_KEY = 200
+_MAX_NEXT = 8000
+
+_STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 0; min-height: 100vh; display: grid; place-items: center; }
+main { width: min(22rem, 90vw); }
+h1 { font-size: 1.4rem; font-weight: 600; }
+label { display: block; margin-bottom: .4rem; }
+input, button { font: inherit; padding: .5rem .7rem; border-radius: .4rem; border: 1px solid gray; }
+input { width: 100%; box-sizing: border-box; }
+button { margin-top: .8rem; }
+[role=alert] { color: #b3261e; }
+@media (prefers-color-scheme: dark) { [role=alert] { color: #f2b8b5; } }
+"""
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sign in – mmsearch</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>mmsearch</h1>
+<form method="post" action="{action}">
+{alert}<label for="key">This library asks for a key.</label>
+<input id="key" name="key" type="password" autocomplete="current-password" required autofocus
+ maxlength="{max_key}">
+<input type="hidden" name="next" value="{next}">
+<button>Sign in</button>
+</form>
+</main>
+</body>
+</html>
+"""
+
+
+def asks_for_page(method: str, headers: Headers) -> bool:
+    """Whether a person asks with a browser, and not a script or a program."""
+    mode = headers.get("sec-fetch-mode")
+    wants_page = "text/html" in headers.get("accept", "")
+    return method in ("GET", "HEAD") and wants_page and mode in (None, "navigate")
+
+
+def login_page(
+    next_: str, alert: str = "", status: int = HTTPStatus.UNAUTHORIZED, wait: str | None = None
+) -> Response:
+    """The page that asks for a key. next_: where to go then; alert: what was wrong before."""
+    page = _PAGE.format(
+        style=_STYLE,
+        action=LOGIN_PATH,
+        max_key=_MAX_KEY,
+        next=html.escape(safe_path(next_)),
+        alert=f'<p role="alert">{html.escape(alert)}</p>\n' if alert else "",
+    )
+    headers = {
+        "Content-Security-Policy": _POLICY,
+        # Where nothing is told at all, browsers send "Origin: null" with a form, which is refused.
+        "Referrer-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="mmsearch"'
+    if wait is not None:
+        headers["Retry-After"] = wait
+    return HTMLResponse(page, status, headers=headers)
+
+
+def safe_path(path: str) -> str:
+    """`path` where it leads to this service and nowhere else; "/" otherwise."""
+    plain = path.isascii() and path.isprintable() and "\\" not in path
+    fits = path.startswith("/") and not path.startswith("//") and len(path) <= _MAX_NEXT
+    return path if plain and fits else "/"
+
+
+def router(gate: Gate, cookie_name: Callable[[Request], str], max_age_s: int) -> APIRouter:
+    """The routes that begin and end a browser's session."""
+    routes = APIRouter(tags=["keys"])
+
+    @routes.post(
+        LOGIN_PATH,
+        summary="Show a key once, and get a cookie for it",
+        response_class=RedirectResponse,
+        status_code=HTTPStatus.SEE_OTHER,
+        responses=documented(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.TOO_MANY_REQUESTS,
+        ),
+    )
+    async def login(
+        request: Request,
+        key: Annotated[str, Form(min_length=1, max_length=_MAX_KEY)],
+        next: Annotated[str, Form(max_length=_MAX_NEXT, description="where to go then")] = "/",
+    ) -> Response:
+        address = request.client.host if request.client else ""
+        try:
+            found = gate.check(key.strip(), address)
+        except HTTPException as exc:
+            if "text/html" not in request.headers.get("accept", ""):
+                raise
+            wait = (exc.headers or {}).get("Retry-After")
+            alert = f"Too many wrong keys: wait {wait} s." if wait else "This key is not known."
+            return login_page(next, alert, exc.status_code, wait)
+        response = RedirectResponse(safe_path(next), HTTPStatus.SEE_OTHER)
+        _set(response, request, cookie_name(request), gate.session(found), max_age_s)
+        return response
+
+    @routes.post(
+        "/v1/logout",
+        summary="End the browser's session",
+        response_class=RedirectResponse,
+        status_code=HTTPStatus.SEE_OTHER,
+    )
+    async def logout(request: Request) -> Response:
+        response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        _set(response, request, cookie_name(request), "", 0)
+        return response
+
+    return routes
+
+
+def _set(response: Response, request: Request, name: str, value: str, max_age_s: int) -> None:
+    response.set_cookie(
+        name,
+        value,
+        max_age=max_age_s,
+        httponly=True,
+        samesite="strict",
+        # A proxy in front may speak TLS with the browser; the page's own origin tells.
+        secure=request.headers.get("origin", "").startswith("https://"),
+    )

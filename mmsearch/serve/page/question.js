@@ -1,0 +1,43 @@
+// Questions of several parts, as they are typed: "beach + 0.5:sunset - people". The same rules as
+// the terminal's (mmsearch/query.py, which the tests hold this against).
+
+/** What was typed is no question yet. */
+export class Unclear extends Error {}
+
+// "0.5:sunset". Not "3:10 to Yuma": after the colon comes no digit.
+const WEIGHTED = /^(\d+(?:\.\d+)?|\.\d+):(?=[^\s\d])/;
+const SIGNED = /(?:^|\s)[+-]\s/;
+
+function term(typed, sign) {
+  const text = typed.trim();
+  const found = WEIGHTED.exec(text);
+  const words = found ? text.slice(found[0].length) : text;
+  if (!words) throw new Unclear(`There are no words after “${sign > 0 ? "+" : "−"}” yet.`);
+  return { text: words, weight: sign * (found ? Number(found[1]) : 1) };
+}
+
+/** The parts of a line, in which lone signs stand between blanks: [{text, weight}]. */
+export function parseQuery(line) {
+  if (!SIGNED.test(line)) return [term(line, 1)];
+  const parts = [{ sign: 1, words: [] }];
+  for (const word of line.trim().split(/\s+/)) {
+    if (word === "+" || word === "-") parts.push({ sign: word === "+" ? 1 : -1, words: [] });
+    else parts.at(-1).words.push(word);
+  }
+  if (!parts[0].words.length) parts.shift();
+  return parts.map(({ sign, words }) => term(words.join(" "), sign));
+}
+
+/** What stands in the box, as a line: a sign at its end waits for words to come. */
+export const asLine = (typed) => `${typed.trim()} `;
+
+/** A line that parseQuery reads as these parts. */
+export function writeQuery(terms) {
+  return terms
+    .map(({ text, weight }, at) => {
+      const heavy = Math.abs(weight) === 1 ? text : `${Math.abs(weight)}:${text}`;
+      if (weight < 0) return `- ${heavy}`;
+      return at ? `+ ${heavy}` : heavy;
+    })
+    .join(" ");
+}

@@ -1,0 +1,189 @@
+"""What was sent over HTTP to be kept: a folder of the library that is a source like any other.
+
+Pictures lie there under their names, made unique by their content; texts are the lines of one file.
+`mmsearch index` reads both. Nothing outside of this folder is ever written or deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mmsearch.decode import decode
+from mmsearch.errors import QueryError, StoreError
+from mmsearch.library import UPLOADS_FOLDER
+from mmsearch.plaintext import clean
+from mmsearch.types import DecodeLimits
+from mmsearch.watchdog import Workers
+
+TEXTS_NAME = "captions.jsonl"
+MAX_TEXT_CHARS = 10_000
+
+#: By the format that decoding found, never by the name that was sent.
+_SUFFIXES = {
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "AVIF": ".avif",
+    "HEIF": ".heic",
+    "HEIC": ".heic",
+}
+_MAX_STEM = 60
+_WORKERS = 2
+_MAX_STUCK = 2
+_LOCK_S = 10
+
+
+class Uploads:
+    """The folder `uploads` of a library. Its calls block; from any thread."""
+
+    def __init__(self, library: Path, limits: DecodeLimits) -> None:
+        self._library = library
+        self._limits = limits
+        self._decoders = Workers(
+            _WORKERS, limits.max_seconds, name="mmsearch-upload", max_stuck=_MAX_STUCK
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie, as the catalog names it. It need not be there yet."""
+        return self._library.resolve() / UPLOADS_FOLDER
+
+    def add_picture(self, data: bytes, name: str) -> Path:
+        """Keeps a picture; the same bytes again are the same file. Its place.
+
+        Raises:
+            DecodeError: it is no picture that the library could show, or too large.
+            StoreError: it cannot be written.
+        """
+        found = self._decoders.run(
+            lambda: decode(data, source="the picture", limits=self._limits, min_side=64).info,
+            "the picture",
+        )
+        suffix = _SUFFIXES.get(found.format.upper())
+        if suffix is None:
+            raise QueryError(f"pictures of the format {found.format} cannot be kept")
+        digest = hashlib.sha256(data).hexdigest()[:16]
+        return self._write(f"{_stem(name)}-{digest}{suffix}", data, digest)
+
+    def add_text(self, body: str, picture: str | None = None) -> Path:
+        """Keeps a text, written for the picture with this path if there is one. Its file.
+
+        Raises StoreError: it cannot be written.
+        """
+        line = json.dumps({"text": body} | ({"image": picture} if picture is not None else {}))
+        self._change_texts(lambda lines: lines if line in lines else [*lines, line])
+        return self.folder / TEXTS_NAME
+
+    def holds(self, path: str) -> bool:
+        """Whether a file of the catalog is one of these."""
+        return Path(path).parent == self.folder
+
+    def remove_pictures(self, paths: list[str]) -> None:
+        """Deletes these files of the folder. Raises StoreError."""
+        for path in paths:
+            assert self.holds(path)
+            try:
+                Path(path).unlink(missing_ok=True)
+            except OSError as exc:
+                raise self._unwritable(exc) from exc
+
+    def remove_text(self, body: str) -> int:
+        """Deletes the lines that are this text. How many there were. Raises StoreError."""
+        removed = 0
+
+        def without(lines: list[str]) -> list[str]:
+            nonlocal removed
+            kept = [line for line in lines if _text_of(line) != clean(body)]
+            removed = len(lines) - len(kept)
+            return kept
+
+        self._change_texts(without)
+        return removed
+
+    def _change_texts(self, change: Callable[[list[str]], list[str]]) -> None:
+        file = self.folder / TEXTS_NAME
+        self._make_folder()
+        try:
+            with FileLock(self.folder / f".{TEXTS_NAME}.lock", timeout=_LOCK_S):
+                before = _lines(file)
+                after = change(before)
+                if after != before:
+                    self._put(file, "".join(line + "\n" for line in after).encode())
+        except Timeout as exc:
+            raise StoreError(f"another process is changing {file}; try again") from exc
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+
+    def _write(self, name: str, data: bytes, digest: str) -> Path:
+        self._make_folder()
+        try:
+            for known in self.folder.glob(f"*-{digest}.*"):
+                return known
+            self._put(self.folder / name, data)
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+        return self.folder / name
+
+    def _make_folder(self) -> None:
+        """With the file of texts, always: a folder without any file is one of an absent drive."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            (self.folder / TEXTS_NAME).touch()
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+
+    def _put(self, file: Path, data: bytes) -> None:
+        """The file with these bytes, or as it was before: hidden from scans until it is whole."""
+        fresh = self.folder / f".{secrets.token_hex(8)}.new"
+        try:
+            with fresh.open("xb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            fresh.replace(file)
+        finally:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+
+    def _unwritable(self, exc: OSError) -> StoreError:
+        return StoreError(
+            f"{self.folder} cannot be written: {exc.strerror or exc}. Check that its disk has free "
+            "space and can be written"
+        )
+
+
+def _stem(name: str) -> str:
+    """What a picture is called, of the name that was sent: no folders, nothing hidden or odd."""
+    last = re.split(r"[/\\]", name)[-1]
+    stem = last.rpartition(".")[0] or last
+    plain = "".join(c if c.isalnum() or c in " _-()" else "_" for c in stem)
+    short = plain.encode("utf-8", "replace")[:_MAX_STEM].decode("utf-8", "ignore")
+    return short.strip(" _-") or "picture"
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _text_of(line: str) -> str | None:
+    try:
+        return clean(str(json.loads(line)["text"]))
+    except (ValueError, KeyError, TypeError):
+        return None  # not written here

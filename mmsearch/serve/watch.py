@@ -1,0 +1,146 @@
+"""The outermost and the innermost layer: what every request and answer have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import MutableMapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mmsearch.serve import logs
+from mmsearch.serve.exchange import Exchange, current, request_id
+from mmsearch.serve.problems import problem
+
+if TYPE_CHECKING:
+    from mmsearch.serve.service import Service
+
+#: What is answered while the service stops: those who start and stop it ask.
+_TO_THE_END = frozenset({"/healthz", "/readyz", "/metrics"})
+#: The label of requests that no route answers: their paths are whatever anybody likes.
+_NO_ROUTE = "none"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_KEY = "mmsearch.exchange"
+
+
+class Watch:
+    """ASGI middleware around everything else: gives each request an id, counts and notes it."""
+
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+        self.app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        exchange = Exchange(request_id(given), receive, self._service.closing)
+        scope[_KEY] = exchange
+        token = current.set(exchange)
+        answer = _Answer(send, exchange, self._service)
+        metrics = self._service.metrics
+        began = time.perf_counter()
+        metrics.in_flight.inc()
+        self._service.in_flight += 1
+        try:
+            await self.app(scope, exchange.receive, answer.send)
+        except asyncio.CancelledError:
+            answer.status = answer.status or 503  # a stop that could wait no longer
+            raise
+        finally:
+            exchange.end()
+            if not exchange.is_endless:
+                self._service.in_flight -= 1
+            metrics.in_flight.dec()
+            took = time.perf_counter() - began
+            self._note(scope, exchange, answer, took)
+            current.reset(token)
+
+    def _note(self, scope: Scope, exchange: Exchange, answer: _Answer, took: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        status = answer.status or 500
+        self._service.metrics.on_request(method, exchange.route or _NO_ROUTE, status, took)
+        if exchange.is_refused:
+            self._service.metrics.refused.inc()
+        # The path without what was asked: that is nobody else's to read.
+        path = quote(scope["path"], safe="/:@!$&'()*+,;=~")
+        client = scope.get("client")
+        logs.note(
+            f"{method} {path} {status} {took * 1000:.1f} ms",
+            method=method,
+            path=path,
+            route=exchange.route or None,
+            status=status,
+            duration_ms=round(took * 1000, 3),
+            bytes=answer.bytes,
+            client=None if client is None else client[0],
+            stages_ms={name: round(s * 1000, 3) for name, s in exchange.stages.items()} or None,
+        )
+
+
+class Door:
+    """ASGI middleware around the router alone: notes the route, and is shut once a stop was asked.
+
+    What is inside then is still answered.
+    """
+
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+        self.app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = scope.get(_KEY)
+        if scope["type"] == "http" and self._service.stopping and scope["path"] not in _TO_THE_END:
+            refused = problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the service is stopping; ask again when it is back",
+                kind="stopping",
+                instance=scope["path"],
+                headers={"Connection": "close"},
+            )
+            if exchange is not None:
+                exchange.is_refused = True
+            await refused(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if exchange is not None:
+                exchange.route = _template(scope)
+
+
+def _template(scope: MutableMapping[str, Any]) -> str:
+    """The path of the route with its parameters' names, or the mount's."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    # A mount leaves its prefix as the root path.
+    return str(scope.get("root_path", "")) if "endpoint" in scope else ""
+
+
+class _Answer:
+    """`send` that names the request in the answer, and sees how it goes."""
+
+    def __init__(self, send: Send, exchange: Exchange, service: Service) -> None:
+        self._send = send
+        self._exchange = exchange
+        self._service = service
+        self.status = 0
+        self.bytes = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            if any(n == b"content-type" and v.startswith(b"text/event-s") for n, v in headers):
+                self._exchange.is_endless = True
+                self._service.in_flight -= 1
+            headers.append((b"x-request-id", self._exchange.id.encode("ascii")))
+            message["headers"] = headers
+        elif message["type"] == "http.response.body":
+            self.bytes += len(message.get("body", b""))
+        await self._send(message)

@@ -1,0 +1,196 @@
+"""HTTP on the wire, for clients that mean harm: bounds in bytes and in seconds for each connection.
+
+uvicorn waits for ever for a request's head, keeps all of it in memory, and waits for ever for who
+does not read an answer: with a few hundred connections anybody could stop a service (slow loris).
+Here a head has a size and a time, a stalled answer ends, and when there are too many connections
+the ones at rest go first. How long a body may take is up to mmsearch.serve.guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+log = logging.getLogger(__name__)
+
+
+class Wire(HttpToolsProtocol):
+    """uvicorn's protocol, bounded. For `uvicorn.Config(http=Wire)`."""
+
+    #: From the first byte of a request, or from the connection, to the end of its head.
+    max_head_s = 10.0
+    #: Of a request's first line and headers; what comes in one piece may be more by that piece.
+    max_head_bytes = 64 << 10
+    #: How long a client may take nothing of an answer, or not end a body that was answered already.
+    max_stall_s = 60.0
+    max_rest_s = 5.0
+    #: Of all clients together; far from the 1,024 files that systems let a process open.
+    max_connections = 500
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._running: RequestResponseCycle | None = None
+        self._in_body = False
+        self._since = time.monotonic()
+
+    # --- connections ----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        is_full = len(self.connections) >= self.max_connections
+        super().connection_made(transport)
+        self._start_head()
+        if is_full:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head()
+        self._stop_stall()
+        self._stop_end()
+        if not self._rests:
+            self._leave()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    @property
+    def _rests(self) -> bool:
+        """Whether no request of this connection is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _make_room(self) -> None:
+        others = (c for c in self.connections if isinstance(c, Wire) and c is not self and c._rests)
+        oldest = min(others, key=lambda c: c._since, default=None)
+        if oldest is not None:
+            oldest._abort("made room for another connection")
+        else:
+            log.warning("%d requests at once; a connection was refused", self.max_connections)
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"Retry-After: 1\r\n")
+
+    def _abort(self, why: str) -> None:
+        log.info("a connection from %s: %s", self.client[0] if self.client else "?", why)
+        self._leave()
+        self.transport.abort()
+
+    def _leave(self) -> None:
+        """Lets nothing more be said: uvicorn itself thinks only of the request that came last."""
+        self.pipeline.clear()
+        for cycle in (self.cycle, self._running):
+            if cycle is not None:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
+    def _answer(self, status: HTTPStatus, header: bytes = b"") -> None:
+        """An answer to what is not even a request; the connection ends."""
+        self._stop_head()
+        if not self.transport.is_closing():
+            title = status.phrase
+            problem = {"type": "about:blank", "title": title, "status": status, "detail": title}
+            body = json.dumps(problem).encode("ascii")
+            self.transport.write(
+                b"HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\n"
+                b"Content-Length: %d\r\nConnection: close\r\n%s\r\n%s"
+                % (status, title.encode("ascii"), len(body), header, body)
+            )
+            self.transport.close()
+        self._end_within(self.max_stall_s)
+
+    # --- the head of a request ------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if not self._in_body and self._head_timer is None:
+            self._start_head()
+        super().data_received(data)
+        if self._in_body or self._head_timer is None:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > self.max_head_bytes:
+            self._answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        self._stop_head()
+        self._in_body = True
+        self._since = time.monotonic()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        self._stop_end()
+        super().on_message_complete()
+
+    def _start_head(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(self.max_head_s, self._head_took_too_long)
+
+    def _stop_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_took_too_long(self) -> None:
+        self._head_timer = None
+        if self._rests:
+            self._answer(HTTPStatus.REQUEST_TIMEOUT)
+        else:  # the beginning of a next request, while this one is being answered
+            self._start_head()
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._end_within(self.max_stall_s)
+        elif self._in_body:
+            # Answered before all of the request had come. What still comes is let go by, so that
+            # the client gets to read; but not for ever.
+            self._end_within(self.max_rest_s)
+
+    def send_400_response(self, msg: str) -> None:
+        self._answer(HTTPStatus.BAD_REQUEST)
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._end_within(self.max_stall_s)
+
+    def _end_within(self, seconds: float) -> None:
+        """A connection that is closed stays until the client has taken all that was said to it: not
+        longer than this."""
+        if self._end_timer is None:
+            self._end_timer = self.loop.call_later(
+                seconds, self._abort, "it did not come to an end"
+            )
+
+    def _stop_end(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+
+    # --- an answer that nobody takes ------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        self._stop_stall()
+        self._stall_timer = self.loop.call_later(
+            self.max_stall_s, self._abort, "it took nothing of its answer"
+        )
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stop_stall()
+        super().resume_writing()
+
+    def _stop_stall(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None

@@ -1,0 +1,224 @@
+"""The queue before the model: what goes together, what is refused, what is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from mmsearch.errors import OverloadedError, QueryError
+from mmsearch.serve.batching import Batch, Batcher
+from mmsearch.serve.exchange import ClientGoneError, Exchange
+
+DEADLINE_S = 60
+
+
+class Model:
+    """Runs batches when it is let, and remembers them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+        self.may_run = threading.Semaphore(0)
+        self.began = threading.Event()
+
+    def run(self, items: Sequence[Any]) -> Sequence[str]:
+        self.batches.append(list(items))
+        self.began.set()
+        assert self.may_run.acquire(timeout=DEADLINE_S)
+        if "bad" in items:
+            raise QueryError("a bad one")
+        return [f"<{item}>" for item in items]
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Batcher]]:
+    made: list[Batcher] = []
+
+    def make(**options: Any) -> Batcher:
+        made.append(Batcher(**{"max_batch": 8, "max_queue": 100} | options))
+        return made[-1]
+
+    yield make
+    for batcher in made:
+        batcher.close()
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await main
+
+    asyncio.run(bounded())
+
+
+async def begun(model: Model) -> None:
+    await asyncio.to_thread(model.began.wait, DEADLINE_S)
+
+
+def test_what_waits_together_is_run_together(model: Model, make: Callable[..., Batcher]) -> None:
+    seen: list[Batch] = []
+    batcher = make(max_batch=4, on_batch=seen.append)
+
+    async def main() -> None:
+        first = batcher.submit("text", model.run, "first")
+        await begun(model)
+        # The model works: these gather, in their order, four at a time.
+        more = [batcher.submit("text", model.run, n) for n in range(6)]
+        model.may_run.release(3)
+        assert await first == "<first>"
+        assert await asyncio.gather(*more) == [f"<{n}>" for n in range(6)]
+
+    run(main())
+    assert model.batches == [["first"], [0, 1, 2, 3], [4, 5]]
+    batcher.close()
+    assert [batch.items for batch in seen[:2]] == [1, 4]
+    assert all(batch.name == "text" and len(batch.waited) == batch.items for batch in seen)
+
+
+def test_kinds_do_not_mix_and_keep_their_order(model: Model, make: Callable[..., Batcher]) -> None:
+    other = Model()
+    other.may_run.release(10)
+    batcher = make()
+
+    async def main() -> None:
+        jobs: list[asyncio.Future[Any]] = [batcher.submit("text", model.run, "first")]
+        await begun(model)
+        jobs.append(batcher.submit("text", model.run, "t1"))
+        jobs.append(batcher.submit("image", other.run, "i1"))
+        jobs.append(batcher.submit("text", model.run, "t2"))
+        jobs.append(batcher.call(lambda: "alone"))
+        jobs.append(batcher.submit("image", other.run, "i2"))
+        model.may_run.release(10)
+        assert await asyncio.gather(*jobs) == ["<first>", "<t1>", "<i1>", "<t2>", "alone", "<i2>"]
+
+    run(main())
+    assert model.batches == [["first"], ["t1", "t2"]]
+    assert other.batches == [["i1", "i2"]]
+
+
+def test_sizes_are_added_up(model: Model, make: Callable[..., Batcher]) -> None:
+    batcher = make(max_batch=8)
+
+    async def main() -> None:
+        jobs = [batcher.submit("text", model.run, "first")]
+        await begun(model)
+        sizes = [3, 6, 2, 20]
+        jobs += [batcher.submit("text", model.run, size, size) for size in sizes]
+        model.may_run.release(10)
+        await asyncio.gather(*jobs)
+
+    run(main())
+    # 6 does not go with 3, 2 does; what is larger than a batch goes by itself.
+    assert model.batches == [["first"], [3, 2], [6], [20]]
+
+
+def test_a_batch_that_fails_is_tried_one_by_one(model: Model, make: Callable[..., Batcher]) -> None:
+    batcher = make()
+
+    async def main() -> None:
+        first = batcher.submit("text", model.run, "first")
+        await begun(model)
+        jobs = [batcher.submit("text", model.run, item) for item in ("good", "bad", "fine")]
+        model.may_run.release(10)
+        await first
+        answers = await asyncio.gather(*jobs, return_exceptions=True)
+        assert answers[0] == "<good>"
+        assert isinstance(answers[1], QueryError)
+        assert answers[2] == "<fine>"
+
+    run(main())
+
+
+def test_a_full_queue_refuses(model: Model, make: Callable[..., Batcher]) -> None:
+    batcher = make(max_queue=2)
+
+    async def main() -> None:
+        jobs = [batcher.submit("text", model.run, "first")]
+        await begun(model)
+        jobs += [batcher.submit("text", model.run, n) for n in range(2)]
+        with pytest.raises(OverloadedError, match="2 questions are waiting"):
+            batcher.submit("text", model.run, "too many")
+        # Room that nobody waits in any more is given to who comes.
+        jobs[1].cancel()
+        jobs[1] = batcher.submit("text", model.run, "another")
+        model.may_run.release(10)
+        assert await asyncio.gather(*jobs) == ["<first>", "<another>", "<1>"]
+
+    run(main())
+
+
+def test_who_hangs_up_costs_nothing(model: Model, make: Callable[..., Batcher]) -> None:
+    dropped: list[int] = []
+    batcher = make(on_dropped=dropped.append)
+    hang_up = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await hang_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def main() -> None:
+        first = batcher.submit("text", model.run, "first")
+        await begun(model)
+        exchange = Exchange("id", receive)
+        asked = asyncio.create_task(
+            exchange.unless_gone(batcher.submit("text", model.run, "nobody"))
+        )
+        stays = batcher.submit("text", model.run, "stays")
+        hang_up.set()
+        with pytest.raises(ClientGoneError):
+            await asked
+        assert exchange.is_gone
+        model.may_run.release(10)
+        assert await asyncio.gather(first, stays) == ["<first>", "<stays>"]
+        exchange.end()
+
+    run(main())
+    assert model.batches == [["first"], ["stays"]]
+    assert dropped == [1]
+
+
+def test_closing_refuses_what_waits(model: Model, make: Callable[..., Batcher]) -> None:
+    batcher = make()
+
+    async def main() -> None:
+        first = batcher.submit("text", model.run, "first")
+        await begun(model)
+        waits = batcher.submit("text", model.run, "waits")
+        batcher.close()
+        with pytest.raises(OverloadedError, match="stopping"):
+            await waits
+        with pytest.raises(OverloadedError, match="stopping"):
+            batcher.submit("text", model.run, "late")
+        model.may_run.release(1)
+        assert await first == "<first>"
+
+    run(main())
+
+
+def test_under_load_it_waits_for_the_next_batch(model: Model, make: Callable[..., Batcher]) -> None:
+    """Whoever was answered asks again: their questions go together, however slowly they come."""
+    batcher = make(max_wait_ms=1000 * DEADLINE_S)
+
+    async def main() -> None:
+        first = batcher.submit("text", model.run, "first")
+        await begun(model)  # though nothing else came: an idle thread waits for nobody
+        three = [batcher.submit("text", model.run, n) for n in range(3)]
+        model.may_run.release(2)
+        await asyncio.gather(first, *three)
+        again = []
+        for n in range(3):
+            again.append(batcher.submit("text", model.run, f"again {n}"))
+            await asyncio.sleep(0)
+        model.may_run.release(1)
+        await asyncio.gather(*again)
+
+    run(main())
+    assert len(model.batches[1]) == 3

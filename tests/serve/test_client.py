@@ -1,0 +1,267 @@
+"""mmsearch.Client and AsyncClient against a real service, and the terminal's use of one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from serve_library import SERVE, draw, encoded
+
+from mmsearch import AsyncClient, Client, announce
+from mmsearch.errors import DecodeError, MmsearchError, OverloadedError, QueryError
+from mmsearch.library import Library
+from mmsearch.overhttp import (
+    BusyError,
+    KeyRefusedError,
+    RemoteError,
+    RemoteNotFoundError,
+    UnreachableError,
+)
+from mmsearch.query import Question, Term
+from mmsearch.serve.keys import Keys
+
+NEW = encoded(draw("pink", "ellipse", (77, 55)))
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    path = tmp_path_factory.mktemp("keys") / "keys.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMSEARCH_KEYS_FILE", str(path))
+        yield Keys(path).add("reader", "read")
+
+
+@pytest.fixture(scope="module")
+def url(library_folder: Path, key: str) -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(library_folder), "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.terminate()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def remote(url: str, key: str) -> Iterator[Client]:
+    with Client(url, key) as client:
+        yield client
+
+
+def test_the_same_answers_as_the_library(remote: Client, library: Library) -> None:
+    ours = library.search("a crimson line", k=5)
+    theirs = remote.search("a crimson line", k=5)
+    assert [hit.image for hit in theirs] == [hit.image for hit in ours] or all(
+        # Where a picture was taken the service does not tell.
+        a.image.id == b.image.id and a.image.path == b.image.path
+        for a, b in zip(ours, theirs, strict=True)
+    )
+    assert [hit.captions for hit in theirs] == [hit.captions for hit in ours]
+    assert [h.score for h in theirs] == pytest.approx([h.score for h in ours], abs=1e-3)
+    texts = remote.search_texts("a crimson line", k=3)
+    assert [t.text for t in texts] == [t.text for t in library.search_texts("a crimson line", k=3)]
+
+
+def test_pictures_as_questions(remote: Client, library: Library, tmp_path: Path) -> None:
+    (tmp_path / 'a "b" ä.png').write_bytes(NEW)
+    ours = [hit.image.id for hit in library.search("at night", image=NEW, k=4)]
+    for given in (NEW, tmp_path / 'a "b" ä.png', str(tmp_path / 'a "b" ä.png')):
+        assert [hit.image.id for hit in remote.search("at night", image=given, k=4)] == ours
+    weighted = Question((Term(image=NEW), Term(image=NEW, weight=-0.5), Term(text="x")), k=3)
+    assert [h.image.id for h in remote.ask(weighted).hits] == [
+        h.image.id for h in library.ask(weighted).hits
+    ]
+    assert [h.text.id for h in remote.captions(NEW, k=3)] == [
+        h.text.id for h in library.captions(NEW, k=3)
+    ]
+    with pytest.raises(DecodeError, match="nowhere"):
+        remote.search(image=tmp_path / "nowhere.png")
+
+
+def test_by_id(remote: Client, library: Library, ids: dict[str, int]) -> None:
+    one = ids["gold-line.png"]
+    assert remote.image(one) == library.image(one)
+    assert remote.read_image(one) == library.read_image(one)
+    assert remote.thumbnail(one, 256)[8:12] == b"WEBP"
+    assert [h.image.id for h in remote.similar(one, k=3)] == [
+        h.image.id for h in library.similar(one, k=3)
+    ]
+    assert remote.captions_of(one, k=1)[0].text.body == "a gold line on ivory"
+    with pytest.raises(RemoteNotFoundError, match="no image 999999") as caught:
+        remote.image(999_999)
+    assert (caught.value.status, caught.value.kind) == (404, "not-found")
+
+
+def test_vectors_and_status(remote: Client, library: Library) -> None:
+    assert remote.embed(["a kite", "b"]).dtype == np.float32
+    np.testing.assert_allclose(remote.embed(["a kite"]), library.embed_texts(["a kite"]), atol=1e-3)
+    np.testing.assert_allclose(remote.embed_images([NEW]), library.embed_pictures([NEW]), atol=1e-3)
+    assert remote.status()["images"] == library.status().images
+    assert remote.post("/v1/search", {"q": "x", "k": 1})["k"] == 1
+
+
+def test_what_the_service_refuses(remote: Client, url: str) -> None:
+    with pytest.raises(QueryError, match="k"):
+        remote.search("x", k=100_000)
+    with pytest.raises(KeyRefusedError, match="'reader' is for reading only"):
+        remote.upload(NEW, name="x.png")
+    with Client(url) as nobody, pytest.raises(KeyRefusedError, match="Bearer KEY"):
+        nobody.search("x")
+    with Client("http://127.0.0.1:9") as gone, pytest.raises(UnreachableError, match="Does it run"):
+        gone.status()
+    assert issubclass(RemoteError, MmsearchError)
+
+
+def test_for_asyncio(url: str, key: str, library: Library, ids: dict[str, int]) -> None:
+    async def main() -> None:
+        async with AsyncClient(url, key) as remote:
+            answers = await asyncio.gather(*(remote.search("a kite", k=3) for _ in range(5)))
+            ours = [hit.image.id for hit in library.search("a kite", k=3)]
+            assert [[hit.image.id for hit in one] for one in answers] == [ours] * 5
+            assert (await remote.image(ids["gold-line.png"])).id == ids["gold-line.png"]
+            assert (await remote.embed(["x"])).shape == (1, 48)
+            with pytest.raises(RemoteNotFoundError):
+                await remote.image(999_999)
+
+    asyncio.run(main())
+
+
+# --- a busy service -----------------------------------------------------------------------------
+
+
+def _busy(times: int, retry_after: str | None = "0.01") -> tuple[httpx.MockTransport, list[int]]:
+    seen: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(1)
+        if len(seen) <= times:
+            headers = {} if retry_after is None else {"Retry-After": retry_after}
+            return httpx.Response(503, json={"detail": "full"}, headers=headers)
+        return httpx.Response(200, json={"images": 3})
+
+    return httpx.MockTransport(answer), seen
+
+
+def test_a_busy_service_is_asked_again_so_often_and_no_more() -> None:
+    transport, seen = _busy(2)
+    assert Client("http://x", transport=transport).status() == {"images": 3}
+    assert len(seen) == 3
+    transport, seen = _busy(100)
+    with pytest.raises(OverloadedError, match="full") as caught:
+        Client("http://x", transport=transport).status()
+    assert isinstance(caught.value, BusyError)
+    assert caught.value.retry_after_s == 0.01
+    assert len(seen) == 5
+    transport, seen = _busy(100, retry_after=None)  # says not that it will be better: a proxy, say
+    with pytest.raises(BusyError):
+        Client("http://x", transport=transport).status()
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"hits": 7}', b'{"hits": [{}]}'])
+def test_what_answers_is_no_mmsearch(body: bytes) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=body))
+    with pytest.raises(UnreachableError, match="no mmsearch service"):
+        Client("http://x", transport=transport).search("x")
+    transport = httpx.MockTransport(lambda request: httpx.Response(502, content=body))
+    with pytest.raises(RemoteError, match="502"):
+        Client("http://x", transport=transport).search("x")
+
+
+# --- the terminal -------------------------------------------------------------------------------
+
+#: Fails where the library is opened in this process.
+NO_LIBRARY = """
+import sys
+sys.modules["sqlalchemy"] = sys.modules["torch"] = sys.modules["pydantic"] = None
+from mmsearch.cli import main
+main()
+"""
+
+
+def _mmsearch(*arguments: str | Path, alone: bool = False, **environment: str) -> str:
+    start = ["-m", "mmsearch"] if alone else ["-c", NO_LIBRARY]
+    done = subprocess.run(
+        [sys.executable, *start, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_terminal_uses_what_runs_here(url: str, library_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.png").write_bytes(NEW)
+    common = ["-l", library_folder]
+    for asked in (
+        ["search", "a crimson line", "-k", "4"],
+        ["search", "crimson", "-", "line", "--json", "-k", "4", "--all"],
+        ["search", "line", "-i", tmp_path / "new.png", "--paths", "--all"],
+        ["search", "--texts", "a teal line", "-k", "3"],
+        ["captions", tmp_path / "new.png", "-k", "2"],
+    ):
+        here = _mmsearch(*common, *asked, "--no-server", alone=True)
+        assert _mmsearch(*common, *asked) == here
+        assert here.strip()
+
+
+def test_the_terminal_uses_what_is_named(url: str, key: str, library: Library) -> None:
+    asked = ["search", "a crimson line", "-k", "2", "--json", "--all"]
+    ours = [hit.image.id for hit in library.search("a crimson line", k=2)]
+    for found in (
+        _mmsearch(*asked, "--server", url, "--key", key),
+        _mmsearch(*asked, MMSEARCH_SERVER=url, MMSEARCH_KEY=key),
+    ):
+        assert [hit["id"] for hit in json.loads(found)["hits"]] == ours
+
+
+def test_errors_of_what_is_named_are_told(url: str) -> None:
+    for server, says in ((url, "Bearer KEY"), ("http://127.0.0.1:9", "Does it run")):
+        done = subprocess.run(
+            [sys.executable, "-m", "mmsearch", "search", "x", "--server", server],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_not_for_this_library_is_not_used(url: str, library_folder: Path) -> None:
+    found = announce.find(library_folder)
+    assert found is not None
+    assert found.address == url
+    text = (library_folder / announce.FILE_NAME).read_text()
+    copy = library_folder.parent / "copy"
+    copy.mkdir()
+    (copy / announce.FILE_NAME).write_text(text)  # as a copy of the folder has it
+    assert announce.find(copy) is None
+    assert announce.find(library_folder.parent) is None
+
+
+def test_a_service_says_so_while_it_runs_and_no_longer(tmp_path: Path) -> None:
+    with announce.announced(tmp_path, "http://127.0.0.1:1", "secret", 0.0):
+        found = announce.find(tmp_path)
+        assert found is not None
+        assert (found.pid, found.token) == (os.getpid(), "secret")
+        assert (tmp_path / announce.FILE_NAME).stat().st_mode & 0o777 == 0o600
+        with announce.announced(tmp_path, "http://127.0.0.1:2", "other", 0.0):
+            assert announce.find(tmp_path) == found
+        assert announce.find(tmp_path) == found
+    assert announce.find(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / announce.FILE_NAME).write_text("{")  # left by a crash
+    assert announce.find(tmp_path) is None
+    with announce.announced(tmp_path / "nowhere", "http://127.0.0.1:1", "secret", 0.0):
+        pass

@@ -1,0 +1,112 @@
+"""Vectors over HTTP, as OpenAI's interface has them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+from serve_library import draw, encoded, is_problem
+from starlette.testclient import TestClient
+
+from mmsearch.library import Library
+from mmsearch.serve.embeddings import MAX_PICTURES, MAX_TEXTS
+
+PICTURE = encoded(draw("teal", "line", (61, 47)))
+BASE64 = base64.b64encode(PICTURE).decode()
+DATA_URL = f"data:image/png;base64,{BASE64}"
+
+
+def _post(client: TestClient, **body: Any) -> Any:
+    response = client.post("/v1/embeddings", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_texts(client: TestClient, library: Library) -> None:
+    texts = ["a kite", "a boat at night"]
+    answer = _post(client, input=texts, model=library.space.name if library.space else "")
+    assert (answer["object"], answer["usage"]["total_tokens"]) == ("list", 6)
+    assert [item["index"] for item in answer["data"]] == [0, 1]
+    vectors = np.array([item["embedding"] for item in answer["data"]], np.float32)
+    np.testing.assert_allclose(vectors, library.embed_texts(texts), atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    one = _post(client, input="a kite")
+    np.testing.assert_allclose(one["data"][0]["embedding"], vectors[0], atol=1e-3)
+
+
+def test_base64_is_little_endian_float32(client: TestClient) -> None:
+    plain = _post(client, input="a kite")["data"][0]["embedding"]
+    coded = _post(client, input="a kite", encoding_format="base64")["data"][0]["embedding"]
+    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(coded), "<f4"), plain)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        DATA_URL,
+        {"image": BASE64},
+        {"image": DATA_URL},
+        {"type": "image_url", "image_url": {"url": DATA_URL}},
+        {"type": "input_image", "image_url": DATA_URL},
+    ],
+    ids=["data url", "base64", "data url in image", "image_url", "input_image"],
+)
+def test_pictures(client: TestClient, library: Library, item: Any) -> None:
+    answer = _post(client, input=["a kite", item, {"text": "a boat"}])
+    vector = answer["data"][1]["embedding"]
+    np.testing.assert_allclose([vector], library.embed_pictures([PICTURE]), atol=1e-3)
+    np.testing.assert_allclose(
+        answer["data"][2]["embedding"], library.embed_texts(["a boat"])[0], atol=1e-3
+    )
+
+
+def test_a_large_picture_fits(client: TestClient) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (480, 480, 3), np.uint8)
+    from PIL import Image
+
+    large = encoded(Image.fromarray(noise))
+    assert 600_000 < len(large) < 1 << 20
+    data_url = f"data:image/png;base64,{base64.b64encode(large).decode()}"
+    assert len(_post(client, input=[data_url])["data"]) == 1
+    too_large = encoded(Image.fromarray(np.concatenate([noise, noise])))
+    data_url = f"data:image/png;base64,{base64.b64encode(too_large).decode()}"
+    is_problem(client.post("/v1/embeddings", json={"input": [data_url]}), 413)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"input": []}, 422, "input"),
+        ({"input": " "}, 422, "empty"),
+        ({"input": [[1, 2, 3]]}, 422, "input"),
+        ({"input": ["x"] * (MAX_TEXTS + 1)}, 422, "input"),
+        ({"input": [DATA_URL] * (MAX_PICTURES + 1)}, 422, "pictures at once"),
+        ({"input": [{"image": "http://example.org/a.png"}]}, 422, "not fetched"),
+        ({"input": [{"image_url": "file:///etc/passwd"}]}, 422, "not fetched"),
+        ({"input": [{"image": "%%%"}]}, 422, "base64"),
+        ({"input": [{"image": BASE64[:100]}]}, 422, ""),
+        ({"input": [{}]}, 422, "either"),
+        ({"input": [{"text": "x", "image": BASE64}]}, 422, "either"),
+        ({"input": "x", "model": "text-embedding-3-small"}, 404, "this library's is"),
+        ({"input": "x", "dimensions": 7}, 422, "48 dimensions"),
+        ({"input": "x", "encoding_format": "hex"}, 422, "encoding_format"),
+        ({"input": "x" * 2001}, 422, "longer than"),
+    ],
+)
+def test_what_cannot_be_embedded(
+    client: TestClient, body: dict[str, Any], status: int, says: str
+) -> None:
+    problem = is_problem(client.post("/v1/embeddings", json=body), status)
+    assert says in problem["detail"]
+
+
+def test_an_address_of_a_picture_is_a_text_like_any_other(client: TestClient) -> None:
+    _post(client, input="http://example.org/a.png")  # and is not fetched
+
+
+def test_models(client: TestClient, library: Library) -> None:
+    assert library.space is not None
+    (model,) = client.get("/v1/models").json()["data"]
+    assert (model["id"], model["object"]) == (library.space.name, "model")

@@ -1,0 +1,227 @@
+"""Changing the library over HTTP: uploads, deletions, runs, and following them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from collection import encoded, run, write, write_captions
+from serve_library import SERVE, is_problem
+
+import mmsearch
+from mmsearch.serve.keys import Keys, keys_path
+
+
+class Served:
+    """A library of its own, served by a process, and a client with a key that may write."""
+
+    def __init__(self, root: Path, model: str) -> None:
+        self.root = root
+        self.path = root / "library"
+        for seed in range(3):
+            write(root / "photos" / f"{seed}.png", encoded(seed))
+        write_captions(root / "photos" / "captions.jsonl", [("0.png", "the first picture")])
+        run(self.path, root / "photos", model=model)
+        self.key = Keys(keys_path(self.path, None)).add("test", "write")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(self.path), "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "MMSEARCH_DEVICE": "cpu"},
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+        self.client = httpx.Client(
+            base_url=self.url, timeout=120, headers={"Authorization": f"Bearer {self.key}"}
+        )
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def ids(self) -> dict[str, int]:
+        """Picture ids by file name."""
+        found = self.client.get("/v1/search", params={"q": "x", "k": 100, "min_relevance": 0})
+        return {hit["name"]: hit["id"] for hit in found.json()["hits"]}
+
+    def upload(self, data: bytes, name: str = "new.png", **fields: str) -> httpx.Response:
+        return self.client.post(
+            "/v1/images", files={"file": (name, data)}, data=fields, params={"wait": 60}
+        )
+
+    @property
+    def uploads(self) -> set[str]:
+        return {f.name for f in (self.path / "uploads").iterdir() if not f.name.startswith(".")}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Served]:
+    made = Served(tmp_path_factory.mktemp("indexing"), model)
+    yield made
+    made.close()
+
+
+def test_a_picture_is_kept_found_and_deleted_for_good(served: Served) -> None:
+    data = encoded(50)
+    answer = served.upload(data, "../../etc/räd kite.php", text="waves of the fiftieth kind")
+    assert answer.status_code == 202
+    body = answer.json()
+    assert body["run"]["state"] == "done", body
+    name = Path(body["path"]).name
+    assert Path(body["path"]).parent == (served.path / "uploads").resolve()
+    assert name.startswith("räd kite-")
+    assert name.endswith(".png")
+    assert Path(body["path"]).read_bytes() == data
+    record = served.client.get(f"/v1/images/{body['image_id']}").json()
+    assert record["name"] == name
+    assert record["captions"] == ["waves of the fiftieth kind"]
+    assert served.client.get(f"/v1/images/{body['image_id']}/file").content == data
+
+    again = served.upload(data, "another name.png").json()
+    assert (again["path"], again["image_id"]) == (body["path"], body["image_id"])
+
+    served.client.get(f"/v1/images/{body['image_id']}/thumbnail")
+    gone = served.client.delete(f"/v1/images/{body['image_id']}", params={"wait": 60})
+    assert gone.status_code == 202
+    assert gone.json()["deleted"] == [body["path"]]
+    assert gone.json()["run"]["state"] == "done"
+    assert served.uploads == {"captions.jsonl"}
+    assert name not in served.ids()
+    is_problem(served.client.get(f"/v1/images/{body['image_id']}"), 404)
+    with mmsearch.open(served.path, device="cpu") as library:
+        assert library.look_up(data).content_id is None  # nothing of it is left
+        assert not [t for t in library.search_texts("waves", k=50) if "fiftieth" in t.text.body
+                    and t.text.image_ids]  # fmt: skip
+
+
+def test_a_text_is_kept_linked_and_deleted(served: Served) -> None:
+    kept = served.ids()["1.png"]
+    answer = served.client.post(
+        "/v1/texts", json={"text": "a\nsecond\x00 look", "image_id": kept}, params={"wait": 60}
+    )
+    assert answer.json()["run"]["state"] == "done", answer.text
+    assert served.client.get(f"/v1/images/{kept}").json()["captions"] == ["a second look"]
+    found = served.client.get("/v1/texts/search", params={"q": "a second look"}).json()["hits"]
+    text = next(hit for hit in found if hit["text"] == "a second look")
+    gone = served.client.delete(f"/v1/texts/{text['id']}", params={"wait": 60})
+    assert gone.json()["run"]["state"] == "done", gone.text
+    assert served.client.get(f"/v1/images/{kept}").json()["captions"] == []
+    is_problem(served.client.delete(f"/v1/texts/{text['id']}"), 404)
+
+
+def test_what_lies_in_peoples_folders_is_never_deleted(served: Served) -> None:
+    before = {p: p.read_bytes() for p in (served.root / "photos").iterdir()}
+    problem = is_problem(served.client.delete(f"/v1/images/{served.ids()['0.png']}"), 409)
+    assert str(served.root / "photos" / "0.png") in problem["detail"]
+    found = served.client.get("/v1/texts/search", params={"q": "the first picture"}).json()["hits"]
+    is_problem(served.client.delete(f"/v1/texts/{found[0]['id']}"), 409)
+    assert {p: p.read_bytes() for p in (served.root / "photos").iterdir()} == before
+
+
+def test_a_copy_of_what_lies_elsewhere_goes_alone(served: Served) -> None:
+    data = (served.root / "photos" / "2.png").read_bytes()
+    kept = served.upload(data, "copy.png").json()
+    assert kept["image_id"] == served.ids()["2.png"]
+    gone = served.client.delete(f"/v1/images/{kept['image_id']}", params={"wait": 60}).json()
+    assert gone["remaining"] == [str(served.root / "photos" / "2.png")]
+    assert served.client.get(f"/v1/images/{kept['image_id']}").json()["copies"] == []
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", encoded(1)[:-40]])
+def test_what_is_no_picture_is_not_kept(served: Served, data: bytes) -> None:
+    before = served.uploads
+    is_problem(served.upload(data), 422)
+    assert served.uploads == before
+
+
+def test_only_configured_sources_are_read(served: Served) -> None:
+    secret = write(served.root / "elsewhere" / "9.png", encoded(9)).parent
+    for wrong in (str(secret), "..", "../elsewhere", "", 10**6, "photos\0"):
+        problem = is_problem(served.client.post("/v1/index", json={"source": wrong}), 404)
+        assert "photos" in problem["detail"]
+    # Its path is no name of a source either.
+    is_problem(served.client.post("/v1/index", json={"source": str(served.root / "photos")}), 404)
+
+
+def test_a_run_reads_what_is_new_and_is_followed(served: Served) -> None:
+    write(served.root / "photos" / "late.png", encoded(77))
+    events: list[dict[str, Any]] = []
+    listening = threading.Event()
+
+    def follow() -> None:
+        with served.client.stream("GET", "/v1/index/events") as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            for line in stream.iter_lines():
+                if line.startswith("data: "):
+                    events.append(json.loads(line.removeprefix("data: ")))
+                    listening.set()
+                    last = events[-1]["last"]
+                    if last and last["source"] == "photos" and not events[-1]["running"]:
+                        return
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    assert listening.wait(30)
+    answer = served.client.post("/v1/index", json={"source": "photos"}, params={"wait": 60})
+    assert answer.status_code == 202, answer.text
+    (done,) = answer.json()
+    assert done["state"] == "done"
+    assert done["report"]["encoded_images"] == 1
+    follower.join(60)
+    assert not follower.is_alive()
+    steps = {event["running"]["step"] for event in events if event["running"]}
+    assert steps & {"scanning", "loading", "images"}
+    assert "late.png" in served.ids()
+    assert served.client.get("/v1/index").json()["last"]["state"] == "done"
+    assert {s["name"] for s in served.client.get("/v1/sources").json()} >= {"photos"}
+
+
+def test_another_writer_is_told(served: Served) -> None:
+    from mmsearch.store.lock import writing
+
+    with writing(served.path):
+        problem = is_problem(served.client.post("/v1/index", json={}), 409)
+        assert str(os.getpid()) in problem["detail"]
+        assert served.client.get("/v1/index").json()["writer"] == os.getpid()
+        # An upload is kept all the same, and read when the other one is done.
+        answer = served.client.post("/v1/images", files={"file": ("w.png", encoded(88))})
+        assert answer.json()["run"]["state"] in ("queued", "running")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if Path(answer.json()["path"]).name in served.ids():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the upload did not show")
+
+
+def test_stopping_the_service_stops_the_run_and_streams(tmp_path: Path, model: str) -> None:
+    made = Served(tmp_path, model)
+    try:
+        for seed in range(100, 400):
+            write(tmp_path / "photos" / f"{seed}.png", encoded(seed))
+        with made.client.stream("GET", "/v1/index/events") as stream:
+            lines = stream.iter_lines()
+            made.client.post("/v1/index", json={})
+            for line in lines:
+                if line.startswith("data: ") and json.loads(line[6:])["running"]:
+                    break
+            made.process.send_signal(signal.SIGTERM)
+            assert not [line for line in lines if "error" in line[:5]]  # it ends by itself
+        assert made.process.wait(60) == 0
+        run(made.path, tmp_path / "photos")  # the lock is free, and nothing was half done
+    finally:
+        made.close()

@@ -1,0 +1,104 @@
+"""The folder of what was sent to be kept: names, texts, backups."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from collection import encoded, run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmsearch.backup import backup
+from mmsearch.errors import DecodeError, ImageTooLargeError, StoreError
+from mmsearch.serve.uploads import TEXTS_NAME, Uploads, _stem
+from mmsearch.types import DEFAULT_LIMITS, DecodeLimits
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(tmp_path, DEFAULT_LIMITS)
+
+
+@given(st.text(max_size=300))
+def test_any_name_becomes_a_plain_one(name: str) -> None:
+    stem = _stem(name)
+    assert stem
+    assert stem[0] not in ". -"
+    assert not set(stem) & set('/\\\0\n:*?"<>|')
+    assert len(stem.encode()) <= 60
+
+
+def test_pictures_lie_there_once_and_whole(uploads: Uploads) -> None:
+    first = uploads.add_picture(encoded(1), "../a.exe")
+    assert first.name.startswith("a-")
+    assert first.suffix == ".png"
+    assert uploads.add_picture(encoded(1), "b.jpg") == first
+    other = uploads.add_picture(encoded(2, "JPEG"), "")
+    assert other.suffix == ".jpg"
+    assert {f.name for f in uploads.folder.iterdir()} == {first.name, other.name, TEXTS_NAME}
+    assert uploads.holds(str(first))
+    assert not uploads.holds(str(uploads.folder.parent / first.name))
+    assert not uploads.holds(str(uploads.folder / ".." / first.name))
+    uploads.remove_pictures([str(first), str(first)])
+    assert not first.exists()
+
+
+def test_what_is_no_picture_leaves_nothing(uploads: Uploads, tmp_path: Path) -> None:
+    with pytest.raises(DecodeError):
+        uploads.add_picture(b"<svg/>", "a.svg")
+    small = Uploads(tmp_path, DecodeLimits(max_pixels=100))
+    with pytest.raises(ImageTooLargeError):
+        small.add_picture(encoded(1), "a.png")
+    assert not uploads.folder.exists()
+
+
+def test_texts_are_lines_that_come_and_go(uploads: Uploads) -> None:
+    file = uploads.add_text("a kite", "a.png")
+    uploads.add_text("a kite", "a.png")
+    uploads.add_text("a kite")
+    uploads.add_text('"quoted" ünd\u2028more')
+    file.write_text(file.read_text() + "not json\n[]\n")  # somebody's own
+    lines = file.read_text().splitlines()
+    assert [json.loads(line) for line in lines[:2]] == [
+        {"text": "a kite", "image": "a.png"},
+        {"text": "a kite"},
+    ]
+    assert uploads.remove_text("a  kite") == 2
+    assert uploads.remove_text("a kite") == 0
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "uploads").touch()
+    with pytest.raises(StoreError, match="uploads cannot be written"):
+        Uploads(tmp_path, DEFAULT_LIMITS).add_text("x")
+
+
+def test_a_backup_holds_them_and_no_keys(tmp_path: Path, model: str) -> None:
+    library = tmp_path / "library"
+    kept = Uploads(library, DEFAULT_LIMITS)
+    library.mkdir()
+    picture = kept.add_picture(encoded(5), "five.png")
+    (library / "keys.json").write_text("{}")
+    run(library, kept.folder, model=model)
+    backup(library, tmp_path / "copy")
+    assert (tmp_path / "copy" / "uploads" / picture.name).read_bytes() == encoded(5)
+    names = {f.name for f in (tmp_path / "copy").iterdir()}
+    assert names == {"catalog.db", "uploads"}
+
+
+def test_uploads_are_a_source_of_their_own_inside_another(tmp_path: Path, model: str) -> None:
+    """A library may lie in a folder that it is read from: scans of that leave it alone."""
+    photos = tmp_path / "photos"
+    library = photos / "library"
+    (photos / "one.png").parent.mkdir()
+    (photos / "one.png").write_bytes(encoded(1))
+    run(library, photos, model=model)
+    kept = Uploads(library, DEFAULT_LIMITS)
+    kept.add_picture(encoded(2), "two.png")
+    assert run(library, kept.folder).encoded_images == 1
+    again = run(library, photos)
+    assert (again.missing, again.encoded_images) == (0, 0)
+    assert run(library).missing == 0
