@@ -56,6 +56,9 @@ _PLUGINS = (
     TiffImagePlugin, WebPImagePlugin,
 )  # fmt: skip
 
+# TIFF, HEIF and AVIF tell their size for certain only when they are unpacked; a PNG may say what it
+# has to say after its pixels.
+_ALL_IN_HEADER = (["JPEG"], ["WEBP"], ["GIF"], ["BMP"])
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _UNREADABLE = "broken, or a variant of its format that mmsearch cannot read"
 _BAND_PIXELS = 1 << 20
@@ -99,6 +102,38 @@ def decode(
     # KeyError, MemoryError, zlib.error, RuntimeError, EOFError, AssertionError have all been seen.
     except Exception as exc:
         raise DecodeError(source, _reason(exc)) from exc
+
+
+def read_info(data: bytes, *, source: str, limits: DecodeLimits = DEFAULT_LIMITS) -> PictureInfo:
+    """What decode() says of a picture, from its header where that is enough; pixels stay packed.
+
+    Raises what decode() raises, but for damage that only its pixels would show.
+    """
+    if _formats(data)[:1] not in _ALL_IN_HEADER:
+        return decode(data, source=source, limits=limits, min_side=1).info
+    try:
+        return _read_info(data, source, limits)
+    except DecodeError:
+        raise
+    except Exception as exc:  # as in decode()
+        raise DecodeError(source, _reason(exc)) from exc
+
+
+def _read_info(data: bytes, source: str, limits: DecodeLimits) -> PictureInfo:
+    formats = _formats(data)
+    check(formats[0], data, source, limits)
+    if formats == ["JPEG"] and not jpeg_metadata_is_sane(data, source):
+        return decode(data, source=source, limits=limits, min_side=1).info
+    _silence_pillow()
+    try:
+        image = Image.open(_Guarded(data, source, limits.max_seconds), formats=formats)
+    except UnidentifiedImageError:
+        return decode(data, source=source, limits=limits, min_side=1).info
+    width, height = image.size
+    check_size(width, height, source, limits)
+    if orientation(image) >= 5:
+        width, height = height, width
+    return _info(formats[0], width, height, read_metadata(image))
 
 
 def thumbnail(
