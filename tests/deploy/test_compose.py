@@ -252,3 +252,19 @@ def test_the_documentation_names_every_file() -> None:
         and "grafana" not in p.parts
     ]
     assert missing == []
+
+
+def test_the_documentation_gives_real_commands() -> None:
+    told = (DEPLOY / "deployment.md").read_text(encoding="utf-8")
+    services = load("compose.yaml")["services"]
+    found = []
+    for line in re.findall(r"^[$#] (.+)$", told, re.M):
+        line = re.sub(r"\s+#.*|\s+\|.*|\$\(date [^)]*\)", "", line)
+        if match := re.match(r"docker compose run (?:--rm |-T |-v \S+ )+(\w+) ?(.*)", line):
+            entry = services[match[1]].get("entrypoint", ["mmsearch"])[1:]
+            given = match[2].split() or services[match[1]]["command"]
+            found.append(command_of([*entry, *given]))
+        elif line.startswith(("run ", "mmsearch ")):
+            found.append(command_of(line.split()[1:]))
+    assert set(found) == {"index", "keys add", "keys revoke", "backup"}
+    assert len(found) == 9
