@@ -215,6 +215,7 @@ def _fill(
         {
             "pictures": pictures.rows,
             "texts": count,
+            "text_rows": texts.rows,
             "gps": gps,
             "sources": [
                 {"location": as_stored(source.location), "kind": source.kind}

@@ -31,6 +31,7 @@ VERSION = 1
 OURS = frozenset({MANIFEST, TEXTS, METADATA, "img_emb", "text_emb", "writer.lock", "writer.pid"})
 
 _HEADER_BYTES = 128
+_MAGIC = b"\x93NUMPY"
 _MAX_MANIFEST_BYTES = 64 << 20
 
 
@@ -156,7 +157,7 @@ class ShardWriter:
 
 
 def write_manifest(root: Path, space: Space, about: Mapping[str, Any]) -> None:
-    """Says whose vectors these are."""
+    """Says whose vectors these are, and how many rows there are: `pictures` and `text_rows`."""
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -215,7 +216,7 @@ def find(root: Path) -> Found:
     """
     if not root.is_dir():
         raise SourceError(str(root), "no such folder")
-    space, sources = _manifest(root)
+    space, sources, promised = _manifest(root)
     upper = _shards(root)
     # Ours has every text below `texts`; the upper one is the first caption of each picture.
     lower = _shards(root / TEXTS) if space is not None else upper
@@ -227,6 +228,13 @@ def find(root: Path) -> Found:
             "no embeddings: img_emb/img_emb_0.npy or text_emb/text_emb_0.npy, and "
             "metadata/metadata_0.parquet are looked for",
         )
+    for what, shards in (("pictures", pictures), ("text_rows", texts)):
+        rows = sum(shard.rows for shard in shards)
+        if promised.get(what, rows) != rows:
+            raise RefusedError(
+                f"{root} holds {rows:,} rows of {what.removesuffix('_rows')}, and its "
+                f"{MANIFEST} promises {promised[what]:,}: files are missing. Export again"
+            )
     dims = {_matrix(p).shape[1] for s in pictures for p in (s.img_emb,) if p is not None}
     dims |= {_matrix(p).shape[1] for s in texts for p in (s.text_emb,) if p is not None}
     dims |= {space.dim} if space is not None else set()
@@ -253,7 +261,35 @@ def _shards(root: Path) -> list[Shard]:
                     "not of one run, or one is not whole. Export or compute them again"
                 )
         shards.append(Shard(file, rows, matrices["img_emb"], matrices["text_emb"]))
+    _check_whole(root, shards)
     return shards
+
+
+def _check_whole(root: Path, shards: Sequence[Shard]) -> None:
+    """Raises RefusedError where a file of a run is there and those that go with it are not."""
+    for name, column in (("img_emb", "image_path"), ("text_emb", "caption")):
+        having = {getattr(shard, name): shard for shard in shards if getattr(shard, name)}
+        for path in sorted((root / name).glob(f"{name}_*.npy")):
+            if path not in having:
+                table = path.stem.replace(name, METADATA)
+                raise RefusedError(
+                    f"{path} has no {METADATA}/{table}.parquet that says what its rows are: a "
+                    "file is missing. Copy it here, or export or compute them again"
+                )
+        for shard in shards if having else ():
+            if getattr(shard, name) is None:
+                number = shard.metadata.stem.removeprefix(f"{METADATA}_")
+                raise RefusedError(
+                    f"{shard.metadata} has no {name}/{name}_{number}.npy, as other tables have: a "
+                    "file is missing. Copy it here, or export or compute them again"
+                )
+        for shard in having.values():
+            there = _table(shard.metadata).schema_arrow.names
+            if column not in there:
+                raise RefusedError(
+                    f"{shard.metadata} has no column {column}, which says what the rows of {name} "
+                    f"are; it has: {', '.join(there) or 'none'}"
+                )
 
 
 def _number(file: Path) -> tuple[int, str]:
@@ -277,9 +313,15 @@ def _table(file: Path) -> pq.ParquetFile:
 
 def _matrix(path: Path) -> NDArray[Any]:
     try:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:  # np.load takes archives and pickles too
+                raise SourceError(str(path), "not a .npy file")
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        reason = os_reason(exc) if isinstance(exc, OSError) else "not a whole .npy file"
+        if "Python objects" in str(exc):
+            reason = "it holds Python objects, which are not loaded: save it as float16"
+        else:
+            reason = os_reason(exc) if isinstance(exc, OSError) else "not a whole .npy file"
         raise SourceError(str(path), reason) from exc
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise SourceError(
@@ -310,11 +352,14 @@ def read_columns(
         raise SourceError(str(shard.metadata), f"damaged ({said})") from exc
 
 
-def _manifest(root: Path) -> tuple[Space | None, tuple[tuple[str, str], ...]]:
+def _manifest(
+    root: Path,
+) -> tuple[Space | None, tuple[tuple[str, str], ...], dict[str, int]]:
+    """The space, the sources, and how many rows of what there should be."""
     path = root / MANIFEST
     try:
         if not path.exists():
-            return None, ()
+            return None, (), {}
         with path.open("rb") as file:
             document = json.loads(file.read(_MAX_MANIFEST_BYTES))
     except OSError as exc:
@@ -334,6 +379,8 @@ def _manifest(root: Path) -> tuple[Space | None, tuple[tuple[str, str], ...]]:
             str(about["preprocessing"]),
         )
         sources = tuple((str(s["location"]), str(s["kind"])) for s in document.get("sources", ()))
+        promised = {n: int(document[n]) for n in ("pictures", "text_rows") if n in document}
     except (KeyError, TypeError, ValueError) as exc:
         raise SourceError(str(path), "it does not say whose vectors these are") from exc
-    return space, tuple((os.path.normpath(location), kind) for location, kind in sources)
+    places = tuple((os.path.normpath(location), kind) for location, kind in sources)
+    return space, places, promised

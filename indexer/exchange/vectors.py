@@ -45,7 +45,8 @@ class Checked:
 def checked(rows: NDArray[Any]) -> Checked:
     """Looks at vectors (n, dim) of any float type; those off by no more than rounding stay as they
     are."""
-    vectors = np.array(rows, np.float32, order="C")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is told
+        vectors = np.array(rows, np.float32, order="C")
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
     norms = np.linalg.norm(np.where(finite[:, None], vectors, 0).astype(np.float64), axis=1)
     bad = {int(row): "its vector has values that are no numbers" for row in np.flatnonzero(~finite)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import shutil
 import sys
 import zipfile
@@ -417,6 +418,30 @@ def test_paths_of_another_machine_need_images(pictures: Path, tmp_path: Path, mo
     assert taken(tmp_path / "library", folder, model=model, images=pictures).pictures == 4
 
 
+def spoil(folder: Path, damage: str, images: np.ndarray[Any, Any]) -> None:
+    """Makes of a sound folder one that some other program or a bad copy may leave."""
+    file = folder / "img_emb" / "img_emb_0.npy"
+    table = folder / "metadata" / "metadata_0.parquet"
+    if damage == "an archive":
+        with file.open("wb") as out:
+            np.savez(out, images)
+    elif damage == "a pickle":
+        file.write_bytes(pickle.dumps(images))
+    elif damage == "Python objects":
+        np.save(file, np.array([{"a": 1}] * 4, object), allow_pickle=True)
+    elif damage == "a list":
+        np.save(file, images[0])
+    elif damage == "no table":
+        np.save(folder / "img_emb" / "img_emb_1.npy", images)
+    elif damage == "no vectors":
+        shutil.copy(table, folder / "metadata" / "metadata_1.parquet")
+        shutil.copy(folder / "text_emb" / "text_emb_0.npy", folder / "text_emb" / "text_emb_1.npy")
+    elif damage == "other columns":
+        pq.write_table(pq.read_table(table).rename_columns(["url", "caption"]), table)
+    elif damage == "not a table":
+        table.write_bytes(table.read_bytes()[:-9])
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "hint"),
     [
@@ -428,6 +453,14 @@ def test_paths_of_another_machine_need_images(pictures: Path, tmp_path: Path, mo
         ("no files", SourceError, "no embeddings"),
         ("no folder", SourceError, "no such folder"),
         ("other vectors", RefusedError, "not those of"),
+        ("an archive", SourceError, "not a .npy file"),
+        ("a pickle", SourceError, "not a .npy file"),
+        ("Python objects", SourceError, "it holds Python objects"),
+        ("a list", SourceError, "not a matrix of vectors"),
+        ("no table", RefusedError, "has no metadata/metadata_1.parquet"),
+        ("no vectors", RefusedError, "has no img_emb/img_emb_1.npy"),
+        ("other columns", RefusedError, "no column image_path, .* it has: url, caption"),
+        ("not a table", SourceError, "not Parquet"),
     ],
 )
 def test_what_cannot_be_right_is_refused_and_nothing_is_made(
@@ -458,10 +491,35 @@ def test_what_cannot_be_right_is_refused_and_nothing_is_made(
     if damage == "cut short":
         file = folder / "img_emb" / "img_emb_0.npy"
         file.write_bytes(file.read_bytes()[:-7])
+    spoil(folder, damage, images)
     sample = 4 if damage == "other vectors" else 0
     with pytest.raises(error, match=hint):
         taken(tmp_path / "library", folder, model=named, sample=sample)
     assert not (tmp_path / "library").exists()
+
+
+@pytest.mark.parametrize("part", ["", "texts"])
+def test_an_export_that_lost_its_last_shard_is_refused(
+    collection: Indexed, tmp_path: Path, part: str
+) -> None:
+    """All that is left goes together, so nothing but the promise tells."""
+    exported(collection.path, tmp_path / "out", rows_a_shard=5)
+    for file in (tmp_path / "out" / part).glob("*/*_1.*"):
+        file.unlink()
+    with pytest.raises(RefusedError, match="files are missing"):
+        taken(tmp_path / "library", tmp_path / "out")
+    assert not (tmp_path / "library").exists()
+
+
+def test_values_that_no_float32_holds_are_passed_over(
+    pictures: Path, tmp_path: Path, model: str
+) -> None:
+    images, _, rows = made(model, pictures)
+    images = images.astype(np.float64)
+    images[1, 5] = 1e300
+    folder = clip_retrieval(tmp_path / "theirs", rows, images, None)
+    report = taken(tmp_path / "library", folder, model=model)
+    assert (report.pictures, report.skipped) == (3, 1)
 
 
 def test_another_models_vectors_do_not_get_into_a_library(
