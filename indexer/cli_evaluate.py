@@ -19,6 +19,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+from mmsearch.encode.published import TEST_PICTURES
 from mmsearch.evaluate import KS
 
 if TYPE_CHECKING:
@@ -215,6 +216,8 @@ def _print(report: Report, plot: Path | None) -> None:
     if report.published:
         console.print()
         console.print(_comparison(report))
+        for line in _sources(report):
+            click.echo(line)
     for what, index in report.index.items():
         click.echo(
             f"index of {what}s: recall@{index.k} {index.recall:.4f} against exact search, "
@@ -274,6 +277,19 @@ def _comparison(report: Report) -> Table:
     for one in _beside(report):
         add(f"{one.model}, published", [*one.text_to_image, *one.image_to_text])
     return table
+
+
+def _sources(report: Report) -> list[str]:
+    """Where the published figures are from, and on what."""
+    by_source: dict[str, list[str]] = {}
+    for one in _beside(report):
+        by_source.setdefault(one.source, []).append(one.model)
+    dataset = report.published[0].dataset
+    return [
+        f"published on {TEST_PICTURES[dataset]:,} pictures, Karpathy's test split; this run: "
+        f"{report.pictures:,}",
+        *(f"  {source}: {', '.join(models)}" for source, models in by_source.items()),
+    ]
 
 
 def _cells(of: Figures) -> list[str]:

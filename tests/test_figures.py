@@ -71,16 +71,17 @@ def captions(rng: np.random.Generator, pictures: int, most: int) -> list[list[in
     return [rows[end - n : end].tolist() for end, n in zip(ends, counts, strict=True)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("most", [6, 40], ids=["few answers", "up to forty answers"])
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("ties", [False, True], ids=["all differ", "many are equal"])
 def test_figures_are_those_of_the_definition(
-    seed: int, ties: bool, monkeypatch: pytest.MonkeyPatch
+    seed: int, ties: bool, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Blocks smaller than the data, so that their seams are looked at too.
     monkeypatch.setattr(evaluate, "_QUERIES_A_BLOCK", 7)
     monkeypatch.setattr(evaluate, "_ITEMS_A_BLOCK", 11)
     rng = np.random.default_rng(seed)
-    to_texts = captions(rng, pictures=40, most=6)
+    to_texts = captions(rng, pictures=40, most=most)
     texts = unit(rng.normal(size=(sum(map(len, to_texts)), 8)))
     images = unit(rng.normal(size=(40, 8)))
     for picture, rows in enumerate(to_texts):

@@ -24,6 +24,9 @@ from typing import Literal
 
 DatasetName = Literal["coco", "flickr30k"]
 
+#: Pictures in the test splits.
+TEST_PICTURES: dict[DatasetName, int] = {"coco": 5000, "flickr30k": 1000}
+
 OPEN_CLIP = "open_clip, docs/openclip_retrieval_results.csv"
 SIGLIP2 = "big_vision, README_siglip2.md"
 
