@@ -242,8 +242,11 @@ class CatalogWriter:
         )
         embedded = text_.c.origin == "embedded"
         part_of_text = sa.exists().where(seen_part.c.path == text_.c.path)
+        # Texts are noted with no member: by all three columns, a row of the key's index is found;
+        # by path and key alone every note of the file would be looked through for each text.
         gone_text = (
-            ~embedded & ~part_of_text.where(seen_part.c.key == text_.c.key),
+            ~embedded
+            & ~part_of_text.where(seen_part.c.member == "", seen_part.c.key == text_.c.key),
             embedded
             & (text_.c.member != "")
             & ~part_of_text.where(seen_part.c.member == text_.c.member),

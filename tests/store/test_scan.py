@@ -232,3 +232,31 @@ def test_a_list_that_becomes_a_sidecar_is_read_again(
         writer.scan.saw([saw("captions.txt", kind)])
         writer.scan.sweep(source)
         assert writer.scan.count_pending(source, space_id) == pending
+
+
+def test_what_a_file_no_longer_holds_is_found_in_time_linear_in_its_texts(
+    writer: CatalogWriter, source: int, space_id: int
+) -> None:
+    """Counted in steps of SQLite's machine, which are the same on every computer."""
+    steps = []
+    raw = writer._connection.connection.dbapi_connection
+    assert raw is not None
+    for count in (200, 1600):
+        path = f"{count}.txt"
+        writer.scan.begin()
+        writer.scan.saw([saw(path, "texts")])
+        writer.begin_containers(source, [path])
+        rows = [text(source, path, str(n), f"{count} words {n}") for n in range(count)]
+        writer.commit(space_id, texts=rows)
+        taken = [0]
+
+        def count_steps(taken: list[int] = taken) -> int:
+            taken[0] += 1
+            return 0
+
+        raw.set_progress_handler(count_steps, 10)  # type: ignore[attr-defined]
+        writer.finish_containers(source, space_id, [saw(path, "texts")])
+        raw.set_progress_handler(None, 10)  # type: ignore[attr-defined]
+        steps.append(taken[0])
+    # Eight times the texts; were every note looked through for each, sixty-four times the steps.
+    assert steps[1] < 16 * steps[0]
