@@ -36,6 +36,7 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
+from materials import untrained
 
 from mmsearch.encode import load_encoder, load_text_encoder
 from mmsearch.encode.untrained import write_untrained
@@ -381,22 +382,10 @@ def main() -> int:
 
 def write_shape(model: str, folder: Path) -> None:
     """A model of random weights; of the default model's shape, which needs no download."""
-    if model != "default":
+    if model == "default":
+        untrained("ViT-B-32", folder)
+    else:
         write_untrained(model, folder)
-        return
-    import open_clip
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    shape = open_clip.get_model_config("ViT-B-32")
-    network = open_clip.create_model("ViT-B-32", pretrained=None)
-    folder.mkdir(parents=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
-        folder / "open_clip_model.safetensors",
-    )
-    about = {"model_cfg": shape, "preprocess_cfg": {}}
-    (folder / "open_clip_config.json").write_text(json.dumps(about))
 
 
 if __name__ == "__main__":
