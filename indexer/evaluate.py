@@ -152,7 +152,7 @@ def _encode_pictures(
             continue
         hashes.append(loaded.hash)
         waiting.append(loaded.pixels)
-        if len(waiting) == encoder.batch_size:
+        if len(waiting) >= encoder.batch_size:
             encode()
     if waiting:
         encode()

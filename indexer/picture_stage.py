@@ -100,17 +100,17 @@ class PictureStage:
         size = self._encoder().batch_size
         started = perf_counter()
         try:
-            self._batches(source_id, space_id, self._loader.load(jobs, _BATCHES_AHEAD * size), size)
+            self._batches(source_id, space_id, self._loader.load(jobs, _BATCHES_AHEAD * size))
         finally:
             self._report.picture_seconds += perf_counter() - started
 
-    def _batches(self, source_id: int, space_id: int, items: Iterable[Loaded], size: int) -> None:
+    def _batches(self, source_id: int, space_id: int, items: Iterable[Loaded]) -> None:
         waiting: list[Loaded] = []
         pixels = 0
         for loaded in items:
             waiting.append(loaded)
             pixels += loaded.pixels is not None
-            if pixels >= size or len(waiting) >= _KNOWN_A_BATCH:
+            if pixels >= self._encoder().batch_size or len(waiting) >= _KNOWN_A_BATCH:
                 self._commit(source_id, space_id, waiting)
                 waiting, pixels = [], 0
         if waiting:

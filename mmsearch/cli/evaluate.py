@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmsearch.batches import batches
 from mmsearch.cli.options import load_settings, print_json
 
 if TYPE_CHECKING:
@@ -79,11 +80,8 @@ def encode_pictures(encoder: Encoder, images: Sequence[Image]) -> Vectors:
     import numpy as np
 
     prepared = [encoder.preprocess(np.asarray(image)) for image in images]
-    parts = [
-        encoder.encode_images(np.stack(prepared[start : start + encoder.batch_size]))
-        for start in range(0, len(prepared), encoder.batch_size)
-    ]
-    return np.concatenate(parts)
+    stacks = (np.stack(part) for part in batches(prepared, encoder.batch_size))
+    return np.concatenate(list(encoder.encode_batches(stacks)))
 
 
 def _speed(encoder: Encoder) -> float:

@@ -1,29 +1,23 @@
-"""Any open_clip model as an encoder, on CUDA, MPS or the CPU.
-
-How the weights get in: the module is built without memory (on torch's "meta" device) and the mapped
-file's tensors become its parameters, so that start-up neither draws random weights nor reads the
-file twice. Models that cannot be built so are created in open_clip's ordinary way.
-"""
+"""Any open_clip model as an encoder, on CUDA, MPS or the CPU."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
-from functools import partial
-from pickle import UnpicklingError
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
+from mmsearch.encode.batchsize import BatchSize
+from mmsearch.encode.construct import build_model, build_tokenizer
 from mmsearch.encode.placement import DTYPES, choose_device, choose_dtype, describe_device
 from mmsearch.encode.preprocess import preprocessor
 from mmsearch.encode.protocol import DEFAULT_LOGIT_SCALE
-from mmsearch.errors import EncodeError, ModelUnavailableError
+from mmsearch.errors import EncodeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,21 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Pictures at once. Beyond 16 a CPU gains little (35 → 37 images/s at 64); a GPU wants more.
-_BATCH_SIZES = {"cuda": 128, "mps": 32, "cpu": 16}
-_TEXT_BATCH = 64
-
-#: What reading a damaged or foreign weights file raises.
-_LOAD_ERRORS = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    UnpicklingError,
-    SafetensorError,
-)
+#: Pictures at once: where the search for the best begins, and the most that it may come to.
+_BATCHES = {"cuda": (64, 1024), "mps": (16, 128), "cpu": (16, 64)}
+#: Tokens of texts at once.
+_TOKENS = {"cuda": 32768, "mps": 8192, "cpu": 2048}
 
 
 class OpenClipEncoder:
@@ -60,11 +43,11 @@ class OpenClipEncoder:
         self._device = choose_device(device)
         self._space = files.space
         self._image_size = int(files.preprocess_cfg["size"])
-        self._model = _load(files)
+        self._model = build_model(files)
         # Before the model becomes half precision, so that it is the text tower's to the last bit.
         self._logit_scale = _logit_scale(self._model)
         self._dtype = choose_dtype(dtype, self._device, self._model)
-        self._tokenizer = _tokenizer(files)
+        self._tokenizer = build_tokenizer(files)
         self._preprocess = preprocessor(files.preprocess_cfg, reference=reference)
         conv = is_convolutional(self._model.visual)
         self._layout = torch.channels_last if conv else torch.contiguous_format
@@ -78,8 +61,9 @@ class OpenClipEncoder:
             torch.tensor(files.preprocess_cfg[key], device=self._device).view(1, 3, 1, 1)
             for key in ("mean", "std")
         )
+        self._pictures = BatchSize(*_BATCHES[self._device.type])
         # Lowered when memory runs out, so that each batch does not find out anew.
-        self._most_at_once = 1 << 30
+        self._tokens = _TOKENS[self._device.type]
 
     @property
     def space(self) -> Space:
@@ -103,7 +87,7 @@ class OpenClipEncoder:
 
     @property
     def batch_size(self) -> int:
-        return min(_BATCH_SIZES[self._device.type], self._most_at_once)
+        return self._pictures.size
 
     def preprocess(self, pixels: Pixels) -> NDArray[np.uint8]:
         return self._preprocess(pixels)
@@ -112,54 +96,68 @@ class OpenClipEncoder:
         wanted = (3, self._image_size, self._image_size)
         if batch.ndim != 4 or batch.shape[1:] != wanted or batch.dtype != np.uint8:
             raise EncodeError(f"a batch must be (n, {wanted}) uint8: {batch.shape} {batch.dtype}")
-        return self._in_parts(batch, self._image_features)
+        parts = [np.empty((0, self._space.dim), dtype=np.float32)]
+        done = 0
+        while done < len(batch):
+            part = batch[done : done + self._pictures.most]
+            started = perf_counter()
+            vectors = self._attempt(self._image_features, part)
+            if vectors is None:
+                self._pictures.too_large(len(part))
+                continue
+            self._pictures.took(len(part), perf_counter() - started)
+            parts.append(vectors)
+            done += len(part)
+        return np.concatenate(parts)
+
+    def encode_batches(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[Vectors]:
+        for batch in batches:
+            yield self.encode_images(batch)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         result = np.empty((len(texts), self._space.dim), dtype=np.float32)
         if not texts:
             return result
         tokens = self._tokenizer(list(texts)).numpy()
-        if self._tower is None:
-            return self._in_parts(tokens, self._text_features, most=_TEXT_BATCH)
-        # Each token of a causal tower sees only those before it, and the features are those of the
-        # end token (the highest id): what follows it changes nothing, and captions are short.
-        lengths = tokens.argmax(axis=1) + 1
+        features = self._text_features
+        lengths = np.full(len(tokens), tokens.shape[1])
+        if self._tower is not None:
+            # Each token of a causal tower sees only those before it, and the features are those of
+            # the end token (the highest id): what follows it changes nothing, and captions are
+            # short.
+            features = self._cut_text_features
+            lengths = tokens.argmax(axis=1) + 1
         order = np.argsort(lengths, kind="stable")
-        for start in range(0, len(order), _TEXT_BATCH):
-            rows = order[start : start + _TEXT_BATCH]
-            cut = np.ascontiguousarray(tokens[rows, : int(lengths[rows].max())])
-            result[rows] = self._in_parts(cut, self._cut_text_features)
+        done = 0
+        while done < len(order):
+            rows = order[done : done + _fitting(lengths[order[done:]], self._tokens)]
+            length = int(lengths[rows[-1]])
+            vectors = self._attempt(features, np.ascontiguousarray(tokens[rows, :length]))
+            if vectors is None:
+                self._tokens = len(rows) * length // 2
+                continue
+            result[rows] = vectors
+            done += len(rows)
         return result
 
-    def _in_parts(
-        self,
-        inputs: NDArray[Any],
-        features: Callable[[torch.Tensor], torch.Tensor],
-        most: int | None = None,
-    ) -> Vectors:
-        """Unit vectors of all inputs, in smaller batches where memory does not hold more."""
-        parts = [np.empty((0, self._space.dim), dtype=np.float32)]
-        done = 0
-        while done < len(inputs):
-            count = min(len(inputs) - done, most or len(inputs), self._most_at_once)
-            try:
-                parts.append(self._unit(features, inputs[done : done + count]))
-            except torch.OutOfMemoryError as exc:
-                if count == 1:
-                    raise EncodeError(
-                        f"{self.device} has too little memory for one input of {self._space.name}. "
-                        "Free some, or use --device cpu or a smaller model"
-                    ) from exc
-                self._most_at_once = count // 2
-                logger.warning(
-                    "%s is out of memory with %d inputs at once; going on with %d",
-                    self.device,
-                    count,
-                    self._most_at_once,
-                )
-                continue
-            done += count
-        return np.concatenate(parts)
+    def _attempt(
+        self, features: Callable[[torch.Tensor], torch.Tensor], inputs: NDArray[Any]
+    ) -> Vectors | None:
+        """Their unit vectors, or None where memory does not hold so many at once."""
+        try:
+            return self._unit(features, inputs)
+        except torch.OutOfMemoryError as exc:
+            if len(inputs) == 1:
+                raise EncodeError(
+                    f"{self.device} has too little memory for one input of {self._space.name}. "
+                    "Free some, or use --device cpu or a smaller model"
+                ) from exc
+            logger.warning(
+                "%s is out of memory with %d inputs at once; going on with half as many",
+                self.device,
+                len(inputs),
+            )
+        return None
 
     def _unit(
         self, features: Callable[[torch.Tensor], torch.Tensor], inputs: NDArray[Any]
@@ -213,6 +211,13 @@ class OpenClipEncoder:
         return found
 
 
+def _fitting(lengths: NDArray[np.int64], tokens: int) -> int:
+    """How many texts of these lengths, which ascend, are at most so many tokens when padded to the
+    longest of them; at least one."""
+    count = int(np.searchsorted(lengths * np.arange(1, len(lengths) + 1), tokens, side="right"))
+    return max(1, count)
+
+
 def _logit_scale(model: Any) -> float:
     logarithm = getattr(model, "logit_scale", None)
     return DEFAULT_LOGIT_SCALE if logarithm is None else float(logarithm.double().exp())
@@ -224,106 +229,6 @@ def is_convolutional(tower: nn.Module) -> bool:
     Those want their tensors "channels last": see the measurements in `placement.choose_dtype`.
     """
     return sum(isinstance(module, nn.Conv2d) for module in tower.modules()) > 4
-
-
-def _load(files: ModelFiles) -> Any:
-    """The model with its weights, in the file's own precision, on the CPU."""
-    try:
-        try:
-            model = _assign(files)
-        except (RuntimeError, ValueError) as exc:
-            logger.info("%s: created in the ordinary way (%s)", files.name, exc)
-            model = _create(files)
-    except _LOAD_ERRORS as exc:
-        raise ModelUnavailableError(
-            files.name,
-            f"{files.weights} could not be loaded: {_first_lines(exc)}",
-            "The file is damaged or belongs to another architecture: delete it and fetch it again, "
-            "or name the right one",
-        ) from exc
-    return model.eval().requires_grad_(False)
-
-
-def _assign(files: ModelFiles) -> Any:
-    """Build without memory, then let the file's tensors be the parameters.
-
-    Raises RuntimeError (torch's NotImplementedError is one) or ValueError where that is not
-    possible.
-    """
-    from open_clip.factory import load_checkpoint
-
-    if files.weights.suffix in (".npz", ".npy"):
-        raise ValueError("big_vision checkpoints are copied into existing parameters")
-    with torch.device("meta"):
-        model = _construct(files)
-    # open_clip's loader also converts older and foreign checkpoints, so it does the work; only
-    # the last step is changed, for this one module.
-    model.load_state_dict = partial(model.load_state_dict, assign=True)
-    load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
-    del model.load_state_dict
-    for module in model.modules():
-        plain = (value for value in vars(module).values() if isinstance(value, torch.Tensor))
-        if any(value.is_meta for value in plain):
-            raise ValueError("a tensor is neither parameter nor buffer")
-        for name, buffer in module.named_buffers(recurse=False):
-            if not buffer.is_meta:
-                continue
-            if name != "attn_mask":
-                raise ValueError(f"the buffer {name} is not in the file")
-            # Not in any file: the causal mask, as TextTransformer.build_causal_mask has it.
-            module.attn_mask = torch.full(buffer.shape, float("-inf")).triu_(1)
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError("the file lacks parameters")
-    return model
-
-
-def _create(files: ModelFiles) -> Any:
-    """Build with random weights, then copy the file's over them."""
-    from open_clip.factory import load_checkpoint
-
-    model = _construct(files)
-    load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
-    return model
-
-
-def _construct(files: ModelFiles) -> Any:
-    """The module, chosen as open_clip.create_model does."""
-    from open_clip import CLIP, CoCa, CustomTextCLIP
-
-    cfg = deepcopy(dict(files.model_cfg))
-    custom = cfg.pop("custom_text", False)
-    if "timm_model_name" in cfg["vision_cfg"]:
-        cfg["vision_cfg"]["timm_model_pretrained"] = False
-    if "hf_model_name" in cfg["text_cfg"]:
-        cfg["text_cfg"]["hf_model_pretrained"] = False
-        custom = True
-    if not custom:
-        return CLIP(**cfg)
-    return CoCa(**cfg) if "multimodal_cfg" in cfg else CustomTextCLIP(**cfg)
-
-
-def _tokenizer(files: ModelFiles) -> Any:
-    """The tokenizer that open_clip.get_tokenizer would choose, from files already here."""
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-
-    text_cfg = files.model_cfg["text_cfg"]
-    length = text_cfg.get("context_length", 77)
-    options = dict(text_cfg.get("tokenizer_kwargs") or {})
-    if files.tokenizer is None:
-        return SimpleTokenizer(context_length=length, **options)
-    try:
-        return HFTokenizer(
-            str(files.tokenizer),
-            context_length=length,
-            tokenizer_mode=text_cfg.get("tokenizer_mode"),
-            **options,
-        )
-    except (ImportError, OSError, ValueError) as exc:
-        raise ModelUnavailableError(
-            files.name,
-            f"its tokenizer in {files.tokenizer} could not be loaded: {_first_lines(exc)}",
-            "pip install transformers; if it is there, delete that folder and run this again",
-        ) from exc
 
 
 def _causal_text_tower(model: Any) -> Any:
@@ -339,9 +244,3 @@ def _causal_text_tower(model: Any) -> Any:
         and getattr(tower, "cls_emb", None) is None
     )
     return tower if cuttable else None
-
-
-def _first_lines(exc: BaseException) -> str:
-    """An error of torch in one line; a state dict that does not fit lists hundreds of keys."""
-    text = " ".join(str(exc).split())
-    return text if len(text) <= 300 else f"{text[:300]} …"

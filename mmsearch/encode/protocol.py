@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ class Encoder(TextEncoder, Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many pictures at once make good use of the device."""
+        """How many pictures the next batch should have; it changes while the best is looked for.
+
+        That is told by batches of just this size which are encoded anyway.
+        """
         ...
 
     def preprocess(self, pixels: Pixels) -> NDArray[np.uint8]:
@@ -76,5 +79,13 @@ class Encoder(TextEncoder, Protocol):
 
         batch: (n, 3, S, S) uint8. Returns (n, dim) float32, C-contiguous, unit norm; (0, dim) for
         an empty batch. Raises EncodeError.
+        """
+        ...
+
+    def encode_batches(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[Vectors]:
+        """The vectors of each batch, in order; batches and vectors as in `encode_images`.
+
+        On a GPU the next batch is fetched and copied while one is computed: the second is asked
+        for before the vectors of the first are there. Elsewhere it is one after the other.
         """
         ...

@@ -137,7 +137,7 @@ def test_order_and_company_do_not_matter(kind: str, make_model: MakeModel) -> No
 def test_built_without_memory_and_created_the_ordinary_way_agree(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from mmsearch.encode import openclip
+    from mmsearch.encode import construct
 
     for kind in KINDS:
         name = f"local-dir:{make_model(kind)}"
@@ -146,7 +146,7 @@ def test_built_without_memory_and_created_the_ordinary_way_agree(
             direct = load_encoder(name, device="cpu", dtype="fp32")
             assert "ordinary" not in caplog.text
             with monkeypatch.context() as patch:
-                patch.setattr(openclip, "_assign", _refuse)
+                patch.setattr(construct, "_assign", _refuse)
                 ordinary = load_encoder(name, device="cpu", dtype="fp32")
             assert "ordinary" in caplog.text
         batch = noise(2, direct.image_size)
@@ -281,6 +281,70 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     monkeypatch.setattr(encoder._model, "encode_image", no_device)
     with pytest.raises(EncodeError, match="too little memory for one input"):
         encoder.encode_images(batch)
+
+
+def test_texts_that_memory_does_not_hold_together_are_encoded_in_parts(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    for kind, inner_name in (("vit", "_cut_text_features"), ("bidirectional", "_text_features")):
+        name = f"local-dir:{make_model(kind)}"
+        encoder: Any = load_encoder(name, device="cpu", dtype="fp32")
+        texts = [f"{'very ' * (n % 12)}small dog number {n}" for n in range(100)]
+        expected = encoder.encode_texts(texts)
+        inner = getattr(encoder, inner_name)
+        shapes: list[tuple[int, int]] = []
+
+        def small_device(tokens: Any, inner: Any = inner, shapes: Any = shapes) -> Any:
+            shapes.append(tuple(tokens.shape))
+            if tokens.numel() > 150:
+                raise torch.OutOfMemoryError("as a small GPU would")
+            return inner(tokens)
+
+        monkeypatch.setattr(encoder, inner_name, small_device)
+        np.testing.assert_allclose(encoder.encode_texts(texts), expected, atol=2e-6)
+        fitted = [shape for shape in shapes if shape[0] * shape[1] <= 150]
+        assert sum(n for n, _ in fitted) == len(texts)
+        assert len(shapes) - len(fitted) <= 7  # found out once, not by each batch
+        monkeypatch.setattr(encoder, inner_name, lambda _: small_device(torch.zeros(9999)))
+        with pytest.raises(EncodeError, match="too little memory"):
+            encoder.encode_texts(["a"])
+
+
+def test_the_batch_grows_by_what_batches_take(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock in which the model needs a second a batch, whatever its size, up to 32."""
+    now = 0.0
+    monkeypatch.setattr("mmsearch.encode.openclip.perf_counter", lambda: now)
+    encoder: Any = load_encoder(f"local-dir:{make_model('vit')}", device="cpu")
+    inner = encoder._model.encode_image
+
+    def one_second(values: Any) -> Any:
+        nonlocal now
+        now += max(1.0, len(values) / 32)
+        return inner(values)
+
+    monkeypatch.setattr(encoder._model, "encode_image", one_second)
+    sizes = []
+    for _ in range(20):
+        sizes.append(encoder.batch_size)
+        encoder.encode_images(noise(sizes[-1], encoder.image_size))
+    assert sizes == [16] * 3 + [32] * 3 + [64] * 3 + [32] * 11
+
+
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
+def test_batches_one_after_the_other_are_those_of_one_call(
+    kind: str, make_model: MakeModel
+) -> None:
+    encoder = load_encoder(f"local-dir:{make_model(kind)}", device="cpu", dtype="fp32")
+    batches = [noise(n, encoder.image_size, seed=n) for n in (5, 1, 0, 3)]
+    found = list(encoder.encode_batches(iter(batches)))
+    assert [len(vectors) for vectors in found] == [5, 1, 0, 3]
+    for vectors, batch in zip(found, batches, strict=True):
+        np.testing.assert_allclose(vectors, encoder.encode_images(batch), atol=2e-6)
+    assert list(encoder.encode_batches(())) == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])

@@ -1,0 +1,142 @@
+"""open_clip's modules and tokenizers, built from the files of a model.
+
+How the weights get in: the module is built without memory (on torch's "meta" device) and the mapped
+file's tensors become its parameters, so that start-up neither draws random weights nor reads the
+file twice. Models that cannot be built so are created in open_clip's ordinary way.
+"""
+
+from __future__ import annotations
+
+import logging
+from copy import deepcopy
+from functools import partial
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from mmsearch.errors import ModelUnavailableError
+
+if TYPE_CHECKING:
+    from mmsearch.encode.weights import ModelFiles
+
+logger = logging.getLogger(__name__)
+
+#: What reading a damaged or foreign weights file raises.
+_LOAD_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    UnpicklingError,
+    SafetensorError,
+)
+
+
+def build_model(files: ModelFiles) -> Any:
+    """The model with its weights, in the file's own precision, on the CPU."""
+    try:
+        try:
+            model = _assign(files)
+        except (RuntimeError, ValueError) as exc:
+            logger.info("%s: created in the ordinary way (%s)", files.name, exc)
+            model = _create(files)
+    except _LOAD_ERRORS as exc:
+        raise ModelUnavailableError(
+            files.name,
+            f"{files.weights} could not be loaded: {_first_lines(exc)}",
+            "The file is damaged or belongs to another architecture: delete it and fetch it again, "
+            "or name the right one",
+        ) from exc
+    return model.eval().requires_grad_(False)
+
+
+def _assign(files: ModelFiles) -> Any:
+    """Build without memory, then let the file's tensors be the parameters.
+
+    Raises RuntimeError (torch's NotImplementedError is one) or ValueError where that is not
+    possible.
+    """
+    from open_clip.factory import load_checkpoint
+
+    if files.weights.suffix in (".npz", ".npy"):
+        raise ValueError("big_vision checkpoints are copied into existing parameters")
+    with torch.device("meta"):
+        model = _construct(files)
+    # open_clip's loader also converts older and foreign checkpoints, so it does the work; only
+    # the last step is changed, for this one module.
+    model.load_state_dict = partial(model.load_state_dict, assign=True)
+    load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
+    del model.load_state_dict
+    for module in model.modules():
+        plain = (value for value in vars(module).values() if isinstance(value, torch.Tensor))
+        if any(value.is_meta for value in plain):
+            raise ValueError("a tensor is neither parameter nor buffer")
+        for name, buffer in module.named_buffers(recurse=False):
+            if not buffer.is_meta:
+                continue
+            if name != "attn_mask":
+                raise ValueError(f"the buffer {name} is not in the file")
+            # Not in any file: the causal mask, as TextTransformer.build_causal_mask has it.
+            module.attn_mask = torch.full(buffer.shape, float("-inf")).triu_(1)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("the file lacks parameters")
+    return model
+
+
+def _create(files: ModelFiles) -> Any:
+    """Build with random weights, then copy the file's over them."""
+    from open_clip.factory import load_checkpoint
+
+    model = _construct(files)
+    load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
+    return model
+
+
+def _construct(files: ModelFiles) -> Any:
+    """The module, chosen as open_clip.create_model does."""
+    from open_clip import CLIP, CoCa, CustomTextCLIP
+
+    cfg = deepcopy(dict(files.model_cfg))
+    custom = cfg.pop("custom_text", False)
+    if "timm_model_name" in cfg["vision_cfg"]:
+        cfg["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in cfg["text_cfg"]:
+        cfg["text_cfg"]["hf_model_pretrained"] = False
+        custom = True
+    if not custom:
+        return CLIP(**cfg)
+    return CoCa(**cfg) if "multimodal_cfg" in cfg else CustomTextCLIP(**cfg)
+
+
+def build_tokenizer(files: ModelFiles) -> Any:
+    """The tokenizer that open_clip.get_tokenizer would choose, from files already here."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    text_cfg = files.model_cfg["text_cfg"]
+    length = text_cfg.get("context_length", 77)
+    options = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if files.tokenizer is None:
+        return SimpleTokenizer(context_length=length, **options)
+    try:
+        return HFTokenizer(
+            str(files.tokenizer),
+            context_length=length,
+            tokenizer_mode=text_cfg.get("tokenizer_mode"),
+            **options,
+        )
+    except (ImportError, OSError, ValueError) as exc:
+        raise ModelUnavailableError(
+            files.name,
+            f"its tokenizer in {files.tokenizer} could not be loaded: {_first_lines(exc)}",
+            "pip install transformers; if it is there, delete that folder and run this again",
+        ) from exc
+
+
+def _first_lines(exc: BaseException) -> str:
+    """An error of torch in one line; a state dict that does not fit lists hundreds of keys."""
+    text = " ".join(str(exc).split())
+    return text if len(text) <= 300 else f"{text[:300]} …"
