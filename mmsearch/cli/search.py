@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
-from mmsearch import filters
 from mmsearch.cli.options import (
     device_option,
     json_option,
@@ -178,9 +177,14 @@ def search(
         # Who asks for what is like a picture wants to see what comes nearest.
         min_relevance = DEFAULT_THRESHOLD if query else 0.0
     asked = _asked(query, terms, where, k, offset)
+    condition = None
+    if where is not None:
+        from mmsearch import filters
+
+        condition = filters.parse(where)
     question = Question(
         tuple(terms),
-        None if where is None else filters.parse(where),
+        condition,
         k=k,
         offset=offset,
         min_relevance=min_relevance,

@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from mmsearch.cli.options import nothing_matches, printable
 from mmsearch.errors import MmsearchError
@@ -25,6 +24,12 @@ if TYPE_CHECKING:
 
 _THUMB_SIDE = 256
 _ROWS = 6  # height of a thumbnail in lines of text
+#: Columns that stay in the background: rank, score, caption.
+_DIM = frozenset({0, 2, 4})
+#: The least width of the column of paths, in cells.
+_LEAST = 20
+
+Row = tuple[str, ...]
 
 
 def print_images(
@@ -51,28 +56,45 @@ def print_images(
             click.echo(f"{numbers}  {printable(_short(hit.image.path))}")
         return
     captions = any(hit.captions for hit in hits)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("", justify="right", style="dim")
-    table.add_column("relevance", justify="right")
-    table.add_column("score", justify="right", style="dim")
-    table.add_column("picture", overflow="fold")
-    if captions:
-        table.add_column("caption", style="dim", overflow="ellipsis", no_wrap=True)
+    rows = [("", "relevance", "score", "picture", "caption" if captions else "")]
     for rank, hit in enumerate(hits, offset + 1):
         copies = f"  (+{len(hit.image.copies)} copies)" if hit.image.copies else ""
         alike = f"  (+{len(hit.similar)} alike)" if hit.similar else ""
-        row: list[str | Text] = [
-            str(rank),
-            shown(hit.relevance),
-            f"{hit.score:.3f}",
-            Text(printable(_short(hit.image.path)) + copies + alike),
-        ]
-        if captions:
-            row.append(Text(printable(hit.captions[0] if hit.captions else "")))
-        table.add_row(*row)
-    console = Console()
-    # In a pipe there is no width to fit: rows stay whole.
-    Console(width=None if console.is_terminal else 1000).print(table)
+        name = printable(_short(hit.image.path)) + copies + alike
+        caption = printable(hit.captions[0]) if hit.captions else ""
+        rows.append((str(rank), shown(hit.relevance), f"{hit.score:.3f}", name, caption))
+    # In a pipe there is no width to fit: rows stay whole, and click takes the styles away.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for number, cells in enumerate(fitted(rows, width)):
+        styled = (
+            click.style(cell, bold=number == 0, dim=number > 0 and column in _DIM)
+            for column, cell in enumerate(cells)
+        )
+        click.echo("  ".join(styled))
+
+
+def fitted(rows: Sequence[Row], width: int | None) -> Iterator[Row]:
+    """Rows whose columns are padded to align: three of numbers, picture, and caption if any.
+
+    width: of the terminal, in cells; None for no limit. Where it is too narrow, a path goes on in
+    the next row and a caption is cut off. Written here because rich's tables take longer to load
+    than all the rest of a search that a service answers.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    if width is not None:
+        left = width - sum(widths[:3]) - 2 * 3
+        for_captions = widths[4] + 2 if widths[4] else 0
+        widths[3] = max(_LEAST, min(widths[3], max(left // 2, left - for_captions)))
+        widths[4] = min(widths[4], max(0, left - widths[3] - 2))
+    for *numbers, picture, caption in rows:
+        first, *more = chop_cells(picture, widths[3]) or [""]
+        cut = caption
+        if cell_len(caption) > widths[4]:
+            cut = set_cell_size(caption, max(0, widths[4] - 1)) + "…" * (widths[4] > 0)
+        aligned = [number.rjust(cells) for number, cells in zip(numbers, widths, strict=False)]
+        yield (*aligned, set_cell_size(first, widths[3]), cut) if cut else (*aligned, first)
+        for part in more:
+            yield (*(" " * cells for cells in widths[:3]), part)
 
 
 def shown(relevance: float | None) -> str:
