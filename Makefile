@@ -43,10 +43,19 @@ endurance: $(INSTALLED)
 	$(BIN)/python tests/endurance/interleavings.py --examples 100 --steps 30 --seed 1 \
 	  --out .endurance/interleavings.json
 
+# Each prints a table and writes .bench/NAME.json and a plot; data and the peers' environments stay in
+# .bench/work. One that misses a bar does not stop the others. Half an hour; QUICK=1: some minutes.
+# ONLY="search store" runs some of them.
+BENCHMARKS := pipeline query search store peers growth
+ONLY ?= $(BENCHMARKS)
 bench: $(INSTALLED)
-	mkdir -p .endurance
-	$(BIN)/python tests/benchmarks/scan.py --out .endurance/scan.json
-	$(BIN)/python tests/benchmarks/aged.py --out .endurance/aged.json
+	@mkdir -p .bench/work; missed=; for name in $(ONLY); do \
+	  echo; echo "=== $$name"; \
+	  $(BIN)/python tests/benchmarks/$$name.py --work .bench/work --out .bench/$$name.json \
+	    --plot .bench/$$name.png $(if $(QUICK),--quick) || missed="$$missed $$name"; \
+	done; echo; \
+	if test -n "$$missed"; then echo "missed a bar, or failed:$$missed"; exit 1; fi; \
+	echo "every benchmark reached its bars; figures and plots: .bench/"
 
 clean:
-	rm -rf .demo .endurance build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .demo .endurance .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

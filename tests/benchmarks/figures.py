@@ -136,13 +136,16 @@ def run(
     check: bool = True,
     limit_s: float = 600,
 ) -> Ran:
-    """Runs a command to its end, the clock from before its start. SystemExit if it fails."""
+    """Runs a command to its end, the clock from before its start. SystemExit if it fails.
+
+    Its modules are kept compiled, as those of an installed package are, whatever this process does.
+    """
     began = time.perf_counter()
     with subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | dict(env or {}),
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": ""} | dict(env or {}),
         cwd=cwd,
     ) as process:
         assert process.stdout is not None
@@ -212,14 +215,9 @@ def plot(
     log: bool = True,
 ) -> None:
     """Lines through points, as PNG or whatever the name ends with; without matplotlib, nothing."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no plot: matplotlib is not installed (pip install mmsearch[plot])")
+    pyplot = _pyplot()
+    if pyplot is None:
         return
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     for name, points in series.items():
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
@@ -232,3 +230,38 @@ def plot(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def bar_plot(path: Path, groups: Mapping[str, Mapping[str, float]]) -> None:
+    """A panel of bars for each title, as PNG or whatever the name ends with."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    height = 1 + sum(1 + 0.3 * len(values) for values in groups.values())
+    figure, panels = pyplot.subplots(
+        len(groups),
+        figsize=(9, height),
+        layout="constrained",
+        squeeze=False,
+        height_ratios=[1 + len(values) for values in groups.values()],
+    )
+    for axes, (title, values) in zip(panels[:, 0], groups.items(), strict=True):
+        shown = axes.barh(list(values), list(values.values()))
+        axes.bar_label(shown, fmt="%.3g", padding=3)
+        axes.invert_yaxis()
+        axes.set_title(title, fontsize="medium")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: matplotlib is not installed (pip install mmsearch[plot])")
+        return None
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
