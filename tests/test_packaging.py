@@ -97,7 +97,9 @@ def test_wheel_does_the_jobs_in_an_empty_folder(wheel: Path, tmp_path: Path) -> 
     )
     report = json.loads(run("index", "pictures", "--model", "tiny", "--json"))
     assert report["encoded_images"] == 12
-    assert len(json.loads(run("search", "a red balloon", "-k", "3", "--json"))["hits"]) == 3
+    assert (
+        len(json.loads(run("search", "a red balloon", "--all", "-k", "3", "--json"))["hits"]) == 3
+    )
     assert len(json.loads(run("captions", "pictures/postcard-0000.jpg", "--json"))["hits"]) == 5
 
 

@@ -10,7 +10,7 @@ import logging
 
 from mmsearch.encode import presets, weights
 from mmsearch.encode.protocol import Encoder, Progress, TextEncoder
-from mmsearch.errors import EncodeError, SpaceMismatchError
+from mmsearch.errors import EncodeError, ModelUnavailableError, SpaceMismatchError
 from mmsearch.types import Space
 
 __all__ = [
@@ -85,9 +85,15 @@ def space_at_hand(model: str) -> Space | None:
     """The space that the model's weights, as they lie on this disk now, make vectors of.
 
     None when that cannot be told without torch or the network: for a model that was never loaded
-    here. Raises ModelUnavailableError for a name that cannot be a model.
+    here, or whose folder is gone (who needs it is told so when it is loaded). Raises
+    ModelUnavailableError for a name that cannot be a model.
     """
-    files = weights.find_light(presets.resolve(model))
+    name = presets.resolve(model)
+    try:
+        files = weights.find_light(name)
+    except ModelUnavailableError as exc:
+        logger.info("%s", exc)
+        return None
     return None if files is None else files.space
 
 

@@ -15,6 +15,7 @@ _AT_REST = (
     "index",
     "index/*.faiss",
     "index/*.json",
+    "index/*-captions.npz",  # vectors of the everyday captions; goes with its space
     "thumbs",
     "thumbs/*",
     "thumbs/*/*.webp",

@@ -94,11 +94,15 @@ def test_any_order_of_changes(make: Any, seed: int, steps: list[str], k: int) ->
         scores, found = copy.search(xq, k)
         xb = np.stack([rows[id_] for id_ in there]) if there else np.empty((0, DIM), np.float16)
         best = brute(xq, np.array(there, np.int64), xb, k)
-        for ours, ids_, (theirs, expected) in zip(scores, found, best, strict=True):
+        for row, ours, ids_, (theirs, expected) in zip(xq, scores, found, best, strict=True):
             order = np.lexsort((ids_, -ours))
             order = order[ids_[order] >= 0][:k]
-            assert ids_[order].tolist() == expected.tolist()
             assert np.abs(ours[order] - theirs).max(initial=0) < 1e-3
+            mine = ids_[order].tolist()
+            assert len(set(mine)) == len(expected)
+            # Other contents only where rounding, which FAISS does in another order, decides.
+            true = np.array([rows[id_].astype(np.float32) @ row for id_ in mine], np.float32)
+            assert np.abs(true - theirs).max(initial=0) < 1e-6
 
 
 class AnyOrderOnADevice(AnyOrder):

@@ -119,7 +119,8 @@ def test_names_that_are_not_utf8(indexed: Indexed) -> None:
     foreign = os.fsdecode(b"caf\xe9.jpg")
     if foreign not in indexed.expected:
         pytest.skip("this file system has no such names")
-    arguments = ["-l", str(indexed.library), "search", "anything", "-k", "100", "--device", "cpu"]
+    arguments = ["-l", str(indexed.library), "search", "anything", "--all", "-k", "100"]
+    arguments += ["--device", "cpu"]
     shown = CliRunner().invoke(cli, [*arguments, "--json"])
     assert any(h["path"].endswith("/caf\ufffd.jpg") for h in json.loads(shown.stdout)["hits"])
     paths = CliRunner().invoke(cli, [*arguments, "--paths", "-0"]).stdout_bytes.split(b"\0")
@@ -136,7 +137,9 @@ def test_names_do_not_speak_to_the_terminal(tmp_path: Path, model: str) -> None:
     (tmp_path / "photos" / f"good {name}").write_bytes(encoded(1))
     run(tmp_path / "library", tmp_path / "photos", model=model)
     failed = CliRunner().invoke(cli, ["-l", str(tmp_path / "library"), "status", "--failed"])
-    table = CliRunner().invoke(cli, ["-l", str(tmp_path / "library"), "search", "anything"])
+    table = CliRunner().invoke(
+        cli, ["-l", str(tmp_path / "library"), "search", "anything", "--all"]
+    )
     for shown in (failed.stdout, table.stdout):
         assert "\x1b" not in shown
         assert "line\ufffdbreak\ufffd[2J.jpg" in shown

@@ -23,7 +23,7 @@ from serve_library import SERVE, draw, save_model
 import mmsearch
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 CHROMIUM = os.environ.get("MMSEARCH_TEST_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -151,8 +151,21 @@ def browser() -> Iterator[Browser]:
 Open = Callable[..., "Page"]
 
 
+def keep_weak(route: Route) -> None:
+    """Lets a search find what matches weakly too: a model of random weights knows nothing else, and
+    few pictures match well what a test happens to ask."""
+    asked = route.request.post_data_buffer or b""  # JSON, or a form that holds it
+    route.continue_(post_data=asked.replace(b'"min_relevance":0.5', b'"min_relevance":0.0'))
+
+
+@pytest.fixture(scope="module")
+def weak_too() -> bool:
+    """Whether searches keep what matches weakly; a module of tests may say otherwise."""
+    return True
+
+
 @pytest.fixture
-def open_page(browser: Browser, server: Server) -> Iterator[Open]:
+def open_page(browser: Browser, server: Server, weak_too: bool) -> Iterator[Open]:
     """open_page(address, **context options): a page that must stay free of errors."""
     contexts = []
     wrong: list[str] = []
@@ -165,6 +178,8 @@ def open_page(browser: Browser, server: Server) -> Iterator[Open]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         # Also what the content security policy has stopped is said there.
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        if weak_too:
+            page.route(re.compile(r"/v1/search(/image)?$"), keep_weak)
         page.goto(server.url + address)
         return page
 

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import album, browser, gallery, library_served, open_page, server  # noqa: F401
+from browsing import (  # noqa: F401
+    album,
+    browser,
+    gallery,
+    library_served,
+    open_page,
+    server,
+    weak_too,
+)
 from fastapi import FastAPI
 from serve_library import BASE_URL, save_model, save_pictures
 from starlette.testclient import TestClient

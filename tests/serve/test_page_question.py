@@ -31,7 +31,7 @@ def opened(album: Path) -> Iterator[Library]:
 
 
 def best(library: Library, *terms: Term, n: int) -> list[int]:
-    return [hit.image.id for hit in library.ask(Question(terms, k=n, min_relevance=0.5)).hits]
+    return [hit.image.id for hit in library.ask(Question(terms, k=n)).hits]
 
 
 def lines() -> list[str]:
@@ -111,6 +111,7 @@ def test_a_sign_that_waits_for_its_words(open_page: Open) -> None:
     page = open_page("/?q=a+beach")
     page.wait_for_selector(SAID)
     before = shown_ids(page)
+    page.locator("#words").press("End")
     page.locator("#words").press_sequentially(" -")
     page.locator("#words").press_sequentially(" ")
     page.wait_for_selector("#said:has-text('no words after')")

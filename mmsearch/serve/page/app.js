@@ -280,7 +280,7 @@ function sayPictures() {
   if (n === 0) said.textContent = "No pictures";
   else if (grid.plain) said.textContent = count(allowed, "picture");
   else if (isLoose) said.textContent = `${count(allowed, "picture")}, the best match first`;
-  else if (grid.ended && !grid.isDeep) said.textContent = `${count(n, "picture")} ${among}, the best match first`;
+  else if ((grid.ended || n === allowed) && !grid.isDeep) said.textContent = `${count(n, "picture")} ${among}, the best match first`;
   else said.textContent = `More than ${number(n)} pictures ${among}, the best match first`;
   const tail = byId("tail");
   if (grid.isDeep) tail.textContent = `These are the best ${number(n)}. More words find what is further down.`;
