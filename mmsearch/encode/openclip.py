@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 
 from mmsearch.encode.batchsize import BatchSize
 from mmsearch.encode.construct import build_model, build_tokenizer
+from mmsearch.encode.cuda import CudaPictures, Flight
+from mmsearch.encode.overlap import overlapped
 from mmsearch.encode.placement import DTYPES, choose_device, choose_dtype, describe_device
 from mmsearch.encode.preprocess import preprocessor
 from mmsearch.encode.protocol import DEFAULT_LOGIT_SCALE
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from mmsearch.types import Pixels, Space, Vectors
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 #: Pictures at once: where the search for the best begins, and the most that it may come to.
 _BATCHES = {"cuda": (64, 1024), "mps": (16, 128), "cpu": (16, 64)}
@@ -47,21 +52,26 @@ class OpenClipEncoder:
         # Before the model becomes half precision, so that it is the text tower's to the last bit.
         self._logit_scale = _logit_scale(self._model)
         self._dtype = choose_dtype(dtype, self._device, self._model)
-        self._tokenizer = build_tokenizer(files)
+        self._tokenize = build_tokenizer(files)
         self._preprocess = preprocessor(files.preprocess_cfg, reference=reference)
+        # Not torch.compile: on two Zen 4 cores it takes ViT-B-32 in bf16 from 35 to 40 pictures a
+        # second, for 12 to 14 s of compiling for each shape: won back after some 4,000 pictures,
+        # and lost by every short run.
         conv = is_convolutional(self._model.visual)
         self._layout = torch.channels_last if conv else torch.contiguous_format
         self._tower = _causal_text_tower(self._model)
-        # On a CPU, cut texts cost little, so they are computed exactly: then a query gets the same
-        # vector here and in mmsearch.encode.text_tower, which a terminal search uses.
-        exact_texts = dtype == "auto" and self._device.type == "cpu" and self._tower is not None
-        self._model.to(self._device, torch.float32 if exact_texts else DTYPES[self._dtype])
-        self._model.visual.to(dtype=DTYPES[self._dtype], memory_format=self._layout)
+        self._model.to(self._device, DTYPES[self._dtype])
+        self._model.visual.to(memory_format=self._layout)
         self._mean, self._std = (
             torch.tensor(files.preprocess_cfg[key], device=self._device).view(1, 3, 1, 1)
             for key in ("mean", "std")
         )
         self._pictures = BatchSize(*_BATCHES[self._device.type])
+        self._cuda = None
+        if self._device.type == "cuda":
+            self._cuda = CudaPictures(
+                self._device, self._image_size, self._space.dim, self._image_vectors
+            )
         # Lowered when memory runs out, so that each batch does not find out anew.
         self._tokens = _TOKENS[self._device.type]
 
@@ -93,32 +103,68 @@ class OpenClipEncoder:
         return self._preprocess(pixels)
 
     def encode_images(self, batch: NDArray[np.uint8]) -> Vectors:
-        wanted = (3, self._image_size, self._image_size)
-        if batch.ndim != 4 or batch.shape[1:] != wanted or batch.dtype != np.uint8:
-            raise EncodeError(f"a batch must be (n, {wanted}) uint8: {batch.shape} {batch.dtype}")
+        self._check(batch)
         parts = [np.empty((0, self._space.dim), dtype=np.float32)]
         done = 0
         while done < len(batch):
             part = batch[done : done + self._pictures.most]
-            started = perf_counter()
-            vectors = self._attempt(self._image_features, part)
+            vectors = self._attempt(self._encode_part, part)
             if vectors is None:
                 self._pictures.too_large(len(part))
                 continue
-            self._pictures.took(len(part), perf_counter() - started)
             parts.append(vectors)
             done += len(part)
         return np.concatenate(parts)
 
     def encode_batches(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[Vectors]:
-        for batch in batches:
-            yield self.encode_images(batch)
+        if self._cuda is None:
+            yield from map(self.encode_images, batches)
+            return
+        with closing(overlapped(batches, self._start, self._finish)) as stream:
+            for vectors, good in stream:
+                yield self._checked(vectors, good)
+
+    def _check(self, batch: NDArray[np.uint8]) -> None:
+        wanted = (3, self._image_size, self._image_size)
+        if batch.ndim != 4 or batch.shape[1:] != wanted or batch.dtype != np.uint8:
+            raise EncodeError(f"a batch must be (n, {wanted}) uint8: {batch.shape} {batch.dtype}")
+
+    def _encode_part(self, part: NDArray[np.uint8]) -> Vectors:
+        """Vectors of no more pictures than memory is thought to hold."""
+        if self._cuda is not None:
+            return self._checked(*self._finish(self._cuda.start(part)))
+        started = perf_counter()
+        vectors = self._unit(self._image_features, part)
+        self._pictures.took(len(part), perf_counter() - started)
+        return vectors
+
+    def _start(self, batch: NDArray[np.uint8]) -> Flight | Vectors:
+        """A batch on its way through the GPU; its vectors where memory does not hold it whole."""
+        assert self._cuda is not None
+        self._check(batch)
+        if 0 < len(batch) <= self._pictures.most:
+            if self._pictures.settled and len(batch) == self._pictures.size:
+                self._cuda.record(batch)
+            flight = self._attempt(self._cuda.start, batch)
+            if flight is not None:
+                return flight
+            self._pictures.too_large(len(batch))
+        return self.encode_images(batch)
+
+    def _finish(self, flight: Flight | Vectors) -> tuple[Vectors, bool]:
+        """The vectors of what was started, and whether all of them have a direction."""
+        if isinstance(flight, np.ndarray):
+            return flight, True
+        assert self._cuda is not None
+        vectors, good, seconds = self._cuda.finish(flight)
+        self._pictures.took(len(vectors), seconds)
+        return vectors, good
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         result = np.empty((len(texts), self._space.dim), dtype=np.float32)
         if not texts:
             return result
-        tokens = self._tokenizer(list(texts)).numpy()
+        tokens = self._tokenize(list(texts))
         features = self._text_features
         lengths = np.full(len(tokens), tokens.shape[1])
         if self._tower is not None:
@@ -132,7 +178,8 @@ class OpenClipEncoder:
         while done < len(order):
             rows = order[done : done + _fitting(lengths[order[done:]], self._tokens)]
             length = int(lengths[rows[-1]])
-            vectors = self._attempt(features, np.ascontiguousarray(tokens[rows, :length]))
+            cut = np.ascontiguousarray(tokens[rows, :length])
+            vectors = self._attempt(partial(self._unit, features), cut)
             if vectors is None:
                 self._tokens = len(rows) * length // 2
                 continue
@@ -140,12 +187,10 @@ class OpenClipEncoder:
             done += len(rows)
         return result
 
-    def _attempt(
-        self, features: Callable[[torch.Tensor], torch.Tensor], inputs: NDArray[Any]
-    ) -> Vectors | None:
-        """Their unit vectors, or None where memory does not hold so many at once."""
+    def _attempt(self, work: Callable[[NDArray[Any]], R], inputs: NDArray[Any]) -> R | None:
+        """What comes of some inputs, or None where memory does not hold so many at once."""
         try:
-            return self._unit(features, inputs)
+            return work(inputs)
         except torch.OutOfMemoryError as exc:
             if len(inputs) == 1:
                 raise EncodeError(
@@ -165,10 +210,10 @@ class OpenClipEncoder:
         with torch.inference_mode(), self._exact():
             # torch warns of memory that it may not write to, though nothing here does.
             owned = np.require(inputs, requirements=["C", "W"])
-            found = features(torch.from_numpy(owned).to(self._device)).float()
-            norms = torch.linalg.vector_norm(found, dim=-1, keepdim=True)
-            good = bool(torch.isfinite(norms).all()) and bool((norms > 0).all())
-            vectors = (found / norms).cpu().numpy()
+            vectors, good = _directions(features(torch.from_numpy(owned).to(self._device)))
+            return self._checked(vectors.cpu().numpy(), bool(good))
+
+    def _checked(self, vectors: Vectors, good: bool) -> Vectors:
         if not good:
             raise EncodeError(
                 f"{self._space.name} in {self._dtype} on {self.device} gave a vector that is not "
@@ -184,6 +229,10 @@ class OpenClipEncoder:
                 yield
         else:
             yield
+
+    def _image_vectors(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._exact():
+            return _directions(self._image_features(batch))
 
     def _image_features(self, batch: torch.Tensor) -> torch.Tensor:
         # In float32 and in the order of ToTensor and Normalize: equal to open_clip to the last bit.
@@ -209,6 +258,14 @@ class OpenClipEncoder:
             return x
         found: torch.Tensor = projection(x) if isinstance(projection, nn.Module) else x @ projection
         return found
+
+
+def _directions(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors (n, dim) float32, and whether all of them are such, (1,) bool."""
+    features = features.float()
+    norms = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    good = torch.isfinite(norms).all() & (norms > 0).all()
+    return features / norms, good.view(1)
 
 
 def _fitting(lengths: NDArray[np.int64], tokens: int) -> int:

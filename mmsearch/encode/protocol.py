@@ -50,7 +50,7 @@ class Encoder(TextEncoder, Protocol):
 
     @property
     def dtype(self) -> str:
-        """What pictures are computed in: "fp32", "bf16" or "fp16". Vectors are float32 always."""
+        """What the model computes in: "fp32", "bf16" or "fp16". Vectors are float32 always."""
         ...
 
     @property

@@ -15,6 +15,7 @@ from mmsearch.encode import load_encoder, load_text_encoder, weights
 from mmsearch.encode.presets import PRESETS
 from mmsearch.encode.text_tower import NumpyTextEncoder
 
+ROOT = Path(__file__).parents[2]
 TEXTS = ["a red boat on a lake at night", "", "two dogs", "海边的红色风筝", "tree " * 100]
 
 
@@ -80,3 +81,15 @@ def test_its_light_text_tower_is_the_numpy_one() -> None:
     light = load_text_encoder("tiny")
     assert isinstance(light, NumpyTextEncoder)
     assert light.space == load_encoder("tiny", device="cpu").space
+
+
+def test_its_vectors_in_bf16_are_near_those_in_fp32() -> None:
+    exact, quick = (load_encoder("tiny", device="cpu", dtype=dtype) for dtype in ("fp32", "bf16"))
+    files = sorted((ROOT / "data" / "postcards").glob("*.jpg"))[:16]
+    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    batch = np.stack([exact.preprocess(picture) for picture in pictures])
+    for one, other in (
+        (exact.encode_images(batch), quick.encode_images(batch)),
+        (exact.encode_texts(TEXTS), quick.encode_texts(TEXTS)),
+    ):
+        assert ((one * other).sum(axis=1) >= 0.999).all()

@@ -62,6 +62,16 @@ def test_tokens_of_any_text_are_those_of_open_clip(texts: list[str], context_len
     np.testing.assert_array_equal(ClipTokenizer(context_length)(texts), theirs.numpy())
 
 
+@given(st.text(st.characters(max_codepoint=127), max_size=80))
+@settings(max_examples=300, deadline=None)
+def test_tokens_of_any_ascii_text_are_those_of_open_clip(text: str) -> None:
+    """Most such texts take a shorter way."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    theirs = SimpleTokenizer.__call__(_their_tokenizer(), [text], 77)
+    np.testing.assert_array_equal(ClipTokenizer()([text]), theirs.numpy())
+
+
 def _their_tokenizer() -> object:
     import open_clip.tokenizer
 
