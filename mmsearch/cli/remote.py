@@ -8,7 +8,6 @@ opened here instead, as if there were none. Imports nothing heavy: this is what 
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import click
 
 from mmsearch import announce
+from mmsearch.cli.options import plain_library_path
 from mmsearch.errors import DecodeError
 from mmsearch.overhttp import (
     RemoteError,
@@ -207,17 +207,5 @@ def remote_for(
         return None
     if server:
         return Remote(server, key, is_named=True)
-    running = None if device is not None else announce.find(_library(library))
+    running = None if device is not None else announce.find(plain_library_path(library))
     return None if running is None else Remote(running.address, running.token, is_named=False)
-
-
-def _library(chosen: Path | None) -> Path:
-    """What mmsearch.cli.options.library_path says, without pydantic, which takes 0.1 s to load."""
-    if chosen is None:
-        given = (v for name, v in os.environ.items() if name.upper() == "MMSEARCH_LIBRARY" and v)
-        chosen = next((Path(v) for v in given), None)
-    if chosen is None:
-        import platformdirs
-
-        chosen = Path(platformdirs.user_data_dir("mmsearch", appauthor=False))
-    return chosen.expanduser()
