@@ -4,7 +4,8 @@ ViT-B-32 with random weights (nothing can be downloaded where this runs; speeds 
 the bundled model. Held against open_clip's own `encode_text`, in turn with it, so that other work
 on the machine falls on both; on a GPU the pictures are held against its own matrix products.
 
-    python tests/benchmarks/encode.py [--device cuda] [--captions 10000] [--only PART] [--out FILE]
+    python tests/benchmarks/encode.py [--device cuda] [--captions 10000] [--only PART] [--quick]
+        [--out FILE] [--plot FILE]
 
 PART: pictures, query, captions, load. Exit code 1 when a figure misses its bar.
 """
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from figures import Bar, Table, finish, run, seconds
+from figures import Bar, Table, finish, plotted, run, seconds
 from materials import untrained
 
 import mmsearch.encode
@@ -252,13 +253,16 @@ def main() -> int:
     parser.add_argument("--captions", type=int, default=10_000)
     parser.add_argument("--only", choices=("pictures", "query", "captions", "load"))
     parser.add_argument("--model", choices=("default", "tiny"), help="only this one")
-    parser.add_argument("--keep", type=Path, help="make the model here, or use it")
+    parser.add_argument("--work", "--keep", type=Path, help="the model stays here")
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
+    parser.add_argument("--plot", type=Path, help="also draw them")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the captions")
     options = parser.parse_args()
+    count = options.captions // 10 if options.quick else options.captions
     torch.set_num_threads(min(2, os.cpu_count() or 1) if options.device == "cpu" else 8)
     tables = []
     with tempfile.TemporaryDirectory() as scratch:
-        made = untrained("ViT-B-32", (options.keep or Path(scratch)).absolute() / "vit-b-32")
+        made = untrained("ViT-B-32", (options.work or Path(scratch)).absolute() / "vit-b-32")
         models = {"default": (made, "ViT-B-32"), "tiny": ("tiny", "tiny")}
         for name, shown in models.values() if not options.model else [models[options.model]]:
             device = options.device
@@ -267,9 +271,11 @@ def main() -> int:
             if options.only in (None, "query"):
                 tables.append(query(name, shown, device))
             if options.only in (None, "captions") and shown != "tiny":
-                tables.append(many(name, shown, device, options.captions))
+                tables.append(many(name, shown, device, count))
             if options.only in (None, "load"):
                 tables.append(load(name, shown, device))
+    if options.plot:
+        plotted(options.plot, tables)
     return finish(tables, options.out)
 
 

@@ -255,6 +255,15 @@ def bar_plot(path: Path, groups: Mapping[str, Mapping[str, float]]) -> None:
     pyplot.close(figure)
 
 
+def plotted(path: Path, tables: Sequence[Table]) -> None:
+    """Every table as a panel of bars: what was measured of it, in its order."""
+    groups = {
+        table.title: {line.name.strip(): line.value for line in table.lines if line.value}
+        for table in tables
+    }
+    bar_plot(path, {title: values for title, values in groups.items() if values})
+
+
 def _pyplot() -> Any:
     try:
         import matplotlib

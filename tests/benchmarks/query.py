@@ -4,7 +4,8 @@ For the bundled model and for ViT-B-32 with random weights, each with a library 
 of its space. The terminal's command is timed as a whole process, from before its start to its end,
 its files in the page cache, without a service and with one.
 
-    python tests/benchmarks/query.py [--items 100000] [--device cuda] [--only PART] [--out FILE]
+    python tests/benchmarks/query.py [--items 100000] [--device cuda] [--only PART] [--quick]
+        [--out FILE] [--plot FILE]
 
 PART: stages, terminal, clients. With --device cuda --items 1000000 the bar of a GPU is checked: one
 text through the encoder and the search. Exit code 1 when a figure misses its bar.
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import serve
 import torch
-from figures import Bar, Table, finish, run, seconds
+from figures import Bar, Table, finish, plotted, run, seconds
 from materials import library_of_vectors, untrained
 
 from mmsearch.encode import load_text_encoder, weights
@@ -36,11 +37,10 @@ WITH_SERVICE = Bar(0.3, more=False)
 #: One text through encoder and search, on a GPU, among a million: in milliseconds.
 GPU = Bar(5.0, more=False)
 K = 10
-_REPEATS = 100
 _COMMANDS = 7
 
 
-def stages(folder: Path, name: str, shown: str, items: int, device: str) -> Table:
+def stages(folder: Path, shown: str, items: int, device: str, repeats: int) -> Table:
     table = Table(f"{shown}, {items:,} pictures: one question in this process, {device}, warm")
     asked = serve.texts(3)
     found: dict[str, list[float]] = {}
@@ -48,7 +48,7 @@ def stages(folder: Path, name: str, shown: str, items: int, device: str) -> Tabl
     tokenizer = ClipTokenizer()
     with Library(folder, device=device) as library:
         library.warm()
-        for turn in range(_REPEATS + 5):
+        for turn in range(repeats + 5):
             text = next(asked)
             once: dict[str, float] = {}
             question = Question((Term(text=text),), k=K)
@@ -101,12 +101,12 @@ def terminal(folder: Path, shown: str, items: int) -> Table:
     return table
 
 
-def clients(folder: Path, name: str, shown: str, items: int) -> Table:
+def clients(folder: Path, name: str, shown: str, items: int, repeats: int) -> Table:
     table = Table(f"{shown}, {items:,} pictures: through the service, new questions")
     with serve.served(folder) as port, Library(folder, device="cpu") as library:
         library.warm()
-        one = serve.one_query(port, library, _REPEATS)
-        many = serve.throughput(port, name, 4.0, 2)
+        one = serve.one_query(port, library, repeats)
+        many = serve.throughput(port, name, 1.0 if repeats < 100 else 4.0, 2)
     table.add("one client", one["service_ms"], "ms")
     table.add("  the library alone, in turn", one["bare_ms"], "ms")
     table.add("  asked before", one["cached_answer_ms"], "ms")
@@ -124,27 +124,33 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--model", choices=("tiny", "ViT-B-32"), help="only this one")
     parser.add_argument("--only", choices=("stages", "terminal", "clients"))
-    parser.add_argument("--keep", type=Path, help="make models and libraries here, or use them")
+    parser.add_argument("--work", "--keep", type=Path, help="models and libraries stay here")
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
+    parser.add_argument("--plot", type=Path, help="also draw them")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the items, fewer repeats")
     options = parser.parse_args()
+    items = options.items // 10 if options.quick else options.items
+    repeats = 20 if options.quick else 100
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     tables = []
     with tempfile.TemporaryDirectory() as scratch:
-        root = (options.keep or Path(scratch)).absolute()
+        root = (options.work or Path(scratch)).absolute()
         for shown in ("tiny", "ViT-B-32") if options.model is None else (options.model,):
             name = "tiny" if shown == "tiny" else untrained(shown, root / shown.lower())
             files = weights.find_light(name)
             assert files is not None
-            folder = root / f"library-{shown.lower()}-{options.items}"
-            library_of_vectors(folder, options.items, files.space)
+            folder = root / f"query-{shown.lower()}-{items}"
+            library_of_vectors(folder, items, files.space)
             with Library(folder, device="cpu") as library:
                 library.save_background(load_text_encoder(name))
             if options.only in (None, "stages"):
-                tables.append(stages(folder, name, shown, options.items, options.device))
+                tables.append(stages(folder, shown, items, options.device, repeats))
             if options.only in (None, "terminal"):
-                tables.append(terminal(folder, shown, options.items))
+                tables.append(terminal(folder, shown, items))
             if options.only in (None, "clients"):
-                tables.append(clients(folder, name, shown, options.items))
+                tables.append(clients(folder, name, shown, items, repeats))
+    if options.plot:
+        plotted(options.plot, tables)
     return finish(tables, options.out)
 
 
