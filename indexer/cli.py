@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
+from indexer.cli_progress import Bar, Lines, line
+from indexer.clock import Clock, Trace
 from indexer.ingest import Options
 from indexer.ingest import index as run_index
 from indexer.report import Report
 from mmsearch.cli.options import (
-    device_option,
     json_option,
     library_option,
     library_path,
@@ -78,8 +66,22 @@ from mmsearch.cli.options import (
     default="auto",
     help="A bar where stderr is a terminal; or JSON, one line on stderr for each step.",
 )
+@click.option(
+    "--profile",
+    is_flag=False,
+    flag_value="mmsearch-trace.json",
+    metavar="[FILE.json]",
+    type=click.Path(path_type=Path),
+    help="Tell on stderr where the time went, stage by stage, and write a trace for "
+    "ui.perfetto.dev into FILE.json, or mmsearch-trace.json here.",
+)
 @json_option
-@device_option
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="Where the model runs: auto, cpu, cuda, mps; several with commas (cuda:0,cuda:1), a "
+    "process each.",
+)
 @library_option
 def index(
     paths: tuple[Path, ...],
@@ -90,6 +92,7 @@ def index(
     dtype: str,
     reference: bool,
     progress: str,
+    profile: Path | None,
     as_json: bool,
     device: str | None,
     library: Path | None,
@@ -106,8 +109,15 @@ def index(
       mmsearch index ~/Photos --model tiny          (no download; not for real photographs)
 
     The lines of --progress json have an "event": scanning (source, files seen so far), loading
-    (model), started (what, total or null), advanced (done of that so far), warning (message).
+    (model), started (what, total or null), advanced (done of that so far, a second, skipped in the
+    whole run, bottleneck: the stage that the run goes as fast as, or null), warning (message).
     """
+    if profile is not None and profile.suffix != ".json":
+        # Or a picture named after --profile would be written over.
+        raise click.UsageError(
+            f"--profile writes a file that ends in .json, and {profile} does not: without a name "
+            "for the file it stands last"
+        )
     settings = load_settings()
     where = library_path(library, settings)
     if not paths and not captions and not (where / "catalog.db").exists():
@@ -121,15 +131,25 @@ def index(
         follow_links=follow_links,
         limits=settings.decode_limits(),
     )
-    if progress == "auto":
-        with Bar() as bar:
-            report = run_index(where, paths, captions, options=options, progress=bar)
-    else:
-        lines = Lines() if progress == "json" else None
-        report = run_index(where, paths, captions, options=options, progress=lines)
+    try:
+        trace = Trace(profile) if profile is not None else None
+    except OSError as exc:
+        raise click.UsageError(f"--profile: {profile} cannot be written: {exc.strerror}") from exc
+    clock = Clock(trace)
+    with closing(trace) if trace is not None else nullcontext():
+        if progress == "auto":
+            with Bar() as bar:
+                report = run_index(
+                    where, paths, captions, options=options, progress=bar, clock=clock
+                )
+        else:
+            lines = Lines() if progress == "json" else None
+            report = run_index(where, paths, captions, options=options, progress=lines, clock=clock)
+    if profile is not None:
+        click.echo(f"{clock.table(report.seconds)}\ntrace: {printable(str(profile))}", err=True)
     for warning in report.warnings:
         if progress == "json":
-            _line("warning", message=warning)
+            line("warning", message=warning)
         else:
             click.echo(f"warning: {printable(warning)}", err=True)
     if as_json:
@@ -171,82 +191,3 @@ def summary(report: Report) -> str:
     model = f", {report.model} on {report.device} ({report.dtype})" if report.device else ""
     lines.append(f"{report.seconds:.1f} s{model}; library: {printable(report.library)}")
     return "\n".join(lines)
-
-
-class Lines:
-    """Progress for programs: a line of JSON on stderr for each step."""
-
-    def __init__(self) -> None:
-        self._done = 0
-
-    def scanning(self, location: str, files: int) -> None:
-        _line("scanning", source=location, files=files)
-
-    def loading_model(self, name: str) -> None:
-        _line("loading", model=name)
-
-    def started(self, what: str, total: int | None) -> None:
-        self._done = 0
-        _line("started", what=what, total=total)
-
-    def advanced(self, done: int) -> None:
-        self._done += done
-        _line("advanced", done=self._done)
-
-
-def _line(event: str, **facts: object) -> None:
-    # In ASCII, so that a name with broken bytes passes through any pipe.
-    click.echo(json.dumps({"event": event, **facts}), err=True)
-
-
-class _RateColumn(ProgressColumn):
-    """Items a second over the last moments."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
-
-
-class Bar:
-    """A progress bar on stderr, or nothing where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _RateColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("starting", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def scanning(self, location: str, files: int) -> None:
-        self._progress.update(
-            self._task, description=f"scanning {printable(location)}", completed=files
-        )
-
-    def loading_model(self, name: str) -> None:
-        self._progress.update(self._task, description=f"loading {name}")
-
-    def started(self, what: str, total: int | None) -> None:
-        self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(printable(what), total=total)
-
-    def advanced(self, done: int) -> None:
-        self._progress.advance(self._task, done)

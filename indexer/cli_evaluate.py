@@ -185,7 +185,7 @@ def _read(
 
 
 def _dataset(dataset: Dataset, merge: bool, model: str | None, device: str | None) -> Report:
-    from indexer.cli import Bar
+    from indexer.cli_progress import Bar
     from indexer.evaluate import evaluate_dataset
     from mmsearch.encode import load_encoder
 

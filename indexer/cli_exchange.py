@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from indexer.cli import Bar
+from indexer.cli_progress import Bar
 from mmsearch.cli.options import (
     device_option,
     json_option,

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.clock import Clock
 from indexer.load import Loader
 from indexer.models import Models
 from indexer.picture_stage import PictureStage
@@ -48,8 +49,10 @@ _MARGIN = timedelta(days=1)
 class Options:
     """How to index.
 
-    model: None is the library's own, or `default` for a new one. reference: exactly open_clip's
-    preprocessing, slower. exclude, follow_links: None or empty leave a known source as it was.
+    model: None is the library's own, or `default` for a new one. device: as of `load_encoder`, or
+    several with commas ("cuda:0,cuda:1"), each in a process of its own. reference: exactly
+    open_clip's preprocessing, slower. exclude, follow_links: None or empty leave a known source as
+    it was.
     """
 
     model: str | None = None
@@ -69,12 +72,13 @@ def index(
     options: Options | None = None,
     progress: Progress | None = None,
     models: Models | None = None,
+    clock: Clock | None = None,
 ) -> Report:
     """Brings a library up to date with folders, files and caption files.
 
-    Without targets: with every source it already has. `models` keeps the model for a next run.
-    Ctrl-C ends the run after the batch in hand,
-    with everything so far committed and `stopped` set.
+    Without targets: with every source it already has. `models` keeps the model for a next run;
+    `clock` is told where the time goes. Ctrl-C ends the run after the batch in hand, with
+    everything so far committed and `stopped` set.
 
     Raises:
         LibraryLockedError: another process is writing to it.
@@ -87,7 +91,7 @@ def index(
         check_path(path)
     if options is not None and options.model is not None:
         presets.resolve(options.model)
-    with _opened(library, options, progress, models) as (run, catalog):
+    with _opened(library, options, progress, models, clock) as (run, catalog):
         return run.run(
             find_targets(
                 catalog.sources(),
@@ -121,8 +125,13 @@ def index_parts(
 
 @contextmanager
 def _opened(
-    library: Path, options: Options | None, progress: Progress | None, models: Models | None
+    library: Path,
+    options: Options | None,
+    progress: Progress | None,
+    models: Models | None,
+    clock: Clock | None = None,
 ) -> Iterator[tuple[_Run, Catalog]]:
+    own = models or Models()
     with writing(library):
         writer = CatalogWriter(library / CATALOG_NAME)
         catalog = Catalog(library / CATALOG_NAME)
@@ -134,11 +143,14 @@ def _opened(
                     writer,
                     options or Options(),
                     progress or Silence(),
-                    models or Models(),
+                    own,
+                    clock or Clock(),
                 ),
                 catalog,
             )
         finally:
+            if models is None:
+                own.close()
             catalog.close()
             writer.close()
 
@@ -154,6 +166,7 @@ class _Run:
         options: Options,
         progress: Progress,
         models: Models,
+        clock: Clock,
     ) -> None:
         self._library = library
         self._catalog = catalog
@@ -161,6 +174,7 @@ class _Run:
         self.options = options
         self._models = models
         self._progress = progress
+        self._clock = clock
         self._encoder: Encoder | None = None
         self._encoder_lock = threading.Lock()
         self._report = Report(str(library))
@@ -168,15 +182,23 @@ class _Run:
         self._done: dict[str, int] = {}  # location of a source read to its end → for which space
         self._model, known = self._choose_model()
         self._space_id: int | None = None if known is None else known[0]
+        self._anything_known = True
         self._texts = TextEmbedder(catalog, self.encoder)
         self._pictures = PictureStage(
             catalog,
             writer,
             self.encoder,
             self._texts,
-            Loader(self.encoder, self._known_image, limits=options.limits),
+            Loader(
+                self.encoder,
+                self._known_image,
+                limits=options.limits,
+                reference=options.reference,
+                clock=clock,
+            ),
             self._report,
             progress,
+            clock,
         )
 
     # --- model ----------------------------------------------------------------------------------
@@ -200,19 +222,22 @@ class _Run:
         with self._encoder_lock:
             if self._encoder is None:
                 options = self.options
-                self._encoder = self._models.load(
-                    self._model,
-                    device=options.device,
-                    dtype=options.dtype,
-                    reference=options.reference,
-                    on_load=self._progress.loading_model,
-                )
+                with self._clock.span("load model"):
+                    self._encoder = self._models.load(
+                        self._model,
+                        device=options.device,
+                        dtype=options.dtype,
+                        reference=options.reference,
+                        on_load=self._progress.loading_model,
+                    )
                 self._report.device = self._encoder.device
                 self._report.dtype = self._encoder.dtype
             return self._encoder
 
     def _known_image(self, digest: bytes) -> int | None:
-        if self._space_id is None:
+        # In a space that is empty there is no need to look for each picture: copies among those of
+        # this reading are found when their batch is put together.
+        if self._space_id is None or not self._anything_known:
             return None
         return self._catalog.vectors.embedded(self._space_id, "image", [digest]).get(digest)
 
@@ -234,8 +259,9 @@ class _Run:
             report.stopped = True
         report.encoded_texts = self._texts.encoded
         # Even when nothing is new: the run before may have been killed before it came to this.
-        self._link()
-        with Library(self._library) as library:
+        with self._clock.span("link"):
+            self._link()
+        with self._clock.span("index"), Library(self._library) as library:
             library.save_indexes()
             if self._encoder is not None and not report.stopped:
                 library.save_background(self._encoder)
@@ -289,7 +315,8 @@ class _Run:
         source_id = self._writer.ensure_source(
             target.location, target.kind, target.exclude, target.follow_links
         )
-        problems = self._scan(target, source_id)
+        with self._clock.span("scan"):
+            problems = self._scan(target, source_id)
         if target.is_out_of_reach():
             self._warn(f"{target.location} is gone now (unplugged drive?): its pictures are kept")
             return
@@ -381,6 +408,7 @@ class _Run:
         """Embeds all that is pending; loads the model, whose space may turn out to be new."""
         writer = self._writer
         space_id = self._space_id = writer.ensure_space(self.encoder().space)
+        self._anything_known = self._catalog.vectors.exist(space_id, "image")
         counts = writer.scan.count_pending(source_id, space_id)
         if counts.get("image"):
             self._progress.started("images", counts["image"])
@@ -428,8 +456,10 @@ class _Run:
         drafts: Sequence[DraftText],
         failures: Sequence[FailureRow],
     ) -> None:
-        rows = self._texts.rows(source_id, space_id, drafts)
-        self._writer.commit(space_id, texts=rows, failures=failures)
+        with self._clock.span("encode texts"):
+            rows = self._texts.rows(source_id, space_id, drafts)
+        with self._clock.span("write"):
+            self._writer.commit(space_id, texts=rows, failures=failures)
         self._report.texts += len(rows)
         self._report.failed += len(failures)
         self._progress.advanced(len(rows) + len(failures))

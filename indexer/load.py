@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import TYPE_CHECKING
 
+from indexer.clock import PREPARING, Clock, Laps
 from mmsearch.decode import decode
 from mmsearch.errors import DecodeError, DecodeTimeoutError, EncodeError, os_reason
 from mmsearch.types import DecodeLimits, PictureInfo
@@ -41,8 +43,8 @@ class Job:
 class Loaded:
     """What became of a job: a failure, a known content, or pixels for the model.
 
-    pixels: (3, S, S) uint8 as the encoder's `preprocess` makes them; None when the content is
-    known (`content_id`) or failed (`reason`).
+    job: without its data. pixels: (3, S, S) uint8 as the encoder's `preprocess` makes them; None
+    when the content is known (`content_id`) or failed (`reason`).
     """
 
     job: Job
@@ -73,51 +75,78 @@ class Loader:
         limits: DecodeLimits,
         threads: int | None = None,
         max_bytes: int = 256 << 20,
+        reference: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         """`known` tells the content id of a hash that needs no encoding; `encoder` loads lazily.
 
-        max_bytes: of undecoded data of archive members held at once.
+        max_bytes: of what lies ready ahead of the model at once, prepared pictures and undecoded
+            members of archives together. (What is being decoded comes on top: a picture a thread.)
+        reference: decode at full size always, so that what the encoder is given is what open_clip's
+            own preprocessing would be.
+        clock: told of every stage.
         """
         self._encoder = encoder
         self._known = known
         self._limits = limits
+        self._threads = threads or min(32, (os.cpu_count() or 1) + 1)
         self._workers = Workers(
-            threads or min(32, (os.cpu_count() or 1) + 1),
-            limits.max_seconds,
-            name="decode",
-            max_stuck=_MAX_STUCK,
+            self._threads, limits.max_seconds, name="decode", max_stuck=_MAX_STUCK
         )
         self._max_bytes = max_bytes
+        self._picture_bytes = 0  # of a prepared picture, once there was one
+        self._reference = reference
+        self._clock = clock or Clock()
 
-    def load(self, jobs: Iterable[Job], ahead: int) -> Iterator[Loaded]:
-        """The outcome of each job, in the order of the jobs; at most `ahead` are in flight.
+    def load(
+        self, jobs: Iterable[Job], ahead: int | Callable[[], int]
+    ) -> Generator[Loaded, None, None]:
+        """The outcome of each job, in the order of the jobs; at most `ahead` are in flight, and
+        fewer where they would take more than the allowed bytes.
 
         A job that takes longer than the limits allow is a failure: a transient one while its file
         is read (a drive that does not answer), a lasting one while it is decoded.
         """
-        workers = self._workers
-        flying: deque[tuple[Job, Task[Loaded] | None]] = deque()
+        workers, clock = self._workers, self._clock
+        most = ahead if callable(ahead) else lambda: ahead
+        flying: deque[tuple[Job, Task[Loaded] | None, int]] = deque()
         held = 0
+        began, before = perf_counter(), clock.seconds
         try:
             for job in jobs:
-                flying.append((job, None if workers.is_full else self._submit(job)))
-                held += len(job.data or b"")
-                while len(flying) >= ahead or held > self._max_bytes:
-                    job, task = flying.popleft()
-                    held -= len(job.data or b"")
-                    yield _outcome(job, task)
+                bare = job if job.data is None else replace(job, data=None)
+                weight = len(job.data or b"") + self._picture_bytes
+                flying.append((bare, None if workers.is_full else self._submit(job, bare), weight))
+                held += weight
+                while len(flying) >= most() or held > self._max_bytes:
+                    bare, task, weight = flying.popleft()
+                    held -= weight
+                    yield _outcome(bare, task)
             while flying:
-                yield _outcome(*flying.popleft())
+                bare, task, _ = flying.popleft()
+                yield _outcome(bare, task)
         finally:
             workers.drain()
+            after = clock.seconds
+            busy = sum(after[stage] - before[stage] for stage in PREPARING)
+            idle = self._threads * (perf_counter() - began) - busy
+            clock.add_seconds("wait for room", max(idle, 0.0))
 
-    def _submit(self, job: Job) -> Task[Loaded]:
-        return self._workers.submit(lambda task: self._prepare(job, task), job.path)
+    def _submit(self, job: Job, bare: Job) -> Task[Loaded]:
+        data = job.data
+        return self._workers.submit(lambda task: self._timed(bare, data, task), job.path)
 
-    def _prepare(self, job: Job, task: Task[Loaded]) -> Loaded:
+    def _timed(self, job: Job, data: bytes | None, task: Task[Loaded]) -> Loaded:
+        laps = self._clock.laps(job.member or job.path)
+        try:
+            return self._prepare(job, data, task, laps)
+        finally:
+            laps.end()
+
+    def _prepare(self, job: Job, data: bytes | None, task: Task[Loaded], laps: Laps) -> Loaded:
         size, mtime_ns = job.size, job.mtime_ns
         try:
-            if job.data is None:
+            if data is None:
                 task.stage(_READING)
                 with open(job.location, "rb") as file:  # noqa: PTH123 -- names with surrogates
                     # The stat of what is read, not of what the scan saw a while ago.
@@ -128,16 +157,17 @@ class Loader:
                         return Loaded(job, size, mtime_ns, reason=reason)
                     # No more than its size: the file may be growing, or be no file any more.
                     data = file.read(size)
-            else:
-                data = job.data
+                laps.lap("read")
         except OSError as exc:
             return Loaded(job, size, mtime_ns, reason=os_reason(exc), transient=True)
         digest = hashlib.sha256(data).digest()
+        laps.lap("hash")
         content_id = self._known(digest)
+        laps.lap("look up")
         if content_id is not None:
             return Loaded(job, size, mtime_ns, digest, content_id)
         try:
-            info, pixels = self._look_at(job, data, task)
+            info, pixels = self._look_at(job, data, task, laps)
         except DecodeError as exc:
             return Loaded(job, size, mtime_ns, digest, reason=exc.reason)
         except EncodeError as exc:
@@ -145,15 +175,24 @@ class Loader:
         return Loaded(job, size, mtime_ns, digest, info=info, pixels=pixels)
 
     def _look_at(
-        self, job: Job, data: bytes, task: Task[Loaded]
+        self, job: Job, data: bytes, task: Task[Loaded], laps: Laps
     ) -> tuple[PictureInfo, NDArray[np.uint8] | None]:
         """What a picture says of itself, and its pixels for the model."""
         encoder = self._encoder()
         task.stage("decode")
-        picture = decode(
-            data, source=job.path, limits=self._limits, min_side=2 * encoder.image_size
-        )
-        return picture.info, encoder.preprocess(picture.pixels)
+        try:
+            picture = decode(
+                data,
+                source=job.path,
+                limits=self._limits,
+                min_side=None if self._reference else 2 * encoder.image_size,
+            )
+        finally:
+            laps.lap("decode")
+        pixels = encoder.preprocess(picture.pixels)
+        laps.lap("resize")
+        self._picture_bytes = pixels.nbytes
+        return picture.info, pixels
 
 
 def _outcome(job: Job, task: Task[Loaded] | None) -> Loaded:

@@ -1,33 +1,48 @@
-"""Pictures on their way into the catalog: load ahead, encode in batches, one transaction each."""
+"""Pictures on their way into the catalog: load ahead, encode in batches, one transaction each.
+
+Three work at once: the loader's threads at the pictures ahead, the model's thread at a batch, and
+the thread that called, which alone touches the catalog's writer, at the batch before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from indexer.clock import Clock, bottleneck
 from indexer.load import Job, Loaded, Loader
+from indexer.model_thread import ModelThread
 from indexer.report import Progress, Report
 from indexer.targets import Target
 from indexer.text_stage import DraftText, TextEmbedder, embedded_texts
 from mmsearch import archive
 from mmsearch.archive import Member
-from mmsearch.batches import batches
 from mmsearch.errors import os_reason
-from mmsearch.store import Catalog, CatalogWriter, FailureRow, ImageRow, Pending
+from mmsearch.store import Catalog, CatalogWriter, FailureRow, ImageRow, Pending, TextRow
 from mmsearch.types import ScanProblem
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mmsearch.encode import Encoder
+    from mmsearch.types import Vectors
 
 #: Pictures decoded ahead of the model, in batches of the model.
 _BATCHES_AHEAD = 3
-#: Pictures a transaction while none of them needs the model (copies, moved files).
+#: Pictures a transaction, besides those for the model (copies, moved files).
 _KNOWN_A_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """items: without their pixels. hashes: of the new ones, in the order of their vectors."""
+
+    items: list[Loaded]
+    hashes: tuple[bytes, ...]
+    encoded: Future[tuple[Vectors, list[TextRow]]]
 
 
 class PictureStage:
@@ -42,6 +57,7 @@ class PictureStage:
         loader: Loader,
         report: Report,
         progress: Progress,
+        clock: Clock,
     ) -> None:
         self._catalog = catalog
         self._writer = writer
@@ -50,6 +66,8 @@ class PictureStage:
         self._loader = loader
         self._report = report
         self._progress = progress
+        self._clock = clock
+        self._wrote = (0.0, 0.0)  # when a batch was last written, from and to
 
     def files(
         self, source_id: int, space_id: int, target: Target, files: Iterable[Pending]
@@ -97,35 +115,87 @@ class PictureStage:
                 problems.append(_problem(source_id, file, member))
 
     def _run(self, source_id: int, space_id: int, jobs: Iterable[Job]) -> None:
-        size = self._encoder().batch_size
+        encoder = self._encoder()
         started = perf_counter()
+        # The first batches are small where the best size is yet to be found.
+        items = self._loader.load(jobs, lambda: _BATCHES_AHEAD * encoder.batch_size)
         try:
-            self._batches(source_id, space_id, self._loader.load(jobs, _BATCHES_AHEAD * size))
+            with (
+                closing(items),
+                ModelThread[list[TextRow]](encoder, self._clock) as model,
+            ):
+                self._batches(source_id, space_id, items, model)
         finally:
             self._report.picture_seconds += perf_counter() - started
 
-    def _batches(self, source_id: int, space_id: int, items: Iterable[Loaded]) -> None:
+    def _batches(
+        self,
+        source_id: int,
+        space_id: int,
+        items: Iterable[Loaded],
+        model: ModelThread[list[TextRow]],
+    ) -> None:
+        """Has a batch encoded while the one before is written."""
+        flying: _Batch | None = None
+        for part in self._parts(items):
+            batch = self._put(source_id, space_id, part, flying, model)
+            if flying is not None:
+                self._commit(source_id, space_id, flying)
+            flying = batch
+        model.finish()
+        if flying is not None:
+            self._commit(source_id, space_id, flying)
+
+    def _parts(self, items: Iterable[Loaded]) -> Iterator[list[Loaded]]:
+        """Lists with as many new pictures as the model wants at once."""
         waiting: list[Loaded] = []
         pixels = 0
         for loaded in items:
             waiting.append(loaded)
             pixels += loaded.pixels is not None
-            if pixels >= self._encoder().batch_size or len(waiting) >= _KNOWN_A_BATCH:
-                self._commit(source_id, space_id, waiting)
+            size = self._encoder().batch_size
+            if pixels >= size or len(waiting) >= size + _KNOWN_A_BATCH:
+                yield waiting
                 waiting, pixels = [], 0
         if waiting:
-            self._commit(source_id, space_id, waiting)
+            yield waiting
 
-    def _commit(self, source_id: int, space_id: int, items: Sequence[Loaded]) -> None:
-        good = [item for item in items if item.reason is None]
-        vectors = self._encode(space_id, good)
+    def _put(
+        self,
+        source_id: int,
+        space_id: int,
+        items: list[Loaded],
+        before: _Batch | None,
+        model: ModelThread[list[TextRow]],
+    ) -> _Batch:
+        import numpy as np
+
+        # A picture that is twice in the run is encoded once: a copy may be in this batch, or on its
+        # way into the catalog with the one before, or have come there since this one was decoded.
+        new = {item.hash: item.pixels for item in items if item.pixels is not None}
+        there = self._catalog.vectors.embedded(space_id, "image", list(new))
+        for digest in [d for d in new if d in there or (before and d in before.hashes)]:
+            del new[digest]
         drafts: list[DraftText] = []
-        for item in good:
+        for item in items:
             info = item.info
             if info is None and item.content_id is not None:
                 info = self._catalog.image_info(item.content_id)
             if info is not None:
                 drafts += embedded_texts(item.job.path, item.job.member, info)
+        size = self._encoder().image_size
+        pixels = np.stack(list(new.values())) if new else np.empty((0, 3, size, size), np.uint8)
+        encoded = model.put(
+            pixels, lambda: self._texts.rows(source_id, space_id, drafts), self._wrote
+        )
+        # The pixels are the batch's now: those of its items would be held until it is written.
+        return _Batch([replace(item, pixels=None) for item in items], tuple(new), encoded)
+
+    def _commit(self, source_id: int, space_id: int, batch: _Batch) -> None:
+        found, texts = batch.encoded.result()
+        began = perf_counter()
+        vectors = dict(zip(batch.hashes, found, strict=True))
+        good = [item for item in batch.items if item.reason is None]
         failures = [
             FailureRow(
                 source_id,
@@ -137,7 +207,7 @@ class PictureStage:
                 item.reason,
                 item.transient,
             )
-            for item in items
+            for item in batch.items
             if item.reason is not None
         ]
         self._writer.commit(
@@ -155,28 +225,17 @@ class PictureStage:
                 )
                 for item in good
             ],
-            texts=self._texts.rows(source_id, space_id, drafts),
+            texts=texts,
             failures=failures,
         )
+        self._wrote = began, perf_counter()
+        self._clock.add([("write", *self._wrote)])
         self._report.encoded_images += len(vectors)
         self._report.known += len(good) - len(vectors)
-        self._report.carried += len(drafts)
+        self._report.carried += len(texts)
         self._report.failed += len(failures)
-        self._progress.advanced(len(items))
-
-    def _encode(self, space_id: int, items: Sequence[Loaded]) -> dict[bytes, NDArray[np.float32]]:
-        """Vectors by hash; a picture that is twice in the run is encoded once."""
-        import numpy as np
-
-        new = {item.hash: item.pixels for item in items if item.pixels is not None}
-        # A copy may have been committed since this one was decoded.
-        for digest in self._catalog.vectors.embedded(space_id, "image", list(new)):
-            del new[digest]
-        found: dict[bytes, NDArray[np.float32]] = {}
-        for part in batches(new.items(), self._encoder().batch_size) if new else ():
-            vectors = self._encoder().encode_images(np.stack([pixels for _, pixels in part]))
-            found.update(zip((digest for digest, _ in part), vectors, strict=True))
-        return found
+        self._progress.limited(self._report.failed, bottleneck(self._clock.seconds))
+        self._progress.advanced(len(batch.items))
 
 
 def _problem(source_id: int, file: Pending, problem: ScanProblem) -> FailureRow:

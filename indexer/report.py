@@ -18,6 +18,10 @@ class Progress(Protocol):
     def started(self, what: str, total: int | None) -> None:
         """`total` items of a kind ("images", "texts") are to be done; None: not known before."""
 
+    def limited(self, skipped: int, bottleneck: str | None) -> None:
+        """So many items of the run could not be used so far; the stage (`indexer.clock`) that the
+        run goes as fast as, where that is known. Told before `advanced`."""
+
     def advanced(self, done: int) -> None:
         """So many more are committed."""
 
@@ -30,6 +34,8 @@ class Silence:
     def loading_model(self, name: str) -> None: ...
 
     def started(self, what: str, total: int | None) -> None: ...
+
+    def limited(self, skipped: int, bottleneck: str | None) -> None: ...
 
     def advanced(self, done: int) -> None: ...
 

@@ -56,10 +56,14 @@ class TextEmbedder:
     def __init__(self, catalog: Catalog, encoder: Callable[[], TextEncoder]) -> None:
         self._catalog = catalog
         self._encoder = encoder
+        self._before: set[bytes] = set()
         self.encoded = 0
 
     def rows(self, source_id: int, space_id: int, drafts: Sequence[DraftText]) -> list[TextRow]:
-        """A row for each draft, in order."""
+        """A row for each draft, in order.
+
+        The rows of a call may be written after the next call, but before the one after that.
+        """
         if not drafts:
             return []
         digests = [hashlib.sha256(d.body.encode()).digest() for d in drafts]
@@ -67,8 +71,9 @@ class TextEmbedder:
         new = {
             digest: draft.body
             for digest, draft in zip(digests, drafts, strict=True)
-            if digest not in known
+            if digest not in known and digest not in self._before
         }
+        self._before = set(digests)
         vectors: dict[bytes, Vectors] = {}
         if new:
             found = self._encoder().encode_texts(list(new.values()))

@@ -88,7 +88,12 @@ def decode(
     """Decode the first frame of a picture; `source` names it in errors.
 
     min_side: the pixels may be fewer than the file's as long as the shorter side stays at least
-        this long (JPEG scales by 1/2, 1/4 or 1/8 while decoding); None for full size.
+        this long; None for full size. JPEG alone is scaled while it is decoded, by 1/2, 1/4 or 1/8
+        (its blocks are cosines, of which the lowest are enough). Of the others none can: PNG, GIF
+        and TIFF hold rows that are unpacked one from the other; libheif decodes whole pictures of
+        HEVC and AV1, which predict blocks from their neighbours (the thumbnails in such files are
+        of 160 to 512 pixels, and of other processing); libwebp scales only what it has decoded,
+        and Pillow reads through its interface for animations, which does not even offer that.
 
     Raises DecodeError (empty, truncated, broken, not a picture), ImageTooLargeError,
     DecodeTimeoutError. The last is a courtesy: time is looked at where the decoder asks for bytes,

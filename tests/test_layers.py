@@ -88,6 +88,7 @@ SIBLINGS = {
 }
 #: indexer.cli is the write half of the command line, and shares its options.
 UPWARD = {("indexer.cli", "mmsearch.cli.options"), ("indexer.cli_manage", "mmsearch.cli.options"),
+          ("indexer.cli_progress", "mmsearch.cli.options"),
           ("indexer.cli_watch", "mmsearch.cli.options"),
           ("indexer.cli_exchange", "mmsearch.cli.options"),
           ("indexer.cli_evaluate", "mmsearch.cli.options"),
@@ -128,10 +129,11 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     "pyarrow": ("indexer.texts", "indexer.exchange"),
     "matplotlib": ("indexer.curves",),
-    "rich": ("mmsearch.cli", "indexer.cli", "indexer.cli_evaluate"),
+    "rich": ("mmsearch.cli", "indexer.cli_progress", "indexer.cli_evaluate"),
     "click": (
         "mmsearch.cli",
         "indexer.cli",
+        "indexer.cli_progress",
         "indexer.cli_manage",
         "indexer.cli_watch",
         "indexer.cli_exchange",

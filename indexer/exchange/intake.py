@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.clock import Laps
 from indexer.exchange.layout import Found, Shard, read_columns
 from indexer.exchange.places import Home, Place, Places
 from indexer.exchange.vectors import Checked, checked
@@ -73,7 +74,7 @@ class _HeaderLoader(Loader):
         super().__init__(_no_encoder, known, limits=limits)
 
     def _look_at(
-        self, job: Job, data: bytes, task: Task[Loaded]
+        self, job: Job, data: bytes, task: Task[Loaded], laps: Laps
     ) -> tuple[PictureInfo, NDArray[np.uint8] | None]:
         task.stage("decode")
         return read_info(data, source=job.path, limits=self._limits), None

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from collection import encoded, run, write
+from collection import encoded, picture, run, write
+from PIL import Image
 
 from indexer import load
+from indexer.clock import PREPARING, Clock
 from indexer.load import Job, Loaded, Loader
 from mmsearch.decode import Picture, decode
+from mmsearch.encode import load_encoder
+from mmsearch.encode.preprocess import preprocessor
 from mmsearch.library import Library
 from mmsearch.types import DecodeLimits
 
@@ -68,6 +74,141 @@ def test_no_more_is_taken_than_may_be_ahead() -> None:
     loader = Loader(lambda: ENCODER, lambda digest: None, limits=DecodeLimits(), threads=2)
     for done, _ in enumerate(loader.load(given(), 5), 1):
         assert taken <= done + 5
+
+
+def test_no_more_bytes_are_held_than_allowed() -> None:
+    """Members of an archive, whose bytes are at hand, and what is prepared of them."""
+    given = jobs(*map(str, range(40)))
+    sizes = [len(job.data or b"") for job in given]
+    taken = 0
+
+    def counted() -> Iterator[Job]:
+        nonlocal taken
+        for job in given:
+            taken += 1
+            yield job
+
+    most = 5 * max(sizes)
+    loader = Loader(
+        lambda: ENCODER, lambda digest: None, limits=DecodeLimits(), threads=2, max_bytes=most
+    )
+    for done, item in enumerate(loader.load(counted(), 1000), 1):
+        # The one that was one too many is among them, and the one that has just come out.
+        assert sum(sizes[done - 1 : taken]) <= most + max(sizes)
+        assert item.job.data is None  # let go of when it was decoded
+    assert taken == 40
+
+
+def test_prepared_pictures_count_among_the_bytes(tmp_path: Path) -> None:
+    """Files have no bytes before they are read; what is made of them has."""
+    for seed in range(30):
+        write(tmp_path / f"{seed}.png", encoded(seed))
+    taken = 0
+
+    def counted() -> Iterator[Job]:
+        nonlocal taken
+        for seed in range(30):
+            taken += 1
+            yield Job(f"{seed}.png", str(tmp_path / f"{seed}.png"))
+
+    square = 3 * 8 * 8
+    loader = Loader(
+        lambda: ENCODER, lambda digest: None, limits=DecodeLimits(), threads=2, max_bytes=4 * square
+    )
+    ahead = 12
+    for done, item in enumerate(loader.load(counted(), lambda: ahead), 1):
+        assert item.pixels is not None
+        # How large they are is known once there is one; until then the number alone counts.
+        assert taken <= done + (ahead if done < ahead else 5)
+
+
+def test_the_time_of_every_stage_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", encoded(1))
+    clock = Clock()
+    loader = Loader(
+        lambda: ENCODER, lambda digest: None, limits=DecodeLimits(), threads=1, clock=clock
+    )
+    began = perf_counter()
+    assert len(list(loader.load([Job("a.png", str(tmp_path / "a.png"))], 2))) == 1
+    whole, seconds = perf_counter() - began, clock.seconds
+    assert all(seconds[stage] > 0 for stage in PREPARING)
+    assert 0 <= sum(seconds[stage] for stage in (*PREPARING, "wait for room")) <= whole
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("size", [(1500, 1130), (90, 61)])
+def test_reference_is_what_open_clip_makes_of_the_file(kind: str, size: tuple[int, int]) -> None:
+    """To the last bit: decoded at full size, and resized by Pillow."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torchvision.transforms import Normalize
+
+    config = {
+        "size": 64,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "fill_color": 0,
+    }
+    data = noisy(size, kind)
+    transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
+    assert isinstance(transform.transforms.pop(), Normalize)
+    expected = (transform(Image.open(io.BytesIO(data))) * 255).round().byte().numpy()
+    found = {}
+    for reference in (True, False):
+        encoder: Any = SimpleNamespace(
+            image_size=64, preprocess=preprocessor(config, reference=reference)
+        )
+        loader = Loader(
+            lambda encoder=encoder: encoder,  # type: ignore[misc]
+            lambda digest: None,
+            limits=DecodeLimits(),
+            reference=reference,
+        )
+        (item,) = loader.load([Job("x", "x", "x", data=data)], 1)
+        assert item.pixels is not None
+        found[reference] = item.pixels.astype(int)
+    np.testing.assert_array_equal(found[True], expected)
+    # The other way is another way: this test tells them apart.
+    assert (found[False] != expected).any()
+    assert np.abs(found[False] - expected).mean() < 2
+
+
+def noisy(size: tuple[int, int], kind: str) -> bytes:
+    """A picture of waves with grain, whose resized form depends on how it was decoded."""
+    rng = np.random.default_rng(7)
+    waves = np.asarray(picture(3, 200).resize(size)).astype(float)
+    pixels = np.clip(waves + rng.normal(0, 12, waves.shape), 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, quality=90)
+    return out.getvalue()
+
+
+def test_vectors_are_close_to_those_of_the_reference() -> None:
+    """Postcards enlarged to what a camera makes, so that they are decoded at reduced size; by the
+    model that was trained on such pictures. (tests/benchmarks/pipeline.py: on photographs.)"""
+    cards = sorted((Path(__file__).parents[2] / "data/postcards").glob("*.jpg"))[:24]
+    jobs = []
+    for number, card in enumerate(cards):
+        out = io.BytesIO()
+        size = (1200 + 40 * number, 900 + 50 * number)
+        Image.open(card).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=88)
+        jobs.append(Job(card.name, card.name, "m", data=out.getvalue()))
+    vectors = []
+    for reference in (True, False):
+        encoder = load_encoder("tiny", device="cpu", dtype="fp32", reference=reference)
+        loader = Loader(
+            lambda encoder=encoder: encoder,  # type: ignore[misc]
+            lambda digest: None,
+            limits=DecodeLimits(),
+            reference=reference,
+        )
+        pixels = [item.pixels for item in loader.load(jobs, 8) if item.pixels is not None]
+        vectors.append(encoder.encode_images(np.stack(pixels)))
+    cosines = (vectors[0] * vectors[1]).sum(axis=1)
+    assert len(cosines) == 24
+    assert np.median(cosines) >= 0.998
+    assert np.quantile(cosines, 0.01) >= 0.99
 
 
 def test_files_that_hang_are_failures_and_the_others_are_read(stuck: threading.Event) -> None:

@@ -1,0 +1,171 @@
+"""The model's thread: order, what overlaps, errors, ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from collection import encoded, run, titled, write
+
+from indexer.clock import Clock
+from indexer.model_thread import ModelThread
+from mmsearch.encode.openclip import OpenClipEncoder
+from mmsearch.errors import EncodeError
+from mmsearch.store import CatalogWriter
+
+_NEVER = (0.0, 0.0)
+
+
+class Doubling:
+    """Vectors are pixels times two; `ahead` batches are taken before the first comes out."""
+
+    def __init__(self, ahead: int = 0) -> None:
+        self._ahead = ahead
+
+    def encode_batches(self, batches: Iterable[Any]) -> Iterator[Any]:
+        held: list[Any] = []
+        for batch in batches:
+            if len(batch) and batch[0] == 99:
+                raise EncodeError("no ninety-nines")
+            held.append(2 * batch)
+            if len(held) > self._ahead:
+                yield held.pop(0)
+        yield from held
+
+
+def model(ahead: int = 0) -> ModelThread[str]:
+    return ModelThread(Doubling(ahead), Clock())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_results_come_in_order(ahead: int) -> None:
+    batches = [np.arange(n, n + n % 3) for n in range(20)]
+    with model(ahead) as thread:
+        found = [
+            thread.put(batch, lambda n=n: f"text {n}", _NEVER)  # type: ignore[misc]
+            for n, batch in enumerate(batches)
+        ]
+        thread.finish()
+        for n, (batch, future) in enumerate(zip(batches, found, strict=True)):
+            vectors, text = future.result()
+            np.testing.assert_array_equal(vectors, 2 * batch)
+            assert text == f"text {n}"
+
+
+def test_an_error_is_raised_for_the_batch_and_all_after_it() -> None:
+    def bad() -> str:
+        raise EncodeError("no text")
+
+    with model() as thread:
+        good = thread.put(np.array([1]), str, _NEVER)
+        wrong = [thread.put(np.array([99]), str, _NEVER), thread.put(np.array([2]), str, _NEVER)]
+        assert good.result()[1] == ""
+        for future in wrong:
+            with pytest.raises(EncodeError, match="ninety-nines"):
+                future.result()
+    with model() as thread, pytest.raises(EncodeError, match="no text"):
+        thread.put(np.array([1]), bad, _NEVER).result()
+
+
+def test_what_was_not_begun_is_dropped_at_the_end() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        begun.set()
+        release.wait()
+        return ""
+
+    with model() as thread:
+        first = thread.put(np.array([1]), slow, _NEVER)
+        second = thread.put(np.array([2]), str, _NEVER)
+        begun.wait()
+        threading.Timer(0.05, release.set).start()
+    assert first.done()
+    assert not second.done()
+
+
+def test_waits_of_the_model_are_told_apart() -> None:
+    clock = Clock()
+    with ModelThread[str](Doubling(), clock) as thread:  # type: ignore[arg-type]
+        # From the dawn of time to its end the caller wrote.
+        thread.put(np.array([1]), str, (0.0, float("inf"))).result()
+        assert clock.seconds["wait for pixels"] == 0
+        written = clock.seconds["wait for writes"]
+        assert written > 0
+        thread.put(np.array([1]), str, _NEVER).result()
+        assert clock.seconds["wait for writes"] == written
+        assert clock.seconds["wait for pixels"] > 0
+    assert clock.seconds["encode"] > 0
+
+
+def test_a_batch_is_encoded_while_the_one_before_is_written(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second batch is not done before the first is written, nor the other way round."""
+    encoding, written, n = threading.Event(), threading.Event(), 0
+    encode, commit = OpenClipEncoder.encode_images, CatalogWriter.commit
+
+    def encode_images(self: OpenClipEncoder, batch: Any) -> Any:
+        nonlocal n
+        n += 1
+        if n == 2:
+            encoding.set()
+            assert written.wait(20), "the writer waits for the model"
+        return encode(self, batch)
+
+    def committing(self: CatalogWriter, *arguments: Any, **named: Any) -> None:
+        if named.get("images") and not written.is_set():
+            assert encoding.wait(20), "the model waits for the writer"
+            commit(self, *arguments, **named)
+            written.set()
+        else:
+            commit(self, *arguments, **named)
+
+    monkeypatch.setattr(OpenClipEncoder, "encode_images", encode_images)
+    monkeypatch.setattr(CatalogWriter, "commit", committing)
+    for seed in range(40):
+        write(tmp_path / "photos" / f"{seed:02}.png", encoded(seed))
+    report = run(tmp_path / "library", tmp_path / "photos", model=model)
+    assert (report.encoded_images, report.failed) == (40, 0)
+    assert n >= 2
+
+
+def test_copies_and_texts_that_follow_closely_are_encoded_once(tmp_path: Path, model: str) -> None:
+    """In every batch something is met that is still on its way into the catalog."""
+    for number in range(90):
+        data = titled(number // 2 % 25, f"a kite {number // 20}")
+        write(tmp_path / "photos" / f"{number:02}.jpg", data)
+    report = run(tmp_path / "library", tmp_path / "photos", model=model)
+    contents = {(number // 2 % 25, number // 20) for number in range(90)}
+    assert report.encoded_images == len(contents)
+    assert report.known == 90 - len(contents)
+    assert (report.carried, report.encoded_texts) == (90, 5)
+    again = run(tmp_path / "library")
+    assert not again.changed
+
+
+def test_an_error_of_the_model_ends_the_run_and_keeps_what_was_written(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, n = OpenClipEncoder.encode_images, 0
+
+    def failing(self: OpenClipEncoder, batch: Any) -> Any:
+        nonlocal n
+        n += 1
+        if n == 3:
+            raise EncodeError("gave a vector that is zero")
+        return encode(self, batch)
+
+    for seed in range(90):
+        write(tmp_path / "photos" / f"{seed:02}.png", encoded(seed))
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenClipEncoder, "encode_images", failing)
+        with pytest.raises(EncodeError, match="zero"):
+            run(tmp_path / "library", tmp_path / "photos", model=model)
+    assert not [t for t in threading.enumerate() if t.name == "model"]
+    report = run(tmp_path / "library", tmp_path / "photos", model=model)
+    assert 0 < report.encoded_images < 90
