@@ -18,6 +18,7 @@ Exit code 1 when a bar is missed. What a peer cannot do here is said in the tabl
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -74,8 +76,8 @@ class Ours:
             [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-    def search(self, *flags: str, check: bool = True) -> Ran:
-        return run(self.command("search", QUERY, "-k", "10", "--all", *flags), check=check)
+    def search(self, query: str, *flags: str, check: bool = True) -> Ran:
+        return run(self.command("search", query, "-k", "10", "--all", *flags), check=check)
 
     def counts(self) -> dict[str, int]:
         """Rows of its catalog: images, failed and more."""
@@ -96,7 +98,10 @@ class Ours:
             assert process.stdout is not None
             try:
                 said = process.stdout.readline().split()
-                yield next(word for word in said if word.startswith("http"))
+                address = next(word for word in said if word.startswith("http"))
+                while not ready(address):
+                    time.sleep(0.1)
+                yield address
             finally:
                 process.terminate()
                 process.wait(60)
@@ -155,19 +160,20 @@ def search(work: Path, peer: Rclip, model: str, items: int, repeats: int, *, bot
     library_of_vectors(ours.library, items, space, root=root)
     theirs = peer.filled(work / f"rclip-{items}", items, root)
     table = Table(f"one query in words over {items:,} pictures, whole process")
-    ours.search("--no-server")  # the first one may write what all later ones use
+    # New words each time: a service remembers what it was asked.
+    queries = (f"{QUERY} {number}" for number in itertools.count())
+    ours.search(QUERY, "--no-server")  # the first one may write what all later ones use
     theirs.search(root, QUERY)
     took: dict[str, list[float]] = {"cold": [], "rclip": [], "service": [], "http": []}
     for _ in range(repeats):
-        took["cold"].append(ours.search("--no-server").seconds)
-        took["rclip"].append(theirs.search(root, QUERY).seconds)
+        took["cold"].append(ours.search(next(queries), "--no-server").seconds)
+        took["rclip"].append(theirs.search(root, next(queries)).seconds)
     with ours.served() as address:
-        ours.search()
-        for _ in range(repeats * 3):
-            took["service"].append(ours.search().seconds)
-            took["http"].append(request(address))
+        ours.search(QUERY)
         for _ in range(repeats):
-            took["rclip"].append(theirs.search(root, QUERY).seconds)
+            took["service"] += [ours.search(next(queries)).seconds for _ in range(3)]
+            took["http"] += [request(address, next(queries)) for _ in range(3)]
+            took["rclip"].append(theirs.search(root, next(queries)).seconds)
     median = {name: statistics.median(found) for name, found in took.items()}
     table.add(f"rclip {peer_rclip.VERSION}", median["rclip"], "s", form=".3f")
     table.add("mmsearch, cold", median["cold"], "s", form=".3f")
@@ -180,10 +186,19 @@ def search(work: Path, peer: Rclip, model: str, items: int, repeats: int, *, bot
     return table
 
 
-def request(address: str) -> float:
+def ready(address: str) -> bool:
+    """Whether a service has its model and its index at hand."""
+    try:
+        with urllib.request.urlopen(f"{address}/readyz") as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
+
+
+def request(address: str, query: str) -> float:
     """Seconds that one query takes over HTTP, on a connection of its own."""
     began = time.perf_counter()
-    with urllib.request.urlopen(f"{address}/v1/search?k=10&q={quote(QUERY)}") as answer:
+    with urllib.request.urlopen(f"{address}/v1/search?k=10&q={quote(query)}") as answer:
         assert answer.status == 200
         answer.read()
     return time.perf_counter() - began
@@ -203,7 +218,7 @@ def interrupted(work: Path, peer: Rclip, model: str, count: int) -> Table:
     held = {"mmsearch": ours.counts()["images"], "rclip": len(theirs.vectors())}
     for name in held:
         table.add(f"{name}: pictures kept", held[name], form=",.0f")
-    found = ours.search("--paths", "--no-server", check=False).stdout.count("\n")
+    found = ours.search(QUERY, "--paths", "--no-server", check=False).stdout.count("\n")
     table.add("mmsearch: found by a search at once", found, form=",.0f")
     found = theirs.search(pictures, QUERY, "--filepath-only", check=False).stdout.count("\n")
     table.add("rclip: found by a search at once (--no-indexing)", found, form=",.0f")
