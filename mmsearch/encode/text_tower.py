@@ -176,11 +176,11 @@ class NumpyTextEncoder:
             self._blocks.append(
                 (
                     self._norm_of(f"{block}ln_1"),
-                    (read(f"{block}attn.in_proj_weight").T, read(f"{block}attn.in_proj_bias")),
-                    (read(f"{block}attn.out_proj.weight").T, read(f"{block}attn.out_proj.bias")),
+                    (read(f"{block}attn.in_proj_weight"), read(f"{block}attn.in_proj_bias")),
+                    (read(f"{block}attn.out_proj.weight"), read(f"{block}attn.out_proj.bias")),
                     self._norm_of(f"{block}ln_2"),
-                    (read(f"{block}mlp.c_fc.weight").T, read(f"{block}mlp.c_fc.bias")),
-                    (read(f"{block}mlp.c_proj.weight").T, read(f"{block}mlp.c_proj.bias")),
+                    (read(f"{block}mlp.c_fc.weight"), read(f"{block}mlp.c_fc.bias")),
+                    (read(f"{block}mlp.c_proj.weight"), read(f"{block}mlp.c_proj.bias")),
                 )
             )
         wanted = (self._positions.shape[1], self._space.dim)
@@ -282,10 +282,11 @@ def _to_float32(values: NDArray[Any]) -> Floats:
 
 def _linear(x: Floats, parameters: tuple[Floats, Floats]) -> Floats:
     weight, bias = parameters
-    # One product of all rows: numpy would make one of each text's few.
-    y: Floats = x.reshape(-1, x.shape[-1]) @ weight
-    y += bias
-    return y.reshape(*x.shape[:-1], -1)
+    # One product of all rows: numpy would make one of each text's few. And with the few of a query
+    # as the right factor: OpenBLAS takes a quarter less time than for x @ weight.T.
+    y: Floats = weight @ x.reshape(-1, x.shape[-1]).T
+    y += bias[:, None]
+    return np.ascontiguousarray(y.T).reshape(*x.shape[:-1], -1)
 
 
 def _activation(cfg: Mapping[str, Any]) -> Any:
