@@ -391,7 +391,11 @@ def _own(ids: Ids, strength: float) -> _Matched:
 
 
 def _every(found: Sequence[_Matched]) -> Ids:
-    return np.unique(np.concatenate([np.empty(0, np.int64), *(m.ids for m in found)]))
+    ids = np.sort(np.concatenate([np.empty(0, np.int64), *(m.ids for m in found)]))
+    # What np.unique does, without loading numpy.ma for it, the 0.03 s of a search in the terminal.
+    first = np.ones(len(ids), np.bool_)
+    first[1:] = ids[1:] != ids[:-1]
+    return ids[first]
 
 
 def _either(a: _Matched, b: _Matched) -> _Matched:
