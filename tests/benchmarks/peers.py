@@ -177,9 +177,10 @@ def search(work: Path, peer: Rclip, model: str, items: int, repeats: int, *, bot
     median = {name: statistics.median(found) for name, found in took.items()}
     table.add(f"rclip {peer_rclip.VERSION}", median["rclip"], "s", form=".3f")
     table.add("mmsearch, cold", median["cold"], "s", form=".3f")
-    table.add("  rclip / mmsearch", median["rclip"] / median["cold"], "x", bar=COLD_BAR)
+    table.add("  rclip / mmsearch, cold", median["rclip"] / median["cold"], "x", bar=COLD_BAR)
     table.add("mmsearch, with a service running", median["service"], "s", form=".3f")
-    table.add("  rclip / mmsearch", median["rclip"] / median["service"], "x", bar=SERVICE_BAR)
+    ratio = median["rclip"] / median["service"]
+    table.add("  rclip / mmsearch, with a service", ratio, "x", bar=SERVICE_BAR)
     table.add("the same service over HTTP, no process", median["http"], "s", form=".4f")
     if both:
         peer_clip_retrieval.search(table, work, work / "model", items)
