@@ -248,6 +248,7 @@ def bar_plot(path: Path, groups: Mapping[str, Mapping[str, float]]) -> None:
     for axes, (title, values) in zip(panels[:, 0], groups.items(), strict=True):
         shown = axes.barh(list(values), list(values.values()))
         axes.bar_label(shown, fmt="%.3g", padding=3)
+        axes.margins(x=0.1)
         axes.invert_yaxis()
         axes.set_title(title, fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
