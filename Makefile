@@ -52,9 +52,9 @@ FULL_store := --full
 QUICK_search := --vectors 10000
 options = $(if $(QUICK),$(or $(QUICK_$(1)),--quick),$(FULL_$(1)))
 bench: $(INSTALLED)
-	@mkdir -p .bench/work; missed=; $(foreach name,$(ONLY), \
+	@mkdir -p $(addprefix .bench/work/,$(ONLY)); missed=; $(foreach name,$(ONLY), \
 	  echo; echo "=== $(name)"; \
-	  $(BIN)/python tests/benchmarks/$(name).py --work .bench/work --out .bench/$(name).json \
+	  $(BIN)/python tests/benchmarks/$(name).py --work .bench/work/$(name) --out .bench/$(name).json \
 	    --plot .bench/$(name).png $(call options,$(name)) || missed="$$missed $(name)";) \
 	echo; if test -n "$$missed"; then echo "missed a bar, or failed:$$missed"; exit 1; fi; \
 	echo "every bar is reached; figures and plots: .bench/"

@@ -259,7 +259,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
     parser.add_argument("--plot", type=Path, help="also draw them")
     options = parser.parse_args()
-    work = options.work.absolute() / "growth"
+    work = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     table = Table("growth: figures at 1, 10 and 100 times the items, and the exponent")
     found: dict[str, list[tuple[float, float]]] = {}
