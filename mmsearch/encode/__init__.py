@@ -67,13 +67,18 @@ def load_text_encoder(model: str, *, expected: Space | None = None) -> TextEncod
     # Imported here: numpy is not needed to list presets.
     from mmsearch.encode.text_tower import NumpyTextEncoder, suits
 
+    name = presets.resolve(model)
     encoder: TextEncoder | None = None
-    files = weights.find_light(presets.resolve(model))
+    files = weights.find_light(name)
+    if files is None:
+        # Fetches it and leaves a card, so that this query is computed as the next one will be.
+        encoder = load_encoder(model)
+        files = weights.find_light(name)
     if files is not None and suits(files):
         try:
             encoder = NumpyTextEncoder(files)
         except EncodeError as exc:
-            logger.info("loading the whole model instead: %s", exc)
+            logger.info("taking the whole model instead: %s", exc)
     if encoder is None:
         encoder = load_encoder(model)
     if expected is not None and encoder.space.fingerprint != expected.fingerprint:

@@ -253,7 +253,7 @@ def main() -> int:
     parser.add_argument("--captions", type=int, default=10_000)
     parser.add_argument("--only", choices=("pictures", "query", "captions", "load"))
     parser.add_argument("--model", choices=("default", "tiny"), help="only this one")
-    parser.add_argument("--work", "--keep", type=Path, help="the model stays here")
+    parser.add_argument("--work", type=Path, help="the model stays here")
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
     parser.add_argument("--plot", type=Path, help="also draw them")
     parser.add_argument("--quick", action="store_true", help="a tenth of the captions")

@@ -124,7 +124,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--model", choices=("tiny", "ViT-B-32"), help="only this one")
     parser.add_argument("--only", choices=("stages", "terminal", "clients"))
-    parser.add_argument("--work", "--keep", type=Path, help="models and libraries stay here")
+    parser.add_argument("--work", type=Path, help="models and libraries stay here")
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
     parser.add_argument("--plot", type=Path, help="also draw them")
     parser.add_argument("--quick", action="store_true", help="a tenth of the items, fewer repeats")

@@ -49,7 +49,7 @@ def test_it_loads_without_torch_in_a_program_of_its_own(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = np.array(json.loads(done.stdout))
-    whole = load_encoder("tiny", device="cpu").encode_texts(TEXTS)
+    whole = load_encoder("tiny", device="cpu", dtype="fp32").encode_texts(TEXTS)
     np.testing.assert_allclose(found, whole, atol=5e-6)
 
 
