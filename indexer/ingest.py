@@ -239,7 +239,7 @@ class _Run:
         # this reading are found when their batch is put together.
         if self._space_id is None or not self._anything_known:
             return None
-        return self._catalog.vectors.embedded(self._space_id, "image", [digest]).get(digest)
+        return self._catalog.vectors.known(self._space_id, "image", digest)
 
     def _warn(self, message: str) -> None:
         if message not in self._report.warnings:

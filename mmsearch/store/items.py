@@ -1,219 +1,234 @@
-"""Pictures, texts and failures into their tables. Nothing here commits."""
+"""Pictures, texts and failures into their tables. Nothing here commits.
+
+The places and hashes of a batch go into a temporary table first. What is known of them is then
+asked for all of them by one statement each, and not a row at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
-from mmsearch.store.links import relink
+from mmsearch.store.incoming import images_at, stage
+from mmsearch.store.links import note_texts_of_files, relink
 from mmsearch.store.rows import FailureRow, ImageRow, TextRow, now
 from mmsearch.store.schema import (
     container,
-    content,
     embedding,
     failure,
     image,
     passage,
     picture,
     seen_part,
+    stored_path,
+    stored_time,
     text_,
 )
-from mmsearch.store.transaction import VALUES_A_QUERY, execute_many, hide, show, upsert
-from mmsearch.types import Modality
+from mmsearch.store.transaction import VALUES_A_QUERY, hide, into, run_many, show, upsert
+from mmsearch.types import Modality, PictureInfo
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_VECTORS_A_BLOCK = 1024
 
-def _blob(vector: NDArray[np.float32]) -> bytes:
-    return vector.astype("<f2").tobytes()
+_PICTURES = into(
+    picture, "content_id", "bytes", "format", "width", "height", "taken_at", "camera", "latitude",
+    "longitude", "title", "description", "keywords", "added_at",
+)  # fmt: skip
+_PASSAGES = into(passage, "content_id", "body")
+_IMAGES = into(
+    image, "source_id", "path", "member", "name", "size", "mtime_ns", "content_id", "missing_since",
+    key=("source_id", "path", "member"),
+)  # fmt: skip
+_TEXTS = into(
+    text_, "source_id", "path", "member", "key", "origin", "content_id", "image_ref", "image_id",
+    "missing_since", key=("source_id", "path", "member", "key"),
+)  # fmt: skip
+_EMBEDDINGS = into(embedding, "space_id", "content_id", "vector")
+_PARTS = into(seen_part, "path", "member", "key")
 
-
-def _contents(
-    connection: sa.Connection, modality: Modality, digests: list[bytes]
-) -> dict[bytes, int]:
-    """The ids of these contents, made where they are new; hash → id."""
-    unique = list(dict.fromkeys(digests))
-    execute_many(
-        connection,
-        insert(content).on_conflict_do_nothing(),
-        [{"modality": modality, "hash": digest} for digest in unique],
-    )
-    ids: dict[bytes, int] = {}
-    for part in batches(unique, VALUES_A_QUERY):
-        rows = connection.execute(
-            sa.select(content.c.hash, content.c.id).where(
-                content.c.modality == modality, content.c.hash.in_(part)
-            )
-        )
-        ids.update({row.hash: row.id for row in rows})
-    return ids
+_NEW_CONTENTS = (
+    "INSERT INTO content (modality, hash) SELECT ?, hash FROM incoming WHERE true ORDER BY n "
+    "ON CONFLICT DO NOTHING"
+)
+_LAST_CONTENT = "SELECT ifnull(max(id), 0) FROM content"
+# CROSS JOIN: the few rows of the batch lead, each is looked up by an index.
+_CONTENTS = (
+    "SELECT c.id FROM incoming AS p CROSS JOIN content AS c ON c.modality = ? AND c.hash = p.hash "
+    "ORDER BY p.n"
+)
+_AT_PLACE = "{0}.source_id = p.source_id AND {0}.path = p.path AND {0}.member = p.member"
+_IMAGES_THERE = (
+    "SELECT p.n, i.content_id, i.missing_since IS NULL FROM incoming AS p CROSS JOIN image AS i "
+    f"ON {_AT_PLACE.format('i')}"
+)
+_TEXTS_THERE = (
+    "SELECT p.n, t.content_id, t.missing_since IS NULL FROM incoming AS p CROSS JOIN text AS t "
+    f"ON {_AT_PLACE.format('t')} AND t.key = p.key"
+)
+_SAID_THERE = (
+    "SELECT t.id, t.content_id FROM incoming AS p CROSS JOIN text AS t "
+    f"ON {_AT_PLACE.format('t')} WHERE t.origin = 'embedded'"
+)
+_ANY_FAILURE = "SELECT EXISTS (SELECT 1 FROM failure)"
+_FORGET_FAILURES = (
+    "DELETE FROM failure WHERE id IN (SELECT f.id FROM incoming AS p CROSS JOIN failure AS f "
+    f"ON {_AT_PLACE.format('f')} AND f.key = p.key)"
+)
 
 
 def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence[ImageRow]) -> None:
     if not rows:
         return
-    ids = _contents(connection, "image", [row.hash for row in rows])
-    before = _current(connection, image, rows)
-    added_at = now()
-    execute_many(
+    run = connection.exec_driver_sql
+    stage(connection, ((r.source_id, r.path, r.member, "", r.hash) for r in rows))
+    before = {n: (id_, bool(here)) for n, id_, here in run(_IMAGES_THERE).all()}
+    # What a picture says of itself is written anew with it.
+    said = run(_SAID_THERE).all()
+    if said:
+        drop(connection, [], said)
+    ids, known = _contents(connection, "image")
+    added_at = stored_time(now())
+    run_many(
         connection,
-        insert(picture).on_conflict_do_nothing(),
+        _PICTURES,
         [
-            asdict(row.info)
-            | {"content_id": ids[row.hash], "bytes": row.size, "added_at": added_at}
-            for row in rows
+            _picture(id_, row.size, row.info, added_at)
+            for id_, row in zip(ids, rows, strict=True)
             if row.info is not None
         ],
     )
-    upsert(
+    names = [(row.member or row.path).rpartition("/")[2] for row in rows]
+    run_many(
         connection,
-        image,
-        ("source_id", "path", "member"),
+        _IMAGES,
         [
-            {
-                "source_id": row.source_id,
-                "path": row.path,
-                "member": row.member,
-                "name": _name(row),
-                "size": row.size,
-                "mtime_ns": row.mtime_ns,
-                "content_id": ids[row.hash],
-                "missing_since": None,
-            }
-            for row in rows
+            (
+                row.source_id,
+                stored_path(row.path),
+                stored_path(row.member),
+                stored_path(name),
+                row.size,
+                row.mtime_ns,
+                id_,
+                None,
+            )
+            for id_, name, row in zip(ids, names, rows, strict=True)
         ],
     )
-    # What a picture says of itself is written anew with it.
-    _forget_embedded(connection, rows)
     _note_parts(connection, [(row.path, row.member, "") for row in rows if row.member])
-    _finish_items(connection, space_id, rows, ids, [row.content_id for row in before])
-    there = {(r.path, r.member): r.content_id for r in before if r.missing_since is None}
-    other = {_name(row) for row in rows if there.get((row.path, row.member)) != ids[row.hash]}
-    relink(connection, sorted(other))
-
-
-def _name(row: ImageRow) -> str:
-    return (row.member or row.path).rpartition("/")[2]
+    _finish_items(connection, space_id, rows, ids, known, [id_ for id_, _ in before.values()])
+    relink(connection, sorted({
+        name for n, (id_, name) in enumerate(zip(ids, names, strict=True))
+        if before.get(n) != (id_, True)
+    }))  # fmt: skip
 
 
 def write_texts(connection: sa.Connection, space_id: int | None, rows: Sequence[TextRow]) -> None:
     if not rows:
         return
-    ids = _contents(connection, "text", [row.hash for row in rows])
-    replaced = [row.content_id for row in _current(connection, text_, rows)]
-    execute_many(
+    run = connection.exec_driver_sql
+    stage(connection, ((r.source_id, r.path, r.member, r.key, r.hash) for r in rows))
+    replaced = [id_ for _, id_, _ in run(_TEXTS_THERE).all()]
+    ids, known = _contents(connection, "text")
+    run_many(connection, _PASSAGES, [(id_, row.body) for id_, row in zip(ids, rows, strict=True)])
+    # What a picture carries is its own; what others name is looked up at the end of the run.
+    holders: dict[int, int] = {}
+    if any(row.origin == "embedded" for row in rows):
+        held = images_at(connection).items()
+        holders = {n: id_ for n, id_ in held if rows[n].origin == "embedded"}
+    run_many(
         connection,
-        insert(passage).on_conflict_do_nothing(),
-        [{"content_id": ids[row.hash], "body": row.body} for row in rows],
-    )
-    upsert(
-        connection,
-        text_,
-        ("source_id", "path", "member", "key"),
+        _TEXTS,
         [
-            {
-                "source_id": row.source_id,
-                "path": row.path,
-                "member": row.member,
-                "key": row.key,
-                "origin": row.origin,
-                "content_id": ids[row.hash],
-                "image_ref": row.image_ref,
-                "image_id": None,
-                "missing_since": None,
-            }
-            for row in rows
+            (
+                row.source_id,
+                stored_path(row.path),
+                stored_path(row.member),
+                row.key,
+                row.origin,
+                id_,
+                None if row.image_ref is None else stored_path(row.image_ref),
+                holders.get(n),
+                None,
+            )
+            for n, (id_, row) in enumerate(zip(ids, rows, strict=True))
         ],
     )
+    note_texts_of_files(connection, any(row.origin == "file" for row in rows))
     _note_parts(connection, [(row.path, "", row.key) for row in rows if row.origin != "embedded"])
-    _finish_items(connection, space_id, rows, ids, replaced)
+    _finish_items(connection, space_id, rows, ids, known, replaced)
 
 
-def _forget_embedded(connection: sa.Connection, rows: Sequence[ImageRow]) -> None:
-    """Deletes what the pictures at these places said of themselves."""
-    places = {(row.path, row.member) for row in rows}
-    source_id = rows[0].source_id
-    found: list[Any] = []
-    for part in batches({row.path for row in rows}, VALUES_A_QUERY):
-        found += connection.execute(
-            sa.select(text_.c.id, text_.c.content_id, text_.c.path, text_.c.member).where(
-                text_.c.source_id == source_id,
-                text_.c.path.in_(part),
-                text_.c.origin == "embedded",
-                text_.c.member.in_({row.member for row in rows}),
-            )
-        ).all()
-    drop(connection, [], [row for row in found if (row.path, row.member) in places])
+def _contents(connection: sa.Connection, modality: Modality) -> tuple[list[int], set[int]]:
+    """The ids of what was staged, made where they are new, in order; which of them were there."""
+    run = connection.exec_driver_sql
+    last: int = run(_LAST_CONTENT).scalar_one()
+    run(_NEW_CONTENTS, (modality,))
+    ids: list[int] = [id_ for (id_,) in run(_CONTENTS, (modality,)).all()]
+    return ids, {id_ for id_ in ids if id_ <= last}
 
 
-def _current(
-    connection: sa.Connection, table: sa.Table, rows: Sequence[ImageRow | TextRow]
-) -> list[Any]:
-    """What the rows' places hold before they are written: content_id, missing_since, path, ..."""
-    places = {(row.path, row.member, getattr(row, "key", "")) for row in rows}
-    # The third column tells apart the many rows that one archive or one text file has.
-    third = table.c.key if "key" in table.c else table.c.member
-    wanted = {getattr(row, "key", row.member) for row in rows}
-    key = table.c.key if "key" in table.c else sa.literal("")
-    found: list[Any] = []
-    for part in batches({row.path for row in rows}, VALUES_A_QUERY):
-        found += connection.execute(
-            sa.select(
-                table.c.content_id,
-                table.c.missing_since,
-                table.c.path,
-                table.c.member,
-                key.label("key"),
-            ).where(
-                table.c.source_id == rows[0].source_id,
-                table.c.path.in_(part),
-                third.in_(wanted),
-            )
-        ).all()
-    return [row for row in found if (row.path, row.member, row.key) in places]
+def _picture(id_: int, size: int, info: PictureInfo, added_at: str) -> tuple[Any, ...]:
+    """A row of `picture`, as it is kept."""
+    taken_at = info.taken_at
+    return (
+        id_,
+        size,
+        info.format,
+        info.width,
+        info.height,
+        None if taken_at is None else stored_time(taken_at),
+        info.camera,
+        info.latitude,
+        info.longitude,
+        info.title,
+        info.description,
+        json.dumps(info.keywords) if info.keywords else "[]",
+        added_at,
+    )
 
 
 def _finish_items(
     connection: sa.Connection,
     space_id: int | None,
     rows: Sequence[ImageRow] | Sequence[TextRow],
-    ids: dict[bytes, int],
-    replaced: list[int],
+    ids: Sequence[int],
+    known: set[int],
+    replaced: Sequence[int],
 ) -> None:
-    execute_many(
-        connection,
-        insert(embedding).on_conflict_do_nothing(),
-        [
-            {
-                "space_id": space_id,
-                "content_id": ids[row.hash],
-                "vector": _blob(row.vector),
-            }
-            for row in rows
-            if row.vector is not None
-        ],
-    )
-    execute_many(
-        connection,
-        sa.delete(failure).where(
-            failure.c.source_id == sa.bindparam("s"),
-            failure.c.path == sa.bindparam("p", type_=failure.c.path.type),
-            failure.c.member == sa.bindparam("m", type_=failure.c.member.type),
-            failure.c.key == sa.bindparam("k"),
-        ),
-        [{"s": r.source_id, "p": r.path, "m": r.member, "k": getattr(r, "key", "")} for r in rows],
-    )
-    for part in batches(ids.values(), VALUES_A_QUERY):
+    new = zip(ids, (row.vector for row in rows), strict=True)
+    vectors = [(id_, vector) for id_, vector in new if vector is not None]
+    for block in batches(vectors, _VECTORS_A_BLOCK):
+        blobs = _blobs([vector for _, vector in block])
+        run_many(
+            connection,
+            _EMBEDDINGS,
+            [(space_id, id_, blob) for (id_, _), blob in zip(block, blobs, strict=True)],
+        )
+    if connection.exec_driver_sql(_ANY_FAILURE).scalar():
+        connection.exec_driver_sql(_FORGET_FAILURES)
+    for part in batches(known, VALUES_A_QUERY):
         show(connection, part)
-    for part in batches(set(replaced) - set(ids.values()), VALUES_A_QUERY):
+    for part in batches(set(replaced) - set(ids), VALUES_A_QUERY):
         hide(connection, part)
+
+
+def _blobs(vectors: Sequence[NDArray[np.float32]]) -> Iterator[memoryview]:
+    """Vectors (dim,) as they are kept."""
+    import numpy as np
+
+    matrix = np.stack(vectors).astype("<f2")
+    data, size = matrix.data.cast("B"), matrix.shape[1] * 2
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
 
 
 def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> None:
@@ -247,10 +262,10 @@ def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> Non
 
 
 def _note_parts(connection: sa.Connection, parts: Sequence[tuple[str, str, str]]) -> None:
-    execute_many(
+    run_many(
         connection,
-        insert(seen_part).on_conflict_do_nothing(),
-        [{"path": path, "member": member, "key": key} for path, member, key in parts],
+        _PARTS,
+        [(stored_path(path), stored_path(member), key) for path, member, key in parts],
     )
 
 

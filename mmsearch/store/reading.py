@@ -53,6 +53,11 @@ class Reading:
         with translate_errors(self.path), self._engine.connect() as connection:
             return connection.execute(statement).scalar()
 
+    def driver_scalar(self, statement: str, parameters: tuple[Any, ...]) -> Any:
+        """The same for the text of a statement and values as the database keeps them: cheaper."""
+        with translate_errors(self.path), self._engine.connect() as connection:
+            return connection.exec_driver_sql(statement, parameters).scalar()
+
     @contextmanager
     def moment(self) -> Iterator[sa.Connection]:
         """A connection for several queries that all see the catalog as it is at the first."""

@@ -7,6 +7,8 @@ moves therefore cost no encoding.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
 
@@ -25,6 +27,16 @@ _TO_STORED |= {
 _TO_STORED |= {c: 0xFFFD for c in range(0xD800, 0xE000) if c not in _BYTES}
 
 
+def stored_path(name: str) -> str:
+    """What a FilePath column holds for a name."""
+    return name if name.isascii() else name.translate(_TO_STORED)
+
+
+def stored_time(moment: datetime) -> str:
+    """What a DateTime column holds for a moment without a zone."""
+    return moment.isoformat(" ", "microseconds")
+
+
 class FilePath(sa.types.TypeDecorator[str]):
     """A file name as Python has it, bytes outside UTF-8 included.
 
@@ -37,7 +49,7 @@ class FilePath(sa.types.TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        return value if value is None or value.isascii() else value.translate(_TO_STORED)
+        return value if value is None else stored_path(value)
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
         if value is None or value.isascii():
@@ -278,4 +290,17 @@ seen_part = Table(
     Column("key", sa.Text, primary_key=True),
     prefixes=["TEMPORARY"],
 )
-scratch_tables = (seen, seen_part)
+
+#: The batch that is being written: its places and contents, looked up all at once. `n`: position.
+incoming = Table(
+    "incoming",
+    _scratch,
+    Column("n", sa.Integer, primary_key=True),
+    Column("source_id", sa.Integer, nullable=False),
+    Column("path", FilePath, nullable=False),
+    Column("member", FilePath, nullable=False),
+    Column("key", sa.Text, nullable=False),
+    Column("hash", sa.LargeBinary, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+scratch_tables = (seen, seen_part, incoming)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from mmsearch.points import reached
 from mmsearch.store.engine import translate_errors
@@ -32,6 +34,31 @@ def writing(connection: sa.Connection, path: Path) -> Iterator[None]:
         except BaseException:
             connection.rollback()
             raise
+
+
+def into(table: sa.Table, *columns: str, key: Sequence[str] = ()) -> str:
+    """The text of an INSERT of many rows, given as tuples of these columns (in the table's order).
+
+    A row that is there by `key` takes the new values; without a key what is there stays. Values are
+    handed over as the database keeps them (stored_path, stored_time): that costs a small part of
+    what SQLAlchemy takes for a dictionary a row.
+    """
+    statement = insert(table)
+    if key:
+        changed = {name: statement.excluded[name] for name in columns if name not in key}
+        statement = statement.on_conflict_do_update(index_elements=list(key), set_=changed)
+    else:
+        statement = statement.on_conflict_do_nothing()
+    compiled = statement.compile(dialect=sqlite.dialect(), column_keys=list(columns))
+    assert isinstance(compiled, SQLCompiler)
+    assert compiled.positiontup == list(columns), "columns not in the order of the table"
+    return str(compiled)
+
+
+def run_many(connection: sa.Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
+    """The statement for every row; nothing for none."""
+    if rows:
+        connection.exec_driver_sql(statement, rows)
 
 
 def execute_many(

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ROWS_A_CHUNK = 16_384
+_KNOWN = (
+    "SELECT c.id FROM content AS c CROSS JOIN embedding AS e ON e.space_id = ? "
+    "AND e.content_id = c.id WHERE c.modality = ? AND c.hash = ?"
+)
 
 
 def _by_seq(space_id: int) -> Any:
@@ -95,6 +99,15 @@ class Vectors:
             )
             found.update({row.hash: row.id for row in rows})
         return found
+
+    def known(self, space_id: int, modality: Modality, digest: bytes) -> int | None:
+        """The id of the content with this hash, if it has a vector in the space.
+
+        For the many threads that ask it of one file after the other: `embedded` takes seven times
+        as long for one hash, and a hundredth of that a hash for many.
+        """
+        found = self._read.driver_scalar(_KNOWN, (space_id, modality, digest))
+        return None if found is None else int(found)
 
     def after(
         self, space_id: int, modality: Modality, seq: int, *, up_to: int | None = None

@@ -84,6 +84,14 @@ _EVERY = "SELECT id FROM content WHERE id BETWEEN ? AND ?"
 Terms = dict[int, tuple[str, ...]]
 
 
+class _Stored(dict[str, str]):
+    """Text → its terms as they are kept, found once."""
+
+    def __missing__(self, text: str) -> str:
+        self[text] = terms = stored(text)
+        return terms
+
+
 def renew(connection: sa.Connection) -> None:
     """Brings the words of stale contents up to date. The caller commits."""
     run = connection.exec_driver_sql
@@ -97,7 +105,7 @@ def renew(connection: sa.Connection) -> None:
         for table in TABLES:
             kept = _rows(
                 connection,
-                f"WITH which AS ({_STALE}) SELECT w.* FROM which JOIN {table}_content AS w "
+                f"WITH which AS ({_STALE}) SELECT w.* FROM which CROSS JOIN {table}_content AS w "
                 "ON w.id = which.id",
                 span,
             )
@@ -142,44 +150,44 @@ def _rows(connection: sa.Connection, query: str, span: Sequence[int]) -> Terms:
 def due(connection: sa.Connection, table: str, which: str, span: Sequence[int]) -> Terms:
     """The words of the visible contents that the query `which` gives for `span`, by id."""
 
+    # CROSS JOIN keeps SQLite from beginning with all contents of a modality and asking of each
+    # whether it is among the few.
     def run(query: str) -> Sequence[Any]:
         return connection.exec_driver_sql(f"WITH which AS ({which}) {query}", tuple(span)).all()
 
     if table == "text_words":
         bodies = run(
-            "SELECT c.id, p.body FROM which JOIN content c ON c.id = which.id "
-            "JOIN passage p ON p.content_id = c.id WHERE c.modality = 'text' AND NOT c.hidden"
+            "SELECT c.id, p.body FROM which CROSS JOIN content c ON c.id = which.id "
+            "CROSS JOIN passage p ON p.content_id = c.id WHERE c.modality = 'text' AND NOT c.hidden"
         )
         return {id_: (words,) for id_, body in bodies if (words := stored(body))}
     files = run(
         "SELECT c.id, i.path, i.member, i.name, s.name FROM which "
-        "JOIN content c ON c.id = which.id JOIN image i ON i.content_id = c.id "
-        "JOIN source s ON s.id = i.source_id WHERE c.modality = 'image' AND NOT c.hidden "
-        "AND i.missing_since IS NULL ORDER BY c.id, i.id"
+        "CROSS JOIN content c ON c.id = which.id CROSS JOIN image i ON i.content_id = c.id "
+        "CROSS JOIN source s ON s.id = i.source_id WHERE c.modality = 'image' AND NOT c.hidden "
+        "AND i.missing_since IS NULL ORDER BY which.id, i.id"
     )
     names: dict[int, dict[str, None]] = defaultdict(dict)
     folders: dict[int, dict[str, None]] = defaultdict(dict)
-    folder_terms: dict[tuple[str, str], str] = {}
+    terms_of_folder = _Stored()
     for id_, path, member, name, source in files:
         names[id_][stored(name)] = None
         folder = path.rpartition("/")[0]
         if member:
             folder = f"{path}/{member.rpartition('/')[0]}"
-        place = (source, folder)
-        if place not in folder_terms:
-            folder_terms[place] = stored(f"{source}/{folder}")
-        folders[id_][folder_terms[place]] = None
+        folders[id_][terms_of_folder[f"{source}/{folder}"]] = None
     about: dict[int, list[str]] = defaultdict(list)
+    said = _Stored()  # many pictures have the same camera and day
     for id_, camera, taken_at in run(
-        "SELECT p.content_id, p.camera, p.taken_at FROM which JOIN picture p "
+        "SELECT p.content_id, p.camera, p.taken_at FROM which CROSS JOIN picture p "
         "ON p.content_id = which.id WHERE p.camera IS NOT NULL OR p.taken_at IS NOT NULL"
     ):
-        about[id_] += [stored(camera or ""), stored((taken_at or "")[:10])]
+        about[id_] += [said[camera or ""], said[(taken_at or "")[:10]]]
     for id_, tag in run(
-        "SELECT t.content_id, t.name FROM which JOIN tag t ON t.content_id = which.id "
-        "WHERE t.score IS NULL ORDER BY t.content_id, t.name"
+        "SELECT t.content_id, t.name FROM which CROSS JOIN tag t ON t.content_id = which.id "
+        "WHERE t.score IS NULL ORDER BY which.id, t.name"
     ):
-        about[id_].append(stored(tag))
+        about[id_].append(said[tag])
     return {
         id_: (" ".join(found), " ".join(folders[id_]), " ".join(filter(None, about.get(id_, ()))))
         for id_, found in names.items()
