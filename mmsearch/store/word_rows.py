@@ -18,7 +18,6 @@ systems have. `columnsize=0`: lengths of texts play no part in how matches are r
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,36 +161,38 @@ def due(connection: sa.Connection, table: str, which: str, span: Sequence[int]) 
         )
         return {id_: (words,) for id_, body in bodies if (words := stored(body))}
     files = run(
-        "SELECT c.id, i.path, i.member, i.name, s.name FROM which "
-        "CROSS JOIN content c ON c.id = which.id CROSS JOIN image i ON i.content_id = c.id "
-        "CROSS JOIN source s ON s.id = i.source_id WHERE c.modality = 'image' AND NOT c.hidden "
+        "SELECT c.id, i.path, i.member, i.name, s.name, p.camera, substr(p.taken_at, 1, 10) "
+        "FROM which CROSS JOIN content c ON c.id = which.id "
+        "CROSS JOIN image i ON i.content_id = c.id CROSS JOIN source s ON s.id = i.source_id "
+        "LEFT JOIN picture p ON p.content_id = c.id WHERE c.modality = 'image' AND NOT c.hidden "
         "AND i.missing_since IS NULL ORDER BY which.id, i.id"
     )
-    names: dict[int, dict[str, None]] = defaultdict(dict)
-    folders: dict[int, dict[str, None]] = defaultdict(dict)
-    terms_of_folder = _Stored()
-    for id_, path, member, name, source in files:
-        names[id_][stored(name)] = None
-        folder = path.rpartition("/")[0]
-        if member:
-            folder = f"{path}/{member.rpartition('/')[0]}"
-        folders[id_][terms_of_folder[f"{source}/{folder}"]] = None
-    about: dict[int, list[str]] = defaultdict(list)
-    said = _Stored()  # many pictures have the same camera and day
-    for id_, camera, taken_at in run(
-        "SELECT p.content_id, p.camera, p.taken_at FROM which CROSS JOIN picture p "
-        "ON p.content_id = which.id WHERE p.camera IS NOT NULL OR p.taken_at IS NOT NULL"
-    ):
-        about[id_] += [said[camera or ""], said[(taken_at or "")[:10]]]
+    # Files that are one after the other have much in common: each text is taken apart once.
+    said = _Stored()
+    names: dict[int, list[str]] = {}
+    folders: dict[int, list[str]] = {}
+    about: dict[int, list[str]] = {}
+    for id_, path, member, name, source, camera, day in files:
+        folder = f"{path}/{member.rpartition('/')[0]}" if member else path.rpartition("/")[0]
+        if id_ not in names:
+            names[id_], folders[id_] = [], []
+            about[id_] = [said[text] for text in (camera, day) if text]
+        names[id_].append(stored(name))
+        folders[id_].append(said[f"{source}/{folder}"])
     for id_, tag in run(
         "SELECT t.content_id, t.name FROM which CROSS JOIN tag t ON t.content_id = which.id "
         "WHERE t.score IS NULL ORDER BY which.id, t.name"
     ):
-        about[id_].append(said[tag])
+        if id_ in about:
+            about[id_].append(said[tag])
     return {
-        id_: (" ".join(found), " ".join(folders[id_]), " ".join(filter(None, about.get(id_, ()))))
+        id_: (_each_once(found), _each_once(folders[id_]), " ".join(filter(None, about[id_])))
         for id_, found in names.items()
     }
+
+
+def _each_once(texts: list[str]) -> str:
+    return " ".join(dict.fromkeys(texts)) if len(texts) > 1 else texts[0]
 
 
 def scrub(connection: sa.Connection) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import types
+from sqlalchemy.dialects import sqlite
 
 from mmsearch.errors import LibraryNotFoundError, SchemaVersionError, StoreError
 from mmsearch.store import Catalog, CatalogWriter, engine
-from mmsearch.store.schema import SCHEMA_HEAD, FilePath, metadata
+from mmsearch.store.schema import SCHEMA_HEAD, FilePath, metadata, stored_time
 
 
 def test_migrations_make_the_schema(writer: CatalogWriter, catalog_path: Path) -> None:
@@ -42,6 +44,16 @@ def _is_described(name: str | None, kind: str, _parents: object) -> bool:
 def _same_type(_context: object, _inspected: object, _meta: object, found: object, ours: object):
     """None asks alembic; a FilePath is kept as text."""
     return False if isinstance(ours, FilePath) and isinstance(found, types.Text) else None
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [datetime(1, 2, 3), datetime(2024, 12, 31, 23, 59, 59, 999_999), datetime(1999, 1, 1, 0, 0, 7)],
+)
+def test_times_are_stored_as_sqlalchemy_does(moment: datetime) -> None:
+    stored = types.DateTime().dialect_impl(sqlite.dialect()).bind_processor(sqlite.dialect())
+    assert stored is not None
+    assert stored_time(moment) == stored(moment)
 
 
 def test_head_is_the_newest_migration() -> None:

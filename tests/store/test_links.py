@@ -189,6 +189,36 @@ def test_a_better_place_or_a_second_meaning_that_comes_later(
     assert catalog.failures() == []
 
 
+def test_a_second_meaning_that_comes_with_another_run(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """What a writer remembers of the texts there are, it must first find out."""
+    writer.commit(space_id, images=[image(source, "far/a.jpg", "A")])
+    writer.commit(space_id, texts=[text(source, "c.txt", "1", "of a", "a.jpg")])
+    writer.link()
+    writer.close()
+    later = CatalogWriter(catalog.path)
+    later.commit(space_id, images=[image(source, "other/a.jpg", "other")])
+    later.close()
+    assert linked(catalog, "of a") == []
+
+
+def test_what_a_picture_carries_is_linked_as_it_comes(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    members = ("", "m/a.jpg")
+    pictures = [image(source, "a.zip", f"in {member}", member=member) for member in members]
+    titles = [
+        text(source, "a.zip", "title", f"of {m}", m or "a.zip", origin="embedded", member=m)
+        for m in members
+    ]
+    for _ in range(2):  # the second time nothing is new
+        writer.commit(space_id, images=pictures, texts=titles)
+        assert linked(catalog, "of ") == ["/photos/a.zip"]
+        assert linked(catalog, "of m/a.jpg") == ["/photos/a.zip!/m/a.jpg"]
+        assert not writer.link().changed
+
+
 def test_a_picture_that_returns_is_a_second_meaning(
     writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
 ) -> None:

@@ -13,6 +13,7 @@ from catalog_rows import DIM, INFO, OTHER, SPACE, digest, failure, image, saw, t
 
 from mmsearch.errors import NotFoundError, StoreError
 from mmsearch.store import Catalog, CatalogWriter, items
+from mmsearch.types import MODALITIES
 
 TABLES = ("content", "picture", "passage", "image", "text", "embedding", "failure", "container")
 
@@ -123,6 +124,54 @@ def test_an_interrupted_sweep_is_undone(
     assert catalog.counts()["missing"] == 0
     assert writer.scan.sweep(source).missing == 1
     assert len(catalog.hidden("image")) == 1
+
+
+def test_a_known_hash_is_one_that_has_a_vector(
+    writer: CatalogWriter, catalog: Catalog, source: int
+) -> None:
+    first, second = writer.ensure_space(SPACE), writer.ensure_space(OTHER)
+    writer.commit(first, images=[image(source, f"{name}.jpg", name) for name in "ABC"])
+    writer.commit(first, texts=[text(source, "c.txt", "1", "D")])
+    writer.commit(second, images=[image(source, "A.jpg", "A")])
+    for space_id in (first, second):
+        for modality in MODALITIES:
+            digests = [digest(name) for name in "ABCDE"]
+            known = {d: catalog.vectors.known(space_id, modality, d) for d in digests}
+            found = catalog.vectors.embedded(space_id, modality, digests)
+            assert {d: id_ for d, id_ in known.items() if id_ is not None} == found
+
+
+def test_what_a_batch_takes_does_not_depend_on_the_library(catalog_path: Path) -> None:
+    """In steps of SQLite's machine, by the thousand, since a clock would say something else."""
+    steps: list[int] = []
+    with closing(CatalogWriter(catalog_path)) as writer:
+        space_id = writer.ensure_space(SPACE)
+        source = writer.ensure_source("/photos", "folder", (), False)
+
+        def commit(start: int, count: int) -> None:
+            numbers = range(start, start + count)
+            writer.commit(
+                space_id,
+                images=[image(source, f"{n // 100}/{n}.jpg", str(n)) for n in numbers],
+                texts=[text(source, "c.txt", str(n), f"text {n}", f"{n}.jpg") for n in numbers],
+            )
+
+        def measured(start: int) -> int:
+            steps.clear()
+            driver = writer._connection.connection.driver_connection
+            assert driver is not None
+            driver.set_progress_handler(lambda: steps.append(1), 1000)
+            commit(start, 20)
+            writer.link()
+            driver.set_progress_handler(None, 0)
+            return len(steps)
+
+        commit(0, 1000)
+        writer.link()
+        small = measured(1000)
+        commit(2000, 9000)
+        writer.link()
+        assert measured(20_000) < 1.5 * small + 2
 
 
 def test_vectors_arrive_in_order_and_once(
