@@ -185,24 +185,18 @@ class Catalog:
         return (rows[0].id, _space(rows[0])) if rows else None
 
     def spaces(self) -> list[SpaceStatus]:
-        counts = {
-            (row.space_id, row.modality): row.n
-            for row in self._read.rows(
-                sa.select(embedding.c.space_id, content.c.modality, sa.func.count().label("n"))
+        # A query for each: one for all that is grouped would sort every row.
+        texts = sa.func.count().filter(content.c.modality == "text").label("texts")
+        found = []
+        for row in self._read.rows(sa.select(space).order_by(space.c.id)):
+            (count,) = self._read.rows(
+                sa.select(sa.func.count().label("n"), texts)
+                .select_from(embedding)
                 .join(content, content.c.id == embedding.c.content_id)
-                .where(~content.c.hidden)
-                .group_by(embedding.c.space_id, content.c.modality)
+                .where(embedding.c.space_id == row.id, ~content.c.hidden)
             )
-        }
-        return [
-            SpaceStatus(
-                _space(row),
-                row.active,
-                counts.get((row.id, "image"), 0),
-                counts.get((row.id, "text"), 0),
-            )
-            for row in self._read.rows(sa.select(space).order_by(space.c.id))
-        ]
+            found.append(SpaceStatus(_space(row), row.active, count.n - count.texts, count.texts))
+        return found
 
     def hidden(self, modality: Modality) -> NDArray[np.int64]:
         """Ids of the contents that no file holds any more, (n,) int64, ascending."""
@@ -337,19 +331,21 @@ class Catalog:
         `texts` are those of caption files and sidecars, `links` those of them that belong to a
         picture, `carried` what pictures say of themselves.
         """
-        here = image.c.missing_since.is_(None)
-        carried = (text_.c.origin == "embedded") & text_.c.missing_since.is_(None)
-        there = (text_.c.origin != "embedded") & text_.c.missing_since.is_(None)
-        count = sa.func.count()
+        # Each table is read once, whatever is counted in it.
+        rows, given = sa.func.count(), text_.c.origin != "embedded"
+        (pictures,) = self._read.rows(sa.select(rows, sa.func.count(image.c.missing_since)))
+        (texts,) = self._read.rows(
+            sa.select(
+                rows.filter(given), rows.filter(given, text_.c.image_id.is_not(None)), rows
+            ).where(text_.c.missing_since.is_(None))
+        )
         return {
-            "images": self._read.scalar(sa.select(count).select_from(image).where(here)),
-            "texts": self._read.scalar(sa.select(count).select_from(text_).where(there)),
-            "links": self._read.scalar(
-                sa.select(count).select_from(text_).where(there, text_.c.image_id.is_not(None))
-            ),
-            "carried": self._read.scalar(sa.select(count).select_from(text_).where(carried)),
-            "missing": self._read.scalar(sa.select(count).select_from(image).where(~here)),
-            "failed": self._read.scalar(sa.select(count).select_from(failure)),
+            "images": pictures[0] - pictures[1],
+            "texts": texts[0],
+            "links": texts[1],
+            "carried": texts[2] - texts[0],
+            "missing": pictures[1],
+            "failed": self._read.scalar(sa.select(rows).select_from(failure)),
         }
 
     def failures(self) -> list[Failure]:
