@@ -233,8 +233,8 @@ def _from_root(row: sa.Row[Any], sources: _Sources) -> list[tuple[int, str, str]
 def _below(base: str, name: str, sources: _Sources) -> list[tuple[int, str, str]]:
     if os.sep == "/":
         name = name.replace("\\", "/")
-    if os.sep == "/" and base != "/" and not _ODD.search(name):
-        path = f"{base}/{name}"
+    if os.sep == "/" and not _ODD.search(name):
+        path = f"{base.rstrip('/')}/{name}"
     else:
         path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118
     return [(source_id, inner, "") for source_id, inner in sources.places(path)]
