@@ -4,9 +4,9 @@ Where an approximate index lies beside the file (mmsearch.index.fast), only thos
 it finds near, and scores are as true.
 
 FAISS's 16-bit scalar quantizer reads half the bytes of float32 and, since the stored vectors are
-float16 already, loses nothing. One index is a base (a mapped file, read-only) and a delta in memory
-(what came since); hidden contents are excluded by a bitmap before the comparison, and left out when
-the file is written anew.
+float16 already, loses nothing; mmsearch.index.scan shares its work between the cores. One index is
+a base (a mapped file, read-only) and a delta in memory (what came since); hidden contents are
+excluded by a bitmap before the comparison, and left out when the file is written anew.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mmsearch.index.manifest import FACTORY, Manifest
 from mmsearch.index.part import Part, in_parts, merged
 from mmsearch.index.positions import Ids, among, ascending
 from mmsearch.index.resident import Resident
-from mmsearch.index.selection import Found
+from mmsearch.index.scan import Found
 from mmsearch.index.threads import one_thread
 from mmsearch.types import Modality, Space
 
@@ -266,7 +266,7 @@ class FlatIndex:
         parts = [(part, part.among(only)) for part in self._parts()]
         there = sum(selection.count for _, selection in parts)
         while True:
-            with one_thread(len(xq) == 1):
+            with one_thread():
                 found_at = self._on_device(xq, asked, only) or in_parts(parts, xq, asked, exact)
             found = [_sorted(*row) for row in zip(*found_at, strict=True)]
             if asked > there or not any(_cut_in_a_tie(one, k, asked) for one in found):

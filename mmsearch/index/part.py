@@ -9,11 +9,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.index.crew import in_pieces, settle
 from mmsearch.index.fast import Fast
 from mmsearch.index.positions import Ids, Positions
-from mmsearch.index.selection import Found, Selection, compared, search
+from mmsearch.index.scan import Found, compared
+from mmsearch.index.selection import Selection, search
 
 _ROWS_A_BLOCK = 65_536
+#: Queries that an approximate index answers at once in one thread.
+_QUERIES = 16
 
 
 def empty_index(dim: int) -> Any:
@@ -25,13 +29,24 @@ def empty_index(dim: int) -> Any:
     return index
 
 
-def codes(index: Any) -> NDArray[np.float16]:
-    """The vectors in such an index, (n, dim) float16, not copied: good while `index` lives."""
+class _Memory:
+    """What numpy takes an array from, and keeps while there are views of it."""
+
+    def __init__(self, index: Any, owner: Any) -> None:
+        self._kept = index, owner
+        flat = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
+        rows = flat.view("<f2").reshape(index.ntotal, index.d)
+        self.__array_interface__ = rows.__array_interface__
+
+
+def codes(index: Any, owner: Any = None) -> NDArray[np.float16]:
+    """The vectors in such an index, (n, dim) float16, not copied: good until it changes.
+
+    owner: what must live as long as `index` does.
+    """
     if not index.ntotal:
         return np.empty((0, index.d), np.float16)
-    flat = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
-    rows: NDArray[np.float16] = flat.view("<f2").reshape(index.ntotal, index.d)
-    return rows
+    return np.asarray(_Memory(index, owner))
 
 
 class Part:
@@ -62,6 +77,7 @@ class Part:
 
     def add(self, ids: Ids, vectors: NDArray[np.float16]) -> None:
         """Vectors (n, dim) of contents (n,); those it had of the same contents are replaced."""
+        settle()  # what reads these vectors, and nobody waits for
         self.index.add_sa_codes(np.ascontiguousarray(vectors, "<f2").view(np.uint8))
         self.positions.extend(ids)
         self._select()
@@ -116,26 +132,36 @@ class Part:
         found = None
         if self.fast is not None and not exact and self.fast.suits(k, selection):
             found = self._approximately(self.fast, xq, k, selection)
-        scores, places = found or search(self.index, self.rows, xq, k, selection)
+        scores, places = found or search(self.rows, xq, k, selection)
         return scores, np.where(places >= 0, self.positions.ids[places], -1)
 
     def _approximately(
         self, fast: Fast, xq: NDArray[np.float32], k: int, selection: Selection
     ) -> Found | None:
         """What is nearest of the candidates; None where they are too few."""
-        found = []
-        for row, near in zip(xq, fast.near(xq, selection), strict=True):
-            places = np.sort(near[near >= 0])  # as memory is read best
-            if len(places) < k:
-                return None
-            found.append(compared(self.rows, places, row[None], k))
-        scores, positions = zip(*found, strict=True)
-        return np.concatenate(scores), np.concatenate(positions)
+        rows = self.rows
+
+        def some(start: int, stop: int) -> Found | None:
+            found = []
+            for query, near in zip(
+                xq[start:stop], fast.near(xq[start:stop], selection), strict=True
+            ):
+                places = np.sort(near[near >= 0])  # as memory is read best
+                if len(places) < k:
+                    return None
+                found.append(compared(rows, places, query, k))
+            return np.stack([one for one, _ in found]), np.stack([at for _, at in found])
+
+        found = in_pieces(len(xq), some, least=_QUERIES, most=_QUERIES)
+        whole = [one for one in found if one is not None]
+        if len(whole) < len(found):
+            return None
+        return np.concatenate([one for one, _ in whole]), np.concatenate([at for _, at in whole])
 
     @property
     def rows(self) -> NDArray[np.float16]:
-        """The vectors (n, dim) by position, not copied: good while this lives."""
-        return codes(self.index)
+        """The vectors (n, dim) by position, not copied: good until `add`."""
+        return codes(self.index, self._owner)
 
 
 def in_parts(

@@ -4,7 +4,8 @@ Measured at 1M x 512 on one core, where FAISS compares everything in 52 ms (60 m
 nearest): with its bitmap selector 2 ms for one position in a thousand, 6 ms for one in a hundred,
 31 ms for a tenth, 84 ms for half, 97 ms for seven in ten (it works by fours only without one);
 turning ids into positions takes 0.6 to 1.6 ms. So for many positions more neighbours are asked for,
-and those that may not be found are dropped: the 1,000 nearest cost what the 10 nearest do.
+and those that may not be found are dropped: the 1,000 nearest cost what the 10 nearest do. All of
+these ways are shared between the cores alike.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-Found = tuple[NDArray[np.float32], NDArray[np.int64]]
+from mmsearch.index import scan
+from mmsearch.index.scan import Found
 
 #: Up to so many, or this share of an index, vectors are gathered and compared on their own.
 FEW = 1000
@@ -63,9 +65,14 @@ class Selection:
         return np.flatnonzero(self.allowed)
 
     @cached_property
+    def bitmap(self) -> NDArray[np.uint8]:
+        """A bit for each position, the lowest of a byte first."""
+        return np.packbits(self.allowed, bitorder="little")
+
+    @cached_property
     def selector(self) -> Any:
         """For FAISS, to find only these."""
-        bitmap = np.packbits(self.allowed, bitorder="little")
+        bitmap = self.bitmap
         selector: Any = faiss.IDSelectorBitmap(len(self.allowed), faiss.swig_ptr(bitmap))
         selector.pointed_at = bitmap  # which it does not keep alive
         return selector
@@ -80,41 +87,33 @@ class Selection:
 
 
 def search(
-    index: Any, rows: NDArray[np.float16], xq: NDArray[np.float32], k: int, selection: Selection
+    rows: NDArray[np.float16], xq: NDArray[np.float32], k: int, selection: Selection
 ) -> Found:
-    """At least the k nearest of what is selected, unsorted: scores, positions; -1 for none.
+    """At least the k nearest of each query (nq, dim) of what is selected of vectors (n, dim).
 
-    index: FAISS's 16-bit scalar quantizer, whose vectors are `rows`.
+    Returns:
+        Scores and positions (nq, m), unsorted; -1 for none.
     """
+    if len(xq) >= scan.MANY and selection.count >= scan.LARGE:
+        return scan.multiplied(rows, xq, k, None if selection.everything else selection.places)
     if selection.everything:
-        scores, places = index.search(xq, k)
-        return scores, places
+        return scan.nearest(rows, xq, k)
     if selection.count <= max(FEW, GATHERED * len(rows)):
         return compared(rows, selection.places, xq, k)
     asked = _enough(rows, xq, k, selection)
     if asked is not None:
-        found = selection.drop(index.search(xq, asked), k)
+        found = selection.drop(scan.nearest(rows, xq, asked), k)
         if found is not None:
             return found
-    make: Any = faiss.SearchParameters  # SWIG takes keywords that its types lack
-    scores, places = index.search(xq, k, params=make(sel=selection.selector))
-    return scores, places
+    return scan.nearest(rows, xq, k, selection.bitmap)
 
 
 def compared(
     rows: NDArray[np.float16], places: NDArray[np.int64], xq: NDArray[np.float32], k: int
 ) -> Found:
-    """The k nearest of each query among the vectors at some positions, which are copied.
-
-    Scores are those of an index of all vectors `rows`, to the bit.
-    """
-    index: Any = faiss.IndexScalarQuantizer(
-        rows.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
-    index.is_trained = True
-    index.add_sa_codes(np.ascontiguousarray(rows[places]).view(np.uint8))
-    scores, found = index.search(xq, min(k, len(places)))
-    return scores, np.where(found >= 0, places[found], -1)
+    """The k nearest of each query (nq, dim) among the vectors at some positions."""
+    found = [scan.compared(rows, places, query, k) for query in xq]
+    return np.stack([scores for scores, _ in found]), np.stack([at for _, at in found])
 
 
 def _enough(

@@ -10,10 +10,11 @@ import faiss
 
 @contextmanager
 def one_thread(wanted: bool = True) -> Iterator[None]:
-    """If `wanted`, FAISS works in the calling thread alone: right for a single query.
+    """If `wanted`, FAISS works in the calling thread alone: right for searches.
 
     On a busy machine one that takes 1 ms takes 20 to 40 ms otherwise, waiting for threads that are
-    not scheduled. Other threads of the process keep their number.
+    not scheduled; what is worth sharing is shared by mmsearch.index.crew, which does not wait.
+    Other threads of the process keep their number.
     """
     if not wanted:
         yield

@@ -292,3 +292,33 @@ def test_gpu_equals_brute_force(tmp_path: Path, hidden: int) -> None:
             assert not np.isin(one.ids, ids[:hidden]).any()
     assert index._resident is not None
     assert (index._resident is copy) == (not hidden)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.01])
+def test_gpu_among_some_equals_the_cpu(share: float) -> None:
+    if not hasattr(faiss, "get_num_gpus") or not faiss.get_num_gpus():
+        pytest.skip("no CUDA device, or a faiss without GPU support")
+    dim, n = 512, 20_000
+    space = Space("some/model", dim, "f" * 64, "")
+    ids, xb = np.arange(n) * 3, unit(n, dim).astype(np.float16)
+    on_gpu, on_cpu = FlatIndex(space, "image", device="cuda"), FlatIndex(space, "image")
+    only = ids[np.random.default_rng(3).random(n) < share]
+    for index in (on_gpu, on_cpu):
+        index.add(n - 500, ids[:-500], xb[:-500])
+        index.search(unit(1, dim), 1)
+        index.add(n, ids[-500:], xb[-500:])
+        index.hide(ids[:300])
+        index.add(n + 1, ids[500:501], xb[-1:])  # another vector of a content it has
+    xq = unit(20, dim, seed=2)
+    for k in (1, 10, 100):
+        for one, true in zip(
+            on_gpu.search(xq, k, only=only), on_cpu.search(xq, k, only=only), strict=True
+        ):
+            assert len(one.ids) == len(true.ids) == min(k, len(only))
+            assert np.abs(one.scores - true.scores).max() < 1e-3
+            assert np.isin(one.ids, only).all()
+            assert not np.isin(one.ids, ids[:300]).any()
+            # Neighbours closer to each other than half precision tells may swap.
+            far = ~np.isin(one.ids, true.ids)
+            assert (one.scores[far] <= true.scores[-1] + 1e-3).all()

@@ -1,0 +1,130 @@
+"""Scans and products of many vectors, in pieces, against brute force and against each other."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vector_oracle import brute, unit
+
+from mmsearch.index import crew, scan, selection
+from mmsearch.index.part import Part, codes
+from mmsearch.index.selection import Selection
+
+
+@pytest.fixture(autouse=True)
+def _pieces() -> Iterator[None]:
+    """Small indexes in as many pieces as large ones, and products of few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crew, "cores", lambda: 3)
+        patch.setattr(scan, "_LEAST_BYTES", 16)
+        patch.setattr(scan, "_BLOCK", 16)
+        patch.setattr(scan, "_QUERIES", 5)
+        yield
+        crew.settle()
+
+
+def made(n: int, dim: int, seed: int, *, distinct: int | None = None) -> np.ndarray:
+    """Vectors (n, dim) float16 that do not begin at a multiple of two bytes, as in a file."""
+    rows = unit(distinct or n, dim, seed)
+    rows = rows[np.random.default_rng(seed).integers(0, len(rows), n)] if distinct else rows
+    raw = np.empty(2 * n * dim + 1, np.uint8)[1:]
+    raw[:] = rows.astype(np.float16).view(np.uint8).reshape(-1)
+    return raw.view(np.float16).reshape(n, dim)
+
+
+def ordered(found: scan.Found, k: int) -> list[list[tuple[float, int]]]:
+    return [
+        sorted(
+            ((float(score), int(at)) for score, at in zip(*row, strict=True) if at >= 0),
+            key=lambda one: (-one[0], one[1]),
+        )[:k]
+        for row in zip(*found, strict=True)
+    ]
+
+
+@given(
+    n=st.integers(1, 400),
+    dim=st.sampled_from([1, 3, 16, 33]),
+    k=st.integers(1, 40),
+    nq=st.integers(1, 12),
+    share=st.sampled_from([0.1, 0.5, 1.0]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=120, deadline=None)
+def test_all_ways_find_the_same(n: int, dim: int, k: int, nq: int, share: float, seed: int) -> None:
+    rows, xq = made(n, dim, seed), unit(nq, dim, seed + 1)
+    allowed = np.random.default_rng(seed).random(n) < share
+    chosen = Selection(allowed)
+    k = min(k, chosen.count)
+    if not k:
+        return
+    by_scan = scan.nearest(rows, xq, k, chosen.bitmap)
+    by_product = scan.multiplied(rows, xq, k, chosen.places)
+    by_copy = selection.compared(rows, chosen.places, xq, k)
+    worst = []
+    for one, expected in zip(
+        ordered(by_scan, k), brute(xq, chosen.places, rows[chosen.places], k), strict=True
+    ):
+        assert np.abs([score for score, _ in one] - expected[0]).max() < 1e-5
+        worst.append(one[-1][0])
+    for other in (by_product, by_copy):
+        for one, two, least in zip(ordered(by_scan, k), ordered(other, k), worst, strict=True):
+            # To the bit; of those that score as much as the last, any.
+            assert [score for score, _ in one] == [score for score, _ in two]
+            assert {at for score, at in one if score > least} == {
+                at for score, at in two if score > least
+            }
+    if chosen.everything:
+        assert ordered(scan.nearest(rows, xq, k), k) == ordered(by_scan, k)
+        scores, _ = scan.multiplied(rows, xq, k)
+        assert [[score for score, _ in one] for one in ordered(by_scan, k)] == [
+            sorted(row, reverse=True) for row in scores.tolist()
+        ]
+
+
+@pytest.mark.parametrize("distinct", [1, 3])
+def test_products_of_many_equal_vectors(distinct: int) -> None:
+    """More are as near as the last one than are taken from a product: that is noticed."""
+    rows, xq = made(300, 16, 1, distinct=distinct), unit(6, 16, 2)
+    for k in (1, 20):
+        scores, places = scan.multiplied(rows, xq, k)
+        expected = scan.nearest(rows, xq, k)[0]
+        assert np.array_equal(np.sort(scores, axis=1), np.sort(expected, axis=1))
+        assert all(len(set(row)) == k for row in places.tolist())
+
+
+def test_every_finite_number_is_widened_exactly() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    every = every[np.isfinite(every)].reshape(-1, 8)
+    wide = scan._widened(every)
+    assert np.array_equal(wide.view(np.int32), every.astype(np.float32).view(np.int32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_damaged_vectors_cost_nothing_else(bad: float) -> None:
+    rows, xq = made(200, 16, 1), unit(6, 16, 2)
+    rows = rows.copy()
+    rows[::3] = np.nan if np.isnan(bad) else rows[::3]
+    rows[1::3, 0] = bad
+    good = np.flatnonzero(np.isfinite(rows).all(axis=1))
+    for found in (scan.nearest(rows, xq, 120), scan.multiplied(rows, xq, 120)):
+        for row in found[1]:
+            assert len(np.unique(row[row >= 0])) == np.count_nonzero(row >= 0)
+            if np.isnan(bad):
+                assert set(row[row >= 0].tolist()) == set(good.tolist())
+
+
+def test_vectors_outlive_their_index() -> None:
+    part = Part(16)
+    rows = unit(50, 16).astype(np.float16)
+    part.add(np.arange(50), rows)
+    kept = part.rows
+    del part
+    gc.collect()
+    assert np.array_equal(kept, rows)
+    assert len(codes(Part(16).index)) == 0
