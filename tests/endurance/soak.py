@@ -1,10 +1,12 @@
 """A service under mixed load for a while: no request may fail, and memory must not grow.
 
 Clients in this process ask by words (many of them new, some asked before), upload pictures, ask for
-captions, thumbnails and originals, and hang up now and then. Meanwhile a process of its own writes:
-it adds pictures, changes and deletes some, and moves the library to another model half way. All
-that is answered with anything but what the request deserves counts as failed; a 503 that names the
-limit is counted by itself, as is a 404 or 410 of a picture that the writer has just deleted.
+captions, thumbnails and originals, and hang up now and then; one more uploads a picture to be kept,
+looks for it, deletes it and sees it gone, while another follows the indexing. Meanwhile a process
+of its own writes: it adds pictures, changes and deletes some, and moves the library to another
+model half way. All that is answered with anything but what the request deserves counts as failed; a
+503 that names the limit is counted by itself, as is a 404 or 410 of a picture that the writer has
+just deleted.
 
     python tests/endurance/soak.py [--minutes 30] [--clients 8] [--out FILE]
 
@@ -39,10 +41,15 @@ sys.path.insert(0, str(TESTS))
 
 from collection import encoded, run, save_model, write, write_captions  # noqa: E402
 
+from mmsearch.serve.keys import Keys, keys_path  # noqa: E402
+
 #: How much memory may have grown from after the warm-up to the end.
 GROWTH = 0.10
 _FIRST = 200
 _PAUSE_S = 2.0
+_BETWEEN_CHANGES_S = 20.0
+#: Cosine of a picture with itself, through vectors of half precision.
+_SAME = 0.99
 _WARM_UP = 0.2
 _WORDS = ("waves", "colours", "a sea of red", "green at night", "two lines", "the blue one", "calm")
 
@@ -71,6 +78,7 @@ def writer(library: Path, folder: Path, other: str, seconds: float) -> None:
 
     from indexer.ingest import Options, index
     from indexer.models import Models
+    from mmsearch.errors import LibraryLockedError
 
     torch.set_num_threads(1)
     rng = random.Random(7)
@@ -97,10 +105,15 @@ def writer(library: Path, folder: Path, other: str, seconds: float) -> None:
             write(name.with_suffix(".txt"), f"picture {number} of waves".encode())
             number += 1
             done["added"] += 1
-        report = index(
-            library, [folder], options=Options(model=model, device="cpu", dtype="fp32"),
-            models=models,
-        )  # fmt: skip
+        report = None
+        while report is None:
+            try:
+                report = index(
+                    library, [folder], options=Options(model=model, device="cpu", dtype="fp32"),
+                    models=models,
+                )  # fmt: skip
+            except LibraryLockedError:  # what came over HTTP is being read
+                time.sleep(_PAUSE_S)
         assert not report.stopped
         done["runs"] += 1
         time.sleep(_PAUSE_S)
@@ -113,14 +126,18 @@ def writer(library: Path, folder: Path, other: str, seconds: float) -> None:
 class Load:
     """Threads that ask, what they were answered, and what they should not have been."""
 
-    def __init__(self, url: str, clients: int) -> None:
-        self._url = url
+    def __init__(self, url: str, clients: int, key: str) -> None:
+        self._options: dict[str, Any] = {
+            "base_url": url,
+            "headers": {"Authorization": f"Bearer {key}"},
+        }
         self._end = threading.Event()
         self._lock = threading.Lock()
         self.answered: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.models: set[str] = set()
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
+        self._threads += [threading.Thread(target=work) for work in (self._change, self._follow)]
         for thread in self._threads:
             thread.start()
 
@@ -128,7 +145,7 @@ class Load:
         rng = random.Random(seed)
         kinds = (self._text, self._upload, self._captions, self._look, self._similar, self._leave)
         weights = (10, 2, 1, 6, 2, 1)
-        with httpx.Client(base_url=self._url, timeout=60) as client:
+        with httpx.Client(**self._options, timeout=60) as client:
             while not self._end.is_set():
                 kind = rng.choices(kinds, weights)[0]
                 try:
@@ -137,16 +154,17 @@ class Load:
                     self._failed(f"{kind.__name__}: {exc!r}")
                 time.sleep(rng.random() * 0.05)
 
-    def _check(self, what: str, answer: httpx.Response, *, may_be_gone: bool = False) -> bool:
+    def _check(
+        self, what: str, answer: httpx.Response, *, wanted: int = 200, may_be_gone: bool = False
+    ) -> bool:
         status = answer.status_code
         with self._lock:
             self.answered[f"{what} {status}"] += 1
-        by_limit = status == 503 and "retry-after" in answer.headers and "kind" not in what
-        if status == 503 and by_limit and "overloaded" in answer.text:
+        if status == 503 and "retry-after" in answer.headers and "overloaded" in answer.text:
             return False
         if may_be_gone and status in (404, 410):
             return False
-        if status != 200:
+        if status != wanted:
             self._failed(f"{what}: {status} {answer.text[:300]}")
             return False
         return True
@@ -197,6 +215,54 @@ class Load:
             with self._lock:
                 self.answered["hung up"] += 1
 
+    def _change(self) -> None:
+        """Keeps a picture, finds it, deletes it, and looks whether it is gone; again and again."""
+        rng = random.Random(-1)
+        with httpx.Client(**self._options, timeout=120) as client:
+            while not self._end.wait(_BETWEEN_CHANGES_S):
+                try:
+                    self._keep_and_delete(client, {"file": encoded(rng.randrange(1 << 30))})
+                except (httpx.HTTPError, LookupError, ValueError) as exc:
+                    self._failed(f"a change: {exc!r}")
+
+    def _keep_and_delete(self, client: httpx.Client, picture: dict[str, bytes]) -> None:
+        answer = client.post("/v1/images", files=picture, data={"text": "kept"})
+        if not self._check("keep", answer, wanted=202) or not self._is_over(client):
+            return
+        answer = client.post("/v1/search/image", files=picture, data={"k": 5})
+        if not self._check("find", answer):
+            return
+        hits = answer.json()["hits"]
+        if not hits or hits[0]["score"] < _SAME:
+            self._failed(f"what was kept is not found: {hits[:1]}")
+            return
+        place = f"/v1/images/{hits[0]['id']}"
+        if self._check("delete", client.delete(place), wanted=202) and self._is_over(client):
+            self._check("deleted", client.get(place), wanted=404)
+
+    def _is_over(self, client: httpx.Client) -> bool:
+        """Waits until nothing is being read any more. False: the load ends, or it failed."""
+        while not self._end.wait(0.5):
+            now = client.get("/v1/index").json()
+            if now["running"] is None and not now["queued"]:
+                if now["last"]["state"] != "done":
+                    self._failed(f"a run: {now['last']}")
+                return bool(now["last"]["state"] == "done")
+        return False
+
+    def _follow(self) -> None:
+        """Reads the events of the indexing until the end."""
+        with (
+            httpx.Client(**self._options, timeout=60) as client,
+            client.stream("GET", "/v1/index/events") as events,
+        ):
+            for line in events.iter_lines():
+                if line.startswith("event:"):
+                    with self._lock:
+                        self.answered["events"] += 1
+                if self._end.is_set():
+                    return
+
     def stop(self) -> None:
         self._end.set()
         for thread in self._threads:
@@ -242,6 +308,7 @@ def prepare(root: Path) -> str:
 def soak(root: Path, seconds: float, clients: int, log: Path) -> dict[str, Any]:
     """The whole of it, with its figures."""
     other = prepare(root)
+    key = Keys(keys_path(root / "library", None)).add("soak", "write")
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
@@ -255,7 +322,7 @@ def soak(root: Path, seconds: float, clients: int, log: Path) -> dict[str, Any]:
     ):
         assert service.stdout is not None
         url = service.stdout.readline().strip()
-        load = Load(url, clients)
+        load = Load(url, clients, key)
         writing = start(
             __file__, "--write", str(root / "library"), str(root / "photos"), other, str(seconds)
         )
@@ -267,7 +334,8 @@ def soak(root: Path, seconds: float, clients: int, log: Path) -> dict[str, Any]:
             sizes.append(memory(service.pid))
             time.sleep(1)
         written, _ = writing.communicate(timeout=600)
-        metrics = httpx.get(f"{url}/metrics", timeout=60).text
+        shown = {"Authorization": f"Bearer {key}"}
+        metrics = httpx.get(f"{url}/metrics", headers=shown, timeout=60).text
         load.stop()
         service.terminate()
         ended = service.stdout.read().strip()
