@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,21 +92,40 @@ def texts(seed: int) -> Iterator[str]:
 # --- the library ----------------------------------------------------------------------------------
 
 
-def fill(folder: Path, items: int, model: str) -> None:
-    """A library of so many pictures with a caption each, of random vectors."""
-    space = load_encoder(model, device="cpu").space
+def fill(
+    folder: Path,
+    items: int,
+    model: str,
+    *,
+    root: str = "/photos",
+    planted: Sequence[str] = (),
+    matches: int = 0,
+) -> None:
+    """A library of so many pictures with a caption each, of random vectors.
+
+    root: what the pictures claim to lie in, by `name_of` their numbers. planted: questions that the
+    first pictures match, `matches` each.
+    """
+    encoder = load_encoder(model, device="cpu")
+    space = encoder.space
     folder.mkdir(parents=True, exist_ok=True)
     info = PictureInfo("JPEG", 4000, 3000)
     rng = np.random.default_rng(0)
+    wanted = np.zeros((0, space.dim), np.float32)
+    if planted:
+        wanted = np.repeat(encoder.encode_texts(list(planted)), matches, axis=0)
     with closing(CatalogWriter(folder / CATALOG_NAME)) as writer:
         in_space = writer.ensure_space(space)
-        source = writer.ensure_source("/photos", "folder", (), False)
+        source = writer.ensure_source(root, "folder", (), False)
         for start in range(0, items, _ROWS):
             numbers = range(start, min(items, start + _ROWS))
             xb = rng.standard_normal((2, len(numbers), space.dim), dtype=np.float32)
             xb /= np.linalg.norm(xb, axis=2, keepdims=True)
+            near = wanted[start : start + len(numbers)]
+            xb[0, : len(near)] += near
+            xb[0] /= np.linalg.norm(xb[0], axis=1, keepdims=True)
             bodies = [f"{random.Random(n).choice(_WORDS)} in picture {n}" for n in numbers]
-            names = [f"{n // 1000:04}/picture {n:07}.jpg" for n in numbers]
+            names = [name_of(n) for n in numbers]
             writer.commit(
                 in_space,
                 images=[
@@ -125,6 +144,11 @@ def fill(folder: Path, items: int, model: str) -> None:
         writer.activate(in_space)
     with Library(folder, device="cpu") as library:
         library.save_indexes()
+
+
+def name_of(number: int) -> str:
+    """Where a picture of these libraries lies, below their root."""
+    return f"{number // 1000:04}/picture {number:07}.jpg"
 
 
 @contextmanager

@@ -242,6 +242,21 @@ def test_what_cannot_be_read_is_told(open_page: Open, tmp_path: Path) -> None:
     page.wait_for_selector("#note:has-text('That did not work')")
     assert "not a picture" in page.locator("#note").inner_text()
     assert page.locator(".tile").count() == 0
+    # What the browser cannot show is named by its kind.
+    assert page.locator(".chip .lost").inner_text() == "PNG"
+    page.get_by_role("button", name="Leave the picture out").click()
+    page.wait_for_selector(".tile.shown")
+    assert page.locator(".chip").count() == 0
+
+
+def test_a_filter_that_makes_no_sense_can_be_taken_off(open_page: Open) -> None:
+    page = open_page("/?where=(((")
+    page.wait_for_selector("#note:has-text('not understood')")
+    # It would be refused again.
+    assert page.get_by_role("button", name="Try again").count() == 0
+    page.get_by_role("button", name="Take the filters off").click()
+    page.wait_for_selector(".tile.shown")
+    assert page.locator(".pill").count() == 0
 
 
 def test_a_server_that_stops_and_comes_back(open_page: Open, server: Server) -> None:

@@ -75,7 +75,7 @@ function preview(name) {
     return { src: `/v1/images/${name}/thumbnail?size=256`, alt: `picture ${name} of the library` };
   }
   const given = fileOf(name);
-  return given ? { src: given.src, alt: `Your picture ${given.file.name}` } : null;
+  return given ? { src: given.src, alt: `Your picture ${given.file.name}`, file: given.file.name } : null;
 }
 
 const isLostPicture = (name) => typeof name === "string" && !fileOf(name);
@@ -305,7 +305,14 @@ function failed(error) {
     return;
   }
   said.textContent = "";
-  noteError(error, () => render({ fresh: true }));
+  const isOurs = (name) => typeof name === "number";
+  const { like, unlike, where } = state;
+  noteError(error, {
+    onRetry: () => render({ fresh: true }),
+    onWithout: [...like, ...unlike].every(isOurs) ? null
+      : () => ask({ like: like.filter(isOurs), unlike: unlike.filter(isOurs) }),
+    onUnfiltered: where ? () => ask({ where: "" }) : null,
+  });
 }
 
 // ---- the parts of the page -----------------------------------------------------------------

@@ -61,7 +61,11 @@ export class Captions {
   }
 
   frame(preview, ...content) {
-    const side = preview ? el("figure", {}, el("img", { src: preview.src, alt: preview.alt })) : null;
+    const alone = () => {  // the browser cannot show it (HEIC)
+      side.remove();
+      this.box.classList.remove("with-picture");
+    };
+    const side = preview ? el("figure", {}, el("img", { src: preview.src, alt: preview.alt, onerror: alone })) : null;
     this.box.replaceChildren(...[side, el("div", { className: "found" }, ...content)].filter(Boolean));
     this.box.classList.toggle("with-picture", Boolean(side));
   }

@@ -64,11 +64,21 @@ export function noteLostPicture() {
   );
 }
 
-export function noteError(error, retry) {
+/** Asked for again, it would be refused again: something else has to be asked. */
+const isFinal = ({ status }) => status >= 400 && status < 500 && status !== 408 && status !== 429;
+
+/** onRetry: ask once more; onWithout: without the pictures of one's own; onUnfiltered. */
+export function noteError(error, { onRetry, onWithout, onUnfiltered }) {
+  const ways = [
+    [onWithout, "Leave the picture out"],
+    [onUnfiltered, "Take the filters off"],
+  ].filter(([act]) => act);
+  if (ways.length === 0 || !isFinal(error)) ways.unshift([onRetry, "Try again"]);
   showNote(
     el("h2", {}, "That did not work"),
     el("p", {}, error.message),
-    el("button", { type: "button", className: "plain", onclick: retry }, "Try again"),
+    el("div", { className: "choose" }, ...ways.map(([onclick, label]) =>
+      el("button", { type: "button", className: "plain", onclick }, label))),
   );
 }
 

@@ -29,6 +29,16 @@ function entryName({ kind, conditions, text }) {
   return text;
 }
 
+/** A small picture; where the browser cannot show it (HEIC), what kind it is. */
+function face({ src, file }, alt) {
+  const image = el("img", { src, alt });
+  image.addEventListener("error", () => {
+    const kind = /\.(\w{1,5})$/.exec(file ?? "")?.[1].toUpperCase() ?? "?";
+    image.replaceWith(el("span", { className: "lost", title: alt }, kind));
+  });
+  return image;
+}
+
 export class Parts {
   /** preview(name) gives {src, alt} or null; onChange(change of the state). */
   constructor({ preview, onChange }) {
@@ -55,7 +65,7 @@ export class Parts {
     const rest = state[mine].filter((one) => one !== name);
     const what = shown?.alt ?? "a picture";
     return el("li", { className: isMinus ? "chip minus" : "chip" },
-      shown ? el("img", { src: shown.src, alt: isMinus ? `Not like: ${what}` : what }) : el("span", { className: "lost" }, "?"),
+      shown ? face(shown, isMinus ? `Not like: ${what}` : what) : el("span", { className: "lost" }, "?"),
       el("button", {
         type: "button",
         className: "sign",
