@@ -221,6 +221,19 @@ def give(page: Page, *paths: Path) -> None:
     page.locator("#file").set_input_files(list(paths))
 
 
+_PASTE = """([bytes]) => {
+  const held = new DataTransfer();
+  held.items.add(new File([new Uint8Array(bytes)], "pasted.png", { type: "image/png" }));
+  const options = { clipboardData: held, bubbles: true, cancelable: true };
+  document.activeElement.dispatchEvent(new ClipboardEvent("paste", options));
+}"""
+
+
+def paste(page: Page, picture: Path) -> None:
+    """Paste a picture where the focus is."""
+    page.evaluate(_PASTE, [list(picture.read_bytes())])
+
+
 _DROP = """([bytes, name, id, x, altKey]) => {
   const moved = new DataTransfer();
   if (id) moved.setData("text/x-mmsearch-id", id);

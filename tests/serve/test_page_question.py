@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import POSTCARDS, SAID, Open, drop, give, shoot, shown_ids
+from browsing import POSTCARDS, SAID, Open, drop, give, paste, shoot, shown_ids
 
 import mmsearch
 from mmsearch.errors import QueryError
@@ -195,6 +195,38 @@ def test_own_pictures_with_signs(open_page: Open, opened: Library) -> None:
     shown = shown_ids(page)
     assert len(shown) == 2  # they are in the album too
     assert shown == best(opened, Term("a house"), *terms, n=60, relevance=0.5)
+
+
+def test_a_picture_pasted_and_words(open_page: Open, opened: Library) -> None:
+    file = POSTCARDS / "postcard-0150.jpg"
+    page = open_page("/?q=a+house")
+    page.wait_for_selector(SAID)
+    paste(page, file)
+    page.wait_for_url("**/?q=a+house&like=drop-1")
+    page.wait_for_selector("#grid:not(.stale)")
+    page.wait_for_selector(SAID)
+    shown = shown_ids(page)
+    assert shown == best(opened, Term("a house"), Term(image=file), n=len(shown))
+
+
+def test_a_tile_dragged_with_the_mouse(open_page: Open) -> None:
+    page = open_page("/?q=a+house")
+    page.wait_for_selector(SAID)
+    page.wait_for_selector(".tile.shown")
+    first, second = shown_ids(page)[:2]
+    for id_, x, where in ((first, 300, f"like={first}"), (second, 1000, f"unlike={second}")):
+        box = page.locator(f".tile[data-id='{id_}']").bounding_box()
+        assert box
+        page.mouse.move(box["x"] + 40, box["y"] + 40)
+        page.mouse.down()
+        page.mouse.move(x, 400, steps=4)
+        page.wait_for_selector("#drop")
+        page.mouse.up()
+        page.wait_for_url(f"**{where}*")
+        page.wait_for_selector("#drop", state="hidden")
+        page.go_back()
+        page.wait_for_url("**/?q=a+house")
+        page.wait_for_selector(f".tile[data-id='{second}']")
 
 
 def test_only_what_is_avoided(open_page: Open, opened: Library) -> None:
