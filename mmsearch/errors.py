@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class MmsearchError(Exception):
-    """The root: catch this to catch all that mmsearch raises on purpose."""
+    """The root: catch this to catch all that mmsearch raises on purpose.
+
+    exit_code: of a command that ends with it.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class DecodeError(MmsearchError):
@@ -83,6 +89,9 @@ class LibraryNotFoundError(StoreError):
 
 class LibraryLockedError(StoreError):
     """Another process is writing to this library."""
+
+    #: EX_TEMPFAIL of sysexits.h: the same may be done later.
+    exit_code = 75
 
     def __init__(self, path: str, pid: int | None) -> None:
         holder = f"process {pid}" if pid else "another process"

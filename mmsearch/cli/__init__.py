@@ -26,7 +26,7 @@ Without a downloaded model, `mmsearch index --model tiny` works at once; see `mm
 
 \b
 Exit codes: 0 done, 1 it could not be done (the reason is on stderr), 2 the command was not
-understood, 130 stopped by Ctrl-C.
+understood, 75 another process is writing to the library, 130 stopped by Ctrl-C.
 """
 
 #: name → (module:attribute, line of help). The write commands live in `indexer`, which this
@@ -129,7 +129,7 @@ def main() -> None:
 
         # It names files, and what a file is called must not speak to the terminal.
         click.echo(f"mmsearch: {printable(str(exc))}", err=True)
-        sys.exit(1)
+        sys.exit(exc.exit_code)
     except click.exceptions.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)

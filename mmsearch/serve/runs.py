@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import json
 import logging
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -22,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mmsearch.errors import OverloadedError
+from mmsearch.errors import LibraryLockedError, OverloadedError
 from mmsearch.store.lock import writer_of
 
 log = logging.getLogger(__name__)
@@ -111,7 +113,8 @@ class Runs:
         self._asked.set()
         self._tell()
         if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+            # In a context of its own: its log lines are not those of the request that came first.
+            self._worker = asyncio.create_task(self._work(), context=contextvars.Context())
         return run
 
     async def ended(self, run: Run, seconds: float) -> None:
@@ -181,10 +184,9 @@ class Runs:
                 log.error("indexing %s: %s", run.source, run.error)
 
     async def _run(self, run: Run) -> None:
-        await self._wait_for_others()
-        code = await self._call(run, "index", run.location, "--progress", "json", "--json")
+        code = await self._patiently(run, "index", run.location, "--progress", "json", "--json")
         if code == 0 and run.forget:
-            code = await self._call(run, "sources", "forget", run.location, "--yes")
+            code = await self._patiently(run, "sources", "forget", run.location, "--yes")
         if code == 0:
             run.state, run.step = "done", "done"
         elif self._closing or code == 130:
@@ -193,12 +195,18 @@ class Runs:
             run.state = "failed"
             run.error = run.error or f"the process ended with code {code}"
 
-    async def _wait_for_others(self) -> None:
-        """Until no other process writes to the library; what holds on longer is told by the run."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_S):
-                while self.writer() is not None:
-                    await asyncio.sleep(_LOOK_EVERY_S)
+    async def _patiently(self, run: Run, command: str, *arguments: str) -> int:
+        """`_call` when no other process writes to the library; again if one began meanwhile. What
+        holds on for longer than the patience is told by the run."""
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            while self.writer() is not None and time.monotonic() < until:
+                await asyncio.sleep(_LOOK_EVERY_S)
+            code = await self._call(run, command, *arguments)
+            if code != LibraryLockedError.exit_code or time.monotonic() > until:
+                return code
+            run.error, run.step = None, "waiting"
+            self._tell()
 
     async def _call(self, run: Run, command: str, *arguments: str) -> int:
         """Runs `mmsearch COMMAND` on the library. Its exit code; what it says goes into `run`."""

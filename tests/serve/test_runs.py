@@ -1,0 +1,83 @@
+"""The runs of a service, beside other processes that write to its library."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+from collection import encoded, run, write
+
+from mmsearch.serve import logs
+from mmsearch.serve.exchange import Exchange, current
+from mmsearch.serve.runs import Runs
+from mmsearch.store.lock import writing
+
+_DEADLINE_S = 120
+
+
+@pytest.fixture
+def library(tmp_path: Path, model: str) -> Path:
+    write(tmp_path / "photos" / "0.png", encoded(0))
+    run(tmp_path / "library", tmp_path / "photos", model=model)
+    write(tmp_path / "photos" / "1.png", encoded(1))
+    return tmp_path / "library"
+
+
+async def ended_children(runs: Runs, number: int) -> None:
+    """Returns when so many processes of the runs have begun and ended again."""
+    async with asyncio.timeout(_DEADLINE_S):
+        for _ in range(number):
+            while runs._child is None:
+                await asyncio.sleep(0.01)
+            while runs._child is not None:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_writer_that_begins_first_is_waited_for(
+    library: Path, monkeypatch: pytest.MonkeyPatch, forget: bool
+) -> None:
+    # Each time it looks, nobody writes; each time its process comes, somebody does.
+    monkeypatch.setattr(Runs, "writer", lambda _: None)
+
+    async def main() -> None:
+        runs = Runs(library, "cpu")
+        with writing(library):
+            asked = runs.start("photos", str(library.parent / "photos"), forget=forget)
+            await ended_children(runs, 2)
+            assert (asked.state, asked.step, asked.error) == ("running", "waiting", None)
+        await runs.ended(asked, _DEADLINE_S)
+        assert (asked.state, asked.error) == ("done", None)
+        assert asked.report is not None
+        assert asked.report["encoded_images"] == 1
+        await runs.close()
+
+    asyncio.run(main())
+
+
+def test_what_holds_on_is_told_and_not_for_another_request(
+    library: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mmsearch.serve.runs._PATIENCE_S", 0.0)
+    caplog.handler.addFilter(logs._request)
+
+    async def never() -> dict[str, str]:
+        raise AssertionError
+
+    async def main() -> None:
+        current.set(Exchange("the first request", never))
+        runs = Runs(library, "cpu")
+        with writing(library):
+            asked = runs.start("photos", str(library.parent / "photos"))
+            await runs.ended(asked, _DEADLINE_S)
+        assert asked.state == "failed"
+        assert asked.error is not None
+        assert "is writing to the library" in asked.error
+        await runs.close()
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(main())
+    (line,) = [record for record in caplog.records if "indexing photos" in record.getMessage()]
+    assert line.request_id is None
