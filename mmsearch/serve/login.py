@@ -28,17 +28,25 @@ LOGIN_PATH = "/v1/login"
 _MAX_KEY = 200
 _MAX_NEXT = 8000
 
+#: In the page's own colours and letters (page/style.css), which need a key to be fetched.
 _STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center; }
-main { width: min(22rem, 90vw); }
-h1 { font-size: 1.4rem; font-weight: 600; }
-label { display: block; margin-bottom: .4rem; }
-input, button { font: inherit; padding: .5rem .7rem; border-radius: .4rem; border: 1px solid gray; }
-input { width: 100%; box-sizing: border-box; }
-button { margin-top: .8rem; }
-[role=alert] { color: #b3261e; }
-@media (prefers-color-scheme: dark) { [role=alert] { color: #f2b8b5; } }
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif;
+  --paper: #f7f5f0; --raised: #fffdf8; --ink: #1d1b18; --line: #8c857a; --mark: #b5381c; }
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #151412; --raised: #1e1c19; --ink: #ece8e0; --line: #7d766b; --mark: #ff8a6b; } }
+body { margin: 0; min-height: 100vh; display: grid; place-items: center;
+  background: var(--paper); color: var(--ink); }
+main { width: min(23rem, 88vw); padding-bottom: 12vh; }
+h1 { font: italic 2.4rem/1.2 Palatino, Georgia, "Noto Serif", serif; margin: 0 0 1.6rem; }
+label { display: block; margin-bottom: .5rem; }
+input, button { font: inherit; color: inherit; padding: .6rem .8rem; border-radius: 0; }
+input { width: 100%; box-sizing: border-box; background: var(--raised);
+  border: 1px solid var(--line); }
+button { margin-top: 1rem; padding-inline: 1.4rem; cursor: pointer; border: 0;
+  background: var(--ink); color: var(--paper); }
+button:hover { background: var(--mark); }
+:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
+[role=alert] { color: var(--mark); }
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _POLICY = (

@@ -18,7 +18,7 @@ import mmsearch
 from mmsearch.serve.keys import Keys, keys_path
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
     from mmsearch.library import Library
 
@@ -180,6 +180,16 @@ def axe_script() -> str:
     return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
+def violations(page: Page) -> list[str]:
+    """What axe, which was put into the page, finds wrong with it."""
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{one['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
 def test_accessible(open_page: Open, opened: Library, scheme: str, size: tuple[int, int]) -> None:
@@ -210,12 +220,22 @@ def test_accessible(open_page: Open, opened: Library, scheme: str, size: tuple[i
             page.locator(".tile").first.click(modifiers=["Control"])
             page.wait_for_selector("#bar")
         page.evaluate(axe)
-        found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-        told = [
-            f"{address} {one['id']}: {node['html'][:200]} {node['failureSummary']}"
-            for one in found["violations"]
-            for node in one["nodes"]
-        ]
+        told = violations(page)
         shoot(page, f"axe-{scheme}-{width}-{list(views).index(address)}")
-        assert not told, "\n".join(told)
+        assert not told, "\n".join([address, *told])
         page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_signing_in_is_accessible(growing: Server, browser: Browser, scheme: str) -> None:
+    axe = axe_script()
+    Keys(keys_path(growing.library, None)).add("reader", "read")
+    page = browser.new_context(bypass_csp=True, color_scheme=scheme).new_page()
+    page.goto(growing.url)
+    page.locator("#key").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_selector("[role=alert]")
+    page.evaluate(axe)
+    shoot(page, f"axe-{scheme}-sign-in")
+    assert violations(page) == []
+    page.context.close()

@@ -20,6 +20,8 @@ import { inFolder } from "./where.js";
 const TYPING_PAUSE_MS = 110;
 const KEPT_LISTS = 12;
 const MAX_UPLOADS = 10;
+/** Longer captions are no searches that one would try. */
+const MAX_IDEA = 36;
 /** What matches less surely than this is not shown unasked (mmsearch.query.DEFAULT_THRESHOLD). */
 const MIN_RELEVANCE = 0.5;
 /** The start shows some of the collection; words this general favour none. */
@@ -237,7 +239,7 @@ function showWall() {
 
 function showIdeas(hits) {
   const ideas = [...new Set(hits.flatMap((hit) => hit.captions))]
-    .filter((text) => text.length <= 48)
+    .filter((text) => text.length <= MAX_IDEA)
     .slice(0, 3);
   const links = ideas.map((text) => el("a", { href: href({ q: text }), data: { go: "" } }, text));
   byId("aside").replaceChildren(
