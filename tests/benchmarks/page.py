@@ -153,7 +153,7 @@ def deep(browser: Any, url: str) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="How soon the page shows something")
     parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--questions", type=int, default=12)
     parser.add_argument("--work", type=Path, help="keep the library and the pictures here")
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
     options = parser.parse_args()

@@ -198,7 +198,7 @@ def test_own_pictures_with_signs(open_page: Open, opened: Library) -> None:
 
 
 def test_a_picture_pasted_and_words(open_page: Open, opened: Library) -> None:
-    file = POSTCARDS / "postcard-0150.jpg"
+    file = Path(opened.search("a house", k=1)[0].image.path)
     page = open_page("/?q=a+house")
     page.wait_for_selector(SAID)
     paste(page, file)

@@ -25,14 +25,13 @@ def library(tmp_path: Path, model: str) -> Path:
     return tmp_path / "library"
 
 
-async def ended_children(runs: Runs, number: int) -> None:
-    """Returns when so many processes of the runs have begun and ended again."""
+async def one_child(runs: Runs) -> None:
+    """Returns when a process of the runs has begun and ended again."""
     async with asyncio.timeout(_DEADLINE_S):
-        for _ in range(number):
-            while runs._child is None:
-                await asyncio.sleep(0.01)
-            while runs._child is not None:
-                await asyncio.sleep(0.01)
+        while runs._child is None:
+            await asyncio.sleep(0.01)
+        while runs._child is not None:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("forget", [False, True])
@@ -46,7 +45,7 @@ def test_a_writer_that_begins_first_is_waited_for(
         runs = Runs(library, "cpu")
         with writing(library):
             asked = runs.start("photos", str(library.parent / "photos"), forget=forget)
-            await ended_children(runs, 2)
+            await one_child(runs)
             assert (asked.state, asked.step, asked.error) == ("running", "waiting", None)
         await runs.ended(asked, _DEADLINE_S)
         assert (asked.state, asked.error) == ("done", None)
