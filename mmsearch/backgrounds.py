@@ -1,8 +1,9 @@
 """The background of one library: samples of its indexes, and the vectors of the everyday captions.
 
 Encoding the captions takes seconds with a large model on a CPU, so their vectors are kept beside
-the index files, in FINGERPRINT-captions.npz: derived, made anew when missing, damaged, or of other
-captions, and deleted with the space. A library that cannot be written to keeps them in memory.
+the index files, in FINGERPRINT-captions.f32: a SHA-256 of them and of whose they are, then float32
+numbers. Derived, made anew when missing, damaged, or of other captions, and deleted with the space.
+A library that cannot be written to keeps them in memory.
 The samples are taken anew by each process, and again when the library has changed.
 """
 
@@ -13,7 +14,6 @@ import hashlib
 import logging
 import os
 import threading
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _SEED = 0
 #: The share of a library that may come or go before its background is sampled again.
 _CHANGE_ALLOWED = 0.1
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 class Backgrounds:
@@ -39,7 +40,7 @@ class Backgrounds:
 
     def __init__(self, folder: Path, space: Space, *, keep: bool = True) -> None:
         """folder: of the index files. keep: whether the captions' vectors may be written there."""
-        self._path = folder / f"{space.fingerprint[:16]}-captions.npz"
+        self._path = folder / f"{space.fingerprint[:16]}-captions.f32"
         self.space = space
         self._keep = keep
         self._encoding = threading.Lock()
@@ -84,26 +85,31 @@ class Backgrounds:
         return vectors
 
     def _load(self) -> Vectors | None:
-        """The kept vectors, if they are those of today's captions; else None."""
+        """The kept vectors, if they are whole and those of today's captions; else None."""
         try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-                vectors, made_of = held["vectors"], str(held["made_of"])
+            data = self._path.read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        except OSError as exc:
             logger.warning("%s cannot be read (%s): making it anew", self._path, exc)
             return None
-        shape = len(generic.captions()), self.space.dim
-        if made_of != self._made_of() or vectors.shape != shape or vectors.dtype != np.float32:
+        checksum, held = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
+        if checksum != self._checksum(held):
+            logger.info("%s is of other captions, or damaged: making it anew", self._path)
             return None
-        return np.ascontiguousarray(vectors)
+        return np.frombuffer(held, np.float32).reshape(-1, self.space.dim)
 
     def _save(self, vectors: Vectors) -> None:
+        # Of killed processes; who writes just now keeps the vectors in memory then.
+        for left in self._path.parent.glob(f"{self._path.stem}.*.tmp"):
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        held = np.ascontiguousarray(vectors, np.float32).tobytes()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                np.savez(file, vectors=vectors, made_of=np.array(self._made_of()))
+                file.write(self._checksum(held) + held)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)
@@ -112,9 +118,10 @@ class Backgrounds:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def _made_of(self) -> str:
-        told = "\n".join((self.space.fingerprint, *generic.captions()))
-        return hashlib.sha256(told.encode()).hexdigest()
+    def _checksum(self, held: bytes) -> bytes:
+        """Of the vectors, the captions they are of, and the space."""
+        told = "\n".join((self.space.fingerprint, str(self.space.dim), *generic.captions()))
+        return hashlib.sha256(told.encode() + b"\0" + held).digest()
 
 
 def _stale(then: tuple[int, int], now: tuple[int, int]) -> bool:

@@ -337,7 +337,7 @@ def test_moved_library_and_lost_index(library: Library, tmp_path: Path) -> None:
 
 def test_a_run_leaves_what_relevance_is_told_by(library: Library) -> None:
     """So that the first search does not encode hundreds of captions first."""
-    assert [f.suffix for f in (library.path / "index").iterdir()].count(".npz") == 1
+    assert [f.suffix for f in (library.path / "index").iterdir()].count(".f32") == 1
 
 
 def test_status(library: Library, model: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -241,13 +242,14 @@ SPACE = Space("made up", DIM, "f" * 64, "none")
 class Encoding:
     """Encodes texts as anything; counts them."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, dim: int = DIM) -> None:
         self.seed = seed
+        self.dim = dim
         self.texts = 0
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         self.texts += len(texts)
-        return made_up(len(texts), self.seed + self.texts)
+        return made_up(len(texts), self.seed + self.texts, self.dim)
 
 
 def index(modality: Modality, n: int) -> FlatIndex:
@@ -267,7 +269,9 @@ def test_captions_are_encoded_once_for_a_library(tmp_path: Path) -> None:
     assert encoding.texts == len(generic.captions())
 
 
-@pytest.mark.parametrize("what", ["other captions", "damaged", "empty", "other dimension"])
+@pytest.mark.parametrize(
+    "what", ["other captions", "cut short", "empty", "grown", "a flipped bit", "other dimension"]
+)
 def test_kept_captions_that_do_not_fit_are_made_anew(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,16 +281,32 @@ def test_kept_captions_that_do_not_fit_are_made_anew(
     if what == "other captions":
         others = generic.captions()[::-1]
         monkeypatch.setattr(generic, "captions", lambda: others)
-    elif what == "damaged":
-        path.write_bytes(path.read_bytes()[:1000])
+    elif what == "cut short":
+        path.write_bytes(path.read_bytes()[: -4 * DIM])
     elif what == "empty":
         path.write_bytes(b"")
+    elif what == "grown":
+        path.write_bytes(path.read_bytes() + b"\0" * 4 * DIM)
+    elif what == "a flipped bit":
+        data = bytearray(path.read_bytes())
+        data[random.Random(3).randrange(len(data))] ^= 1
+        path.write_bytes(data)
     else:
         space = replace(SPACE, dim=DIM + 1)
-    encoding = Encoding(seed=7)
-    Backgrounds(tmp_path, space).captions(encoding)
+    encoding = Encoding(seed=7, dim=space.dim)
+    made = Backgrounds(tmp_path, space).captions(encoding)
     assert encoding.texts == len(generic.captions())
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert np.array_equal(Backgrounds(tmp_path, space).captions(encoding), made)
+    assert encoding.texts == len(generic.captions())
+
+
+def test_what_a_killed_process_left_of_the_captions_is_cleared_away(tmp_path: Path) -> None:
+    Backgrounds(tmp_path, SPACE).captions(Encoding())
+    [path] = tmp_path.iterdir()
+    path.rename(path.with_suffix(".123456.tmp"))
+    Backgrounds(tmp_path, SPACE).captions(Encoding())
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_library_that_cannot_be_written_to_keeps_them_in_memory(tmp_path: Path) -> None:

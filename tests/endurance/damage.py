@@ -1,4 +1,4 @@
-"""Damage to what is derived, between two runs: index files, their manifests, thumbnails."""
+"""Damage to what is derived, between two runs: index files, manifests, captions, thumbnails."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class Damages:
             "index of the other modality": self._swapped,
             "index of an older time": self._stale,
             "thumbnails cut short": self._thumbnails,
+            "captions cut short": self._cut_captions,
+            "captions flipped": self._flipped_captions,
         }
 
     def play(self, most: int) -> None:
@@ -168,6 +170,17 @@ class Damages:
 
     def _stale(self, library: Path) -> str:
         return self._take(library, self._stage.work / "base-indexed")
+
+    def _cut_captions(self, library: Path) -> str:
+        (file,) = (library / "index").glob("*-captions.f32")
+        kept = self._chance.randrange(file.stat().st_size)
+        file.write_bytes(file.read_bytes()[:kept])
+        return f"{file.name}: {kept} bytes kept"
+
+    def _flipped_captions(self, library: Path) -> str:
+        (file,) = (library / "index").glob("*-captions.f32")
+        data = bytearray(file.read_bytes())
+        return f"{file.name}: {self._flip(file, data, self._chance.randrange(len(data)))}"
 
     def _thumbnails(self, library: Path) -> str:
         from mmsearch.library import Library

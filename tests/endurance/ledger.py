@@ -15,7 +15,7 @@ _AT_REST = (
     "index",
     "index/*.faiss",
     "index/*.json",
-    "index/*-captions.npz",  # vectors of the everyday captions; goes with its space
+    "index/*-captions.f32",  # vectors of the everyday captions; goes with its space
     "thumbs",
     "thumbs/*",
     "thumbs/*/*.webp",
@@ -25,7 +25,8 @@ _AT_REST = (
 @dataclass(slots=True)
 class Ledger:
     """vectors: "space modality hash" → the blob. places: files and texts, with their hashes and
-    whether they are missing. problems: what is wrong in any case. schema: "" before the first."""
+    whether they are missing, and tags. problems: what is wrong in any case. schema: "" before the
+    first."""
 
     schema: str = ""
     revision: int = 0
@@ -66,6 +67,11 @@ def read(library: Path) -> Ledger:
                 " JOIN content ON content.id = content_id JOIN source ON source.id = source_id"
             )
         ]
+        if "tag" in tables:
+            places += run(
+                "SELECT 'tag', name, hex(hash), '', '', '', '' FROM tag"
+                " JOIN content ON content.id = content_id"
+            )
         ledger.places = set(places)
         ledger.visible = {
             row[0]

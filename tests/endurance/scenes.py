@@ -95,6 +95,7 @@ class Stage:
         self._play(both, "index", photos, elsewhere, *with_model, *_CPU)
         relocate = ("sources", "relocate", photos, elsewhere)
         damaged = _with_damaged_index(indexed, work / "base-damaged")
+        tagged = [str(self.photos / "0" / f"{n:03}.png") for n in range(0, 12, 3)]
         return [
             self._scene("new", "first", None, ("index", photos, *with_model, *_CPU), first),
             self._scene("changed", "later", indexed, ("index", *_CPU), later),
@@ -112,6 +113,7 @@ class Stage:
             self._scene(
                 "forget", "later", work / "clean-changed", ("sources", "forget", "--yes"), later
             ),
+            self._scene("tag", "first", indexed, ("tags", "add", "calm", *tagged), first),
             self._scene("repair", "first", damaged, ("doctor", "--repair"), first),
             self._scene("backup", "first", indexed, ("backup", "--with-index", "COPY"), first),
         ]

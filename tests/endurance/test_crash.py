@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-_KILLS, _FAULTS, _FULL_DISKS, _DAMAGES = 30, 20, 3, 12
+_KILLS, _FAULTS, _FULL_DISKS, _DAMAGES = 30, 20, 3, 14
 
 
 @pytest.fixture(scope="module")
