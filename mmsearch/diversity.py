@@ -34,11 +34,15 @@ _COLUMNS = 8192
 #: More pairs than that, of those in a block, pass the first look: then comparing all is quicker.
 _DENSE = 0.05
 _PAIRS_AT_ONCE = 16_384
+#: So few heads are compared whole: finding the directions of most variance would take longer.
+_FEW_HEADS = 2000
 #: Of a product in float32 against one in float64.
 _ROUNDING = 1e-5
 
 
-def leaders(vectors: NDArray[Any], threshold: float, *, alike: Alike | None = None) -> Ids:
+def leaders(
+    vectors: NDArray[Any], threshold: float, *, alike: Alike | None = None, heads: int | None = None
+) -> Ids:
     """Which item each of a list belongs to, the best first: itself, if it is a head.
 
     Going down the list, an item joins the first head before it that it is alike to, and is a head
@@ -46,7 +50,9 @@ def leaders(vectors: NDArray[Any], threshold: float, *, alike: Alike | None = No
     them; chains, of which each link resembles the next and the ends nothing, are cut.
 
     vectors: (n, dim) float32 or float16, unit norm, best item first. threshold: the cosine from
-    which on two are alike. alike: decides instead about pairs that reach the threshold.
+    which on two are alike. alike: decides instead about pairs that reach the threshold. heads: as
+    many heads are wanted, with all their members; of the rest nothing is told (each belongs to
+    itself), and less is compared: n x heads pairs, not n x n.
 
     Exact, and quick where few are alike: vectors are compared by their parts in the directions of
     most variance first, which with the lengths of what is left bounds the cosine (Cauchy-Schwarz).
@@ -59,16 +65,19 @@ def leaders(vectors: NDArray[Any], threshold: float, *, alike: Alike | None = No
     found = np.arange(n, dtype=np.int64)
     if not n:
         return found
-    look = _short(vectors)
+    most = n if heads is None else heads
+    look = vectors.astype(np.float32) if most <= min(_FEW_HEADS, n // 4) else _short(vectors)
     #: Places of the heads so far, and what the first look needs of them.
-    heads = np.empty(n, np.int64)
+    firsts = np.empty(n, np.int64)
     short = np.empty_like(look)
     count = 0
     for start in range(0, n, _ROWS):
         rows = np.arange(start, min(start + _ROWS, n), dtype=np.int64)
-        item, head = _pairs(vectors, look, rows, heads[:count], short[:count], threshold)
+        item, head = _pairs(vectors, look, rows, firsts[:count], short[:count], threshold)
         chosen = _firsts(item, head, vectors, threshold, alike)
         found[list(chosen)] = list(chosen.values())
+        if count == most:
+            continue
         # Among those of the block that no earlier head takes, one after the other.
         free = np.array([row for row in rows.tolist() if row not in chosen], np.int64)
         item, head = _pairs(vectors, look, free, free, look[free], threshold)
@@ -81,7 +90,8 @@ def leaders(vectors: NDArray[Any], threshold: float, *, alike: Alike | None = No
                 taken.add(one)
                 found[one] = other
         new = np.array([row for row in free.tolist() if row not in taken], np.int64)
-        heads[count : count + len(new)] = new
+        new = new[: most - count]
+        firsts[count : count + len(new)] = new
         short[count : count + len(new)] = look[new]
         count += len(new)
     return found
@@ -170,14 +180,17 @@ class Group:
     others: tuple[int, ...]
 
 
-def group(vectors: NDArray[Any], threshold: float) -> list[Group]:
+def group(vectors: NDArray[Any], threshold: float, most: int | None = None) -> list[Group]:
     """The candidates, best first, as groups of near-duplicates, in the order of their heads.
 
     vectors: (n, dim) of the candidates, in the order of their scores. See the module on paging.
+    most: the first so many groups, which are the same as without it.
     """
-    found = leaders(vectors, threshold)
+    found = leaders(vectors, threshold, heads=most)
     others: dict[int, list[int]] = {}
     for place, head in enumerate(found.tolist()):
+        if head not in others and len(others) == most:
+            continue
         members = others.setdefault(head, [])
         if place != head:
             members.append(place)

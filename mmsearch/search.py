@@ -108,7 +108,7 @@ class Ranking:
         while True:
             found = self._candidates(depth)
             kept, ended, judged = self._kept(found)
-            heads = self._heads(found.ids[kept])
+            heads = self._heads(found.ids[kept], wanted)
             if len(heads) >= wanted or ended or found.complete:
                 break
             depth *= 2
@@ -235,11 +235,11 @@ class Ranking:
 
     # --- what comes together, and what differs --------------------------------------------------
 
-    def _heads(self, ids: Ids) -> list[diversity.Group]:
-        """By places in `ids`; each alone where nothing is to be grouped."""
+    def _heads(self, ids: Ids, most: int) -> list[diversity.Group]:
+        """By places in `ids`, so many at most; all, each alone, where nothing is to be grouped."""
         if not self._question.group or not len(ids):
             return [diversity.Group(place, ()) for place in range(len(ids))]
-        return diversity.group(self._vectors(ids), self._alike)
+        return diversity.group(self._vectors(ids), self._alike, most)
 
     def _differing(
         self, found: _Candidates, kept: Ids, heads: list[diversity.Group], need: int

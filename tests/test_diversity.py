@@ -98,6 +98,22 @@ def test_more_candidates_change_nothing_of_the_heads_before() -> None:
         np.testing.assert_array_equal(leaders(vectors[:n], 0.9), whole[:n])
 
 
+@pytest.mark.parametrize("few", [0, 2000])
+@pytest.mark.parametrize("threshold", [0.5, 0.9])
+def test_the_first_groups_are_the_same_where_only_those_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, threshold: float, few: int
+) -> None:
+    monkeypatch.setattr(diversity, "_ROWS", 16)
+    monkeypatch.setattr(diversity, "_FEW_HEADS", few)
+    vectors = clusters(1, 300, 80, 0.3, 60)
+    whole = group(vectors, threshold)
+    assert len(whole) > 20
+    assert sum(bool(one.others) for one in whole[:20]) > 2
+    for most in (1, 2, 16, 17, 20, len(whole), len(whole) + 5):
+        assert group(vectors, threshold, most) == whole[:most]
+    assert group(vectors[:0], threshold, 3) == []
+
+
 def test_groups_keep_order_and_everything() -> None:
     vectors = clusters(4, 200, 40, 0.2, 30)
     groups = group(vectors, 0.9)
