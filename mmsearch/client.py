@@ -104,11 +104,11 @@ def _ask_texts(question: Question) -> _Call[Answer[TextHit]]:
     return _Call("POST", path, read, content=body, content_type=kind)
 
 
-def _captions_of(image_id: int, k: int) -> _Call[list[TextHit]]:
+def _captions_of(image_id: int, k: int, exact: bool) -> _Call[list[TextHit]]:
     def read(response: httpx.Response) -> list[TextHit]:
         return [text_hit(hit) for hit in response.json()["hits"]]
 
-    return _Call("GET", f"/v1/images/{image_id:d}/captions", read, {"k": k})
+    return _Call("GET", f"/v1/images/{image_id:d}/captions", read, {"k": k, "exact": exact})
 
 
 def _image(image_id: int) -> _Call[ImageRecord]:
@@ -287,17 +287,22 @@ class Client:
         """The texts that answer best. See `Library.search_texts`."""
         return list(self.ask_texts(_question(query, image, k, offset, options)).hits)
 
-    def captions(self, image: str | Path | bytes, *, k: int = 5) -> list[TextHit]:
+    def captions(
+        self, image: str | Path | bytes, *, k: int = 5, exact: bool = False
+    ) -> list[TextHit]:
         """The texts of the library that describe a picture best; it need not be indexed."""
-        return self.search_texts(image=image, k=k)
+        return self.search_texts(image=image, k=k, exact=exact)
 
-    def captions_of(self, image_id: int, *, k: int = 5) -> list[TextHit]:
+    def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """The texts of a picture of the library, then others that describe it."""
-        return self._send(_captions_of(image_id, k))
+        return self._send(_captions_of(image_id, k, exact))
 
-    def similar(self, image_id: int, *, k: int = 10, offset: int = 0) -> list[ImageHit]:
+    def similar(
+        self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
+    ) -> list[ImageHit]:
         """The pictures most like one of the library, without itself."""
-        return list(self.ask(Question((Term(image_id=image_id),), k=k, offset=offset)).hits)
+        terms = (Term(image_id=image_id),)
+        return list(self.ask(Question(terms, k=k, offset=offset, exact=exact)).hits)
 
     def image(self, image_id: int) -> ImageRecord:
         """What the library knows of a picture."""
@@ -440,17 +445,21 @@ class AsyncClient:
         """See `Client.search_texts`."""
         return list((await self.ask_texts(_question(query, image, k, offset, options))).hits)
 
-    async def captions(self, image: str | Path | bytes, *, k: int = 5) -> list[TextHit]:
+    async def captions(
+        self, image: str | Path | bytes, *, k: int = 5, exact: bool = False
+    ) -> list[TextHit]:
         """See `Client.captions`."""
-        return await self.search_texts(image=image, k=k)
+        return await self.search_texts(image=image, k=k, exact=exact)
 
-    async def captions_of(self, image_id: int, *, k: int = 5) -> list[TextHit]:
+    async def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """See `Client.captions_of`."""
-        return await self._send(_captions_of(image_id, k))
+        return await self._send(_captions_of(image_id, k, exact))
 
-    async def similar(self, image_id: int, *, k: int = 10, offset: int = 0) -> list[ImageHit]:
+    async def similar(
+        self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
+    ) -> list[ImageHit]:
         """See `Client.similar`."""
-        question = Question((Term(image_id=image_id),), k=k, offset=offset)
+        question = Question((Term(image_id=image_id),), k=k, offset=offset, exact=exact)
         return list((await self.ask(question)).hits)
 
     async def image(self, image_id: int) -> ImageRecord:

@@ -366,17 +366,20 @@ class Library:
         terms = _terms(query, image)
         return list(self.ask_texts(_question(terms, k, offset, options)).hits)
 
-    def captions(self, image: ImageInput, *, k: int = 5) -> list[TextHit]:
+    def captions(self, image: ImageInput, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """The texts of the library that describe a picture best; it need not be indexed."""
-        return self.search_texts(image=image, k=k)
+        return self.search_texts(image=image, k=k, exact=exact)
 
-    def captions_of(self, image_id: int, *, k: int = 5) -> list[TextHit]:
+    def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """The same for an indexed picture. Raises NotFoundError for an unknown id."""
-        return list(self.ask_texts(Question((Term(image_id=image_id),), k=k)).hits)
+        return list(self.ask_texts(Question((Term(image_id=image_id),), k=k, exact=exact)).hits)
 
-    def similar(self, image_id: int, *, k: int = 10, offset: int = 0) -> list[ImageHit]:
+    def similar(
+        self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
+    ) -> list[ImageHit]:
         """The pictures most like an indexed one, without itself. Raises NotFoundError."""
-        return list(self.ask(Question((Term(image_id=image_id),), k=k, offset=offset)).hits)
+        terms = (Term(image_id=image_id),)
+        return list(self.ask(Question(terms, k=k, offset=offset, exact=exact)).hits)
 
     def _answer(self, ask: Callable[[], T]) -> T:
         """What `ask` finds; asked again where searches moved to another space meanwhile."""

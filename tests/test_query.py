@@ -148,7 +148,7 @@ def test_the_terminal_asks_the_same(postcard_library: Library, postcards: Indexe
     typed = ["search", "--json", "-k", "7", "--all", "--no-words", "--no-expand"]
     typed += ["-l", str(postcard_library.path), "beach", "at", "night", "+", "0.5:kite", "-", "sea"]
     typed += ["-i", f"0.25:{picture}", "-i", f"-0.5:{picture}"]
-    typed += ["--like", str(like), "--unlike", str(unlike)]
+    typed += ["--like", f"0.5:{like}", "--unlike", str(unlike), "--unlike", f".25:{unlike}"]
     done = CliRunner().invoke(cli, typed, catch_exceptions=False)
     assert done.exit_code == 0, done.stderr
     terms = (
@@ -156,13 +156,13 @@ def test_the_terminal_asks_the_same(postcard_library: Library, postcards: Indexe
         Term(text="kite", weight=0.5),
         Term(text="sea", weight=-1),
         Term(image=picture, weight=-0.25),
-        Term(image_id=like),
-        Term(image_id=unlike, weight=-1),
+        Term(image_id=like, weight=0.5),
+        Term(image_id=unlike, weight=-1.25),
     )
     said = json.loads(done.stdout)
     found = postcard_library.ask(plain(*terms, k=7)).hits
     assert [hit["id"] for hit in said["hits"]] == [hit.image.id for hit in found]
-    assert [part["weight"] for part in said["parts"]] == [1, 0.5, -1, 0.25, -0.5, 1, -1]
+    assert [part["weight"] for part in said["parts"]] == [1, 0.5, -1, 0.25, -0.5, 0.5, -1, -0.25]
     assert not {like, unlike} & {hit["id"] for hit in said["hits"]}
 
 
@@ -172,6 +172,9 @@ def test_bad_parts_are_told_in_the_terminal(postcards: Indexed) -> None:
         (["-", "people"], "what to look for"),
         (["x", "-i", "0.5:nowhere.jpg"], "nowhere.jpg"),
         (["x", "-i", "-nowhere.jpg"], "nowhere.jpg"),
+        (["--like", "one"], "'one' is neither the id of a picture"),
+        (["--like", "x:1"], "'x:1' is neither"),
+        (["--like", "0:1"], "and not 0"),
     ):
         done = CliRunner().invoke(cli, ["search", "-l", str(postcards.path), *typed])
         assert done.exit_code != 0

@@ -229,8 +229,9 @@ def _print(shown: Sequence[_Group], groups: Sequence[_Group]) -> None:
                 click.echo(f"   copy  {printable(_short(copy))}")
     hidden = len(groups) - len(shown)
     files, beyond = sum(g.files for g in groups), sum(g.beyond for g in groups)
+    counted = f"{len(groups):,} {'group' if len(groups) == 1 else 'groups'}"
     click.echo(
-        f"{len(groups):,} groups, {files:,} files, {_megabytes(beyond)} beyond the best of each"
+        f"{counted}, {files:,} files, {_megabytes(beyond)} beyond the best of each"
         + (f" ({hidden:,} groups not shown)" if hidden else ""),
         err=True,
     )

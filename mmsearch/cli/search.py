@@ -60,6 +60,23 @@ def _weighted_image(
     return terms
 
 
+def _weighted_ids(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> list[Term]:
+    """Each "12" or "0.5:12" as a term; of --unlike it is to be avoided."""
+    terms = []
+    for value in values:
+        weight, colon, id_ = value.rpartition(":")
+        sign = -1 if param.name == "unlike" else 1
+        try:
+            terms.append(Term(image_id=int(id_), weight=sign * float(weight if colon else 1)))
+        except ValueError as exc:
+            raise click.BadParameter(
+                f"{value!r} is neither the id of a picture nor WEIGHT:ID", ctx, param
+            ) from exc
+    return terms
+
+
 def refining_options(command: R) -> R:
     """What may be found, and how answers are ranked; see mmsearch.query.Question."""
     for option in reversed(
@@ -112,8 +129,20 @@ def refining_options(command: R) -> R:
     metavar="[WEIGHT:]PICTURE",
     help="A picture to search by. May be given several times.",
 )
-@click.option("--like", type=int, multiple=True, metavar="ID", help="More like this one.")
-@click.option("--unlike", type=int, multiple=True, metavar="ID", help="Less like this one.")
+@click.option(
+    "--like",
+    multiple=True,
+    callback=_weighted_ids,
+    metavar="[WEIGHT:]ID",
+    help="More like this picture of the library.",
+)
+@click.option(
+    "--unlike",
+    multiple=True,
+    callback=_weighted_ids,
+    metavar="[WEIGHT:]ID",
+    help="Less like this one.",
+)
 @click.option("--texts", is_flag=True, help="Find texts instead of pictures.")
 @k_option(10)
 @click.option("--offset", type=click.IntRange(0), default=0, help="Skip so many results.")
@@ -133,8 +162,8 @@ def refining_options(command: R) -> R:
 def search(
     query: tuple[str, ...],
     images: list[Term],
-    like: tuple[int, ...],
-    unlike: tuple[int, ...],
+    like: list[Term],
+    unlike: list[Term],
     texts: bool,
     k: int,
     offset: int,
@@ -158,7 +187,7 @@ def search(
     \b
       mmsearch search "a red kite over a beach" -k 12
       mmsearch search beach + 0.5:sunset - people -i reference.jpg
-      mmsearch search --like 12 --like 40 --unlike 7
+      mmsearch search --like 12 --like 0.5:40 --unlike 7
       mmsearch search boats --where "taken:2019..2021 and not path:**/Screenshots/**"
       mmsearch search --texts "boats at night"
       mmsearch search --paths dog | xargs -d '\\n' cp -t ~/dogs
@@ -168,8 +197,7 @@ def search(
     path, source, taken, added, bytes, width, height, megapixels, format, orientation, camera,
     keyword, tag, has, near; with and, or, not, and brackets.
     """
-    terms = [*parse_terms(query), *images, *(Term(image_id=id_) for id_ in like)]
-    terms += [Term(image_id=id_, weight=-1) for id_ in unlike]
+    terms = [*parse_terms(query), *images, *like, *unlike]
     if not terms:
         raise click.UsageError('say what to look for: mmsearch search "a red kite", or -i PICTURE')
     if everything:
@@ -222,6 +250,7 @@ def search(
 @click.command()
 @click.argument("picture", type=_image_path)
 @k_option(5)
+@click.option("--exact", is_flag=True, help="Compare with every vector.")
 @json_option
 @server_options
 @device_option
@@ -229,6 +258,7 @@ def search(
 def captions(
     picture: Path,
     k: int,
+    exact: bool,
     as_json: bool,
     server: str | None,
     key: str | None,
@@ -241,7 +271,7 @@ def captions(
     \b
       mmsearch captions photo.jpg -k 5
     """
-    question = Question((Term(image=picture),), k=k)
+    question = Question((Term(image=picture),), k=k, exact=exact)
 
     def answer(source: Library | Remote) -> None:
         asked = {"image": str(picture), "k": k}

@@ -58,6 +58,7 @@ _Words = Query(
     description="what to look for, in words",
     examples=["a red kite over a beach"],
 )
+_Exact = Annotated[bool, Query(description="compare with every vector")]
 _Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="answers to leave out")]
 
 
@@ -195,9 +196,10 @@ def router(service: Service) -> APIRouter:
     async def captions(
         file: Annotated[UploadFile, File(description="the picture, in any format")],
         k: Annotated[int, k_form] = min(DEFAULT_CAPTIONS, max_k),
+        exact: Annotated[bool, Form(description="compare with every vector")] = False,
     ) -> TextResults:
         image = await _uploaded(file, service.settings.max_upload_bytes)
-        request = SearchRequest(k=k, modality="text")
+        request = SearchRequest(k=k, modality="text", exact=exact)
         return cast(TextResults, await respond(request, [await service.picture(image)]))
 
     @routes.get(
@@ -209,11 +211,12 @@ def router(service: Service) -> APIRouter:
     async def image_captions(
         image_id: Annotated[int, Path(ge=0, le=MAX_ID)],
         k: Annotated[int, k_range] = min(DEFAULT_CAPTIONS, max_k),
+        exact: _Exact = False,
     ) -> TextResults:
         asked = _Asked(QueryEcho(image=image_id, parts=[Part(image_id=image_id)]), k)
         linked = await service.read(library.image_captions, image_id)
         # As many more as its own texts may take up, so that k others remain.
-        question = Question((Term(image_id=image_id),), k=k + len(linked))
+        question = Question((Term(image_id=image_id),), k=k + len(linked), exact=exact)
         answer, model = await service.answer(library.ask_texts, question)
         found = {hit.text.id: hit for hit in answer.hits}
         own = [
@@ -236,8 +239,9 @@ def router(service: Service) -> APIRouter:
         image_id: Annotated[int, Path(ge=0, le=MAX_ID)],
         k: Annotated[int, k_range] = default_k,
         offset: _Offset = 0,
+        exact: _Exact = False,
     ) -> ImageResults:
-        request = SearchRequest(image_id=image_id, k=k, offset=offset)
+        request = SearchRequest(image_id=image_id, k=k, offset=offset, exact=exact)
         return cast(ImageResults, await respond(request))
 
     @routes.get(

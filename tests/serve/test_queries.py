@@ -106,6 +106,38 @@ def test_words_and_a_picture_of_the_library_together(
     assert found(texts) == expected(library.ask_texts(question).hits)
 
 
+def test_exact_is_passed_on_everywhere(
+    client: TestClient, library: Library, ids: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    for name in ("ask", "ask_texts"):
+        ask = getattr(library, name)
+
+        def spy(question: Question, ask: Callable[[Question], Any] = ask) -> Any:
+            asked.append(question.exact)
+            return ask(question)
+
+        monkeypatch.setattr(library, name, spy)
+    teal = ids["teal-line.png"]
+    picture = {"file": library.read_image(teal)}
+    for exact in (True, False):
+        with_it = {"exact": exact}
+        answers = [
+            client.get("/v1/search", params={"q": "x"} | with_it),
+            client.get("/v1/texts/search", params={"q": "x"} | with_it),
+            client.post("/v1/search", json={"q": "x"} | with_it),
+            client.post("/v1/captions", files=picture, data={"exact": str(exact).lower()}),
+            client.get(f"/v1/images/{teal}/captions", params=with_it),
+            client.get(f"/v1/images/{teal}/similar", params=with_it),
+        ]
+        library.captions(picture["file"], exact=exact)
+        library.captions_of(teal, exact=exact)
+        library.similar(teal, exact=exact)
+        assert [answer.status_code for answer in answers] == [200] * len(answers)
+        assert asked == [exact] * 9
+        asked.clear()
+
+
 def test_weighted_parts_likes_and_uploads(
     client: TestClient, library: Library, ids: dict[str, int]
 ) -> None:
