@@ -209,26 +209,6 @@ def test_a_picture_pasted_and_words(open_page: Open, opened: Library) -> None:
     assert shown == best(opened, Term("a house"), Term(image=file), n=len(shown))
 
 
-def test_a_tile_dragged_with_the_mouse(open_page: Open) -> None:
-    page = open_page("/?q=a+house")
-    page.wait_for_selector(SAID)
-    page.wait_for_selector(".tile.shown")
-    first, second = shown_ids(page)[:2]
-    for id_, x, where in ((first, 300, f"like={first}"), (second, 1000, f"unlike={second}")):
-        box = page.locator(f".tile[data-id='{id_}']").bounding_box()
-        assert box
-        page.mouse.move(box["x"] + 40, box["y"] + 40)
-        page.mouse.down()
-        page.mouse.move(x, 400, steps=4)
-        page.wait_for_selector("#drop")
-        page.mouse.up()
-        page.wait_for_url(f"**{where}*")
-        page.wait_for_selector("#drop", state="hidden")
-        page.go_back()
-        page.wait_for_url("**/?q=a+house")
-        page.wait_for_selector(f".tile[data-id='{second}']")
-
-
 def test_only_what_is_avoided(open_page: Open, opened: Library) -> None:
     known = opened.search("a boat", k=1)[0].image.id
     page = open_page(f"/?unlike={known}")
