@@ -47,7 +47,7 @@ from mmsearch.types import (
 from mmsearch.watchdog import Workers
 
 if TYPE_CHECKING:
-    from mmsearch.encode import Encoder
+    from mmsearch.encode import Encoder, TextEncoder
     from mmsearch.filters import Facets, Filter
     from mmsearch.index.flat import FlatIndex
     from mmsearch.types import Vectors
@@ -164,6 +164,10 @@ class Library:
                 f"the library at {self.path} is empty. Fill it with: mmsearch index FOLDER"
             )
         return self._active
+
+    def text_encoder(self) -> TextEncoder:
+        """What encodes texts as questions are encoded. Raises what `encoder` raises."""
+        return self._encoding.for_texts(self._need_space()[1])
 
     def encoder(self) -> Encoder:
         """The model of the active space, images and texts. Loads torch on first use.

@@ -158,6 +158,12 @@ class QueryEncoder:
         texts = [term.text.strip() for term in terms if term.text is not None]
         return [each for text in texts for each in (expand(text) if expand else [text])]
 
+    def for_texts(self, space: Space) -> TextEncoder:
+        """What encodes the texts of questions: exactly on a CPU, where captions are encoded in the
+        quick precision. Loaded on first use; errors as of `load_text_encoder`."""
+        with self._lock:
+            return self._for_texts(space)
+
     def _for_texts(self, space: Space) -> Encoder | TextEncoder:
         loaded = self._encoder
         if loaded is not None and loaded.space == space and loaded.device != "cpu":

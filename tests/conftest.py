@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 from collection import Indexed, run, save_model
+from hypothesis import settings
 
 import mmsearch
 from mmsearch.library import Library
+
+# How long one example takes says nothing on a busy machine.
+settings.register_profile("mmsearch", deadline=None)
+settings.load_profile("mmsearch")
 
 POSTCARDS = Path(__file__).parents[1] / "data" / "postcards"
 

@@ -238,7 +238,7 @@ class _Asked:
         for turn in batches(dict.fromkeys(texts), _TURN):
 
             def encode(turn: list[str] = turn) -> tuple[Space, Vectors]:
-                encoder = self._library.encoder()
+                encoder = self._library.text_encoder()
                 return encoder.space, encoder.encode_texts(turn)
 
             space, vectors = await self._service.infer(encode)

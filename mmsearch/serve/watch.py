@@ -48,6 +48,7 @@ class Watch:
         self._service.in_flight += 1
         try:
             await self.app(scope, exchange.receive, answer.send)
+            await answer.end()
         except asyncio.CancelledError:
             answer.status = answer.status or 503  # a stop that could wait no longer
             raise
@@ -131,6 +132,13 @@ class _Answer:
         self._service = service
         self.status = 0
         self.bytes = 0
+        self._is_whole = False
+
+    async def end(self) -> None:
+        """Ends an answer without end that the stop of the service cut short, as HTTP has it: else
+        the client would take it for broken."""
+        if self._exchange.is_endless and not self._is_whole and not self._exchange.is_gone:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -143,4 +151,5 @@ class _Answer:
             message["headers"] = headers
         elif message["type"] == "http.response.body":
             self.bytes += len(message.get("body", b""))
+            self._is_whole = not message.get("more_body", False)
         await self._send(message)
