@@ -35,7 +35,7 @@ with mmsearch.open(sys.argv[1], device="cpu") as library:
     records = library.catalog.image_records(found.ids.tolist())
     ended = time.perf_counter()
     lines = open("/proc/self/smaps_rollup").read().splitlines()
-    private = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    private = sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
     print(json.dumps({
         "open_s": ended - began, "opened_s": opened - began, "names": [
             records[id_].path for id_ in found.ids.tolist()
@@ -100,7 +100,7 @@ def measure(n: int, dim: int, work: Path) -> dict[str, Any]:
         f"\na library of {n:,} pictures, written in {result['fill_seconds']:.0f} s: from before "
         f"the imports to the first answer {result['open_s']:.2f} s (open after "
         f"{result['opened_s']:.2f} s), {result['cold_s']:.2f} s with none of its files in the "
-        f"page cache; {result['private_mb']:.0f} MB private; torch "
+        f"page cache; {result['private_mb']:.0f} MB of its own; torch "
         f"{'loaded' if result['torch'] else 'not loaded'}",
         flush=True,
     )
