@@ -119,11 +119,14 @@ def index(work: Path, peer: Rclip, model: str, count: int, repeats: int, *, both
         report = json.loads(ran.stdout)
         assert report["encoded_images"] == count, report
         rates["mmsearch"].append(count / ran.seconds)
+        startup = ran.seconds - report["picture_seconds"]
+        print(f"  (mmsearch: {ran.seconds:.1f} s, {startup:.1f} s of it not with pictures)")
         theirs = peer.fresh(work / "rclip-photos")
         ran = theirs.index(pictures)
         held = theirs.vectors()
         assert len(held) == count, f"rclip indexed {len(held)} of {count}: {ran.stderr[-1000:]}"
         rates["rclip"].append(count / ran.seconds)
+        print(f"  (rclip: {ran.seconds:.1f} s)", flush=True)
     rate = {name: statistics.median(found) for name, found in rates.items()}
     table.add(f"mmsearch ({report['dtype']})", rate["mmsearch"], "/s", form=".1f")
     table.add(f"rclip {peer_rclip.VERSION} (fp32, ONNX Runtime)", rate["rclip"], "/s", form=".1f")

@@ -72,7 +72,7 @@ def fill_catalog(library: Path, root: Path, model: str) -> None:
         writer = CatalogWriter(library / CATALOG_NAME)
         try:
             space_id = writer.ensure_space(space)
-            source_id = writer.ensure_source(str(root), "folder", (), False)
+            source_id = writer.ensure_source(str(root.absolute()), "folder", (), False)
             found = sources.scan(root)
             while rows := list(itertools.islice(found, 5000)):
                 vectors = rng.standard_normal((len(rows), space.dim)).astype(np.float32)
