@@ -37,7 +37,7 @@ from pathlib import Path
 import numpy as np
 import scan
 import sqlalchemy as sa
-from figures import Bar, Table, exponent, finish, peak_bytes, plot, run, seconds
+from figures import Bar, Table, exponent, finish, plot, run, seconds
 from store_rows import CAPTIONS_FILE, SPACE, captions, carried, hash_of, path_of, pictures
 
 from mmsearch.batches import batches as in_parts
@@ -62,9 +62,9 @@ _CAPTIONS_A_BATCH = 512
 _FILTERS = (
     "folder:2008",
     "path:**/IMG_00*.jpg",
-    "taken:2010..2012",
+    "taken:2008-03..2008-09",
     'camera:"canon*"',
-    "keyword:norway has:gps",
+    "keyword:norway not has:gps",
     "width:>4000 near:48.85,2.35,300",
 )
 
@@ -254,7 +254,7 @@ def filters(work: Path, sizes: Sequence[int], repeats: int) -> list[Table]:
     for size in sizes:
         path = library_at(work, size)
         table = Table(f"Filters in a library of {size:,} pictures")
-        before = peak_bytes()
+        before = resident()
         with closing(Catalog(path)) as catalog:
             for text in _FILTERS:
                 part = parse(text)
@@ -268,10 +268,18 @@ def filters(work: Path, sizes: Sequence[int], repeats: int) -> list[Table]:
                     text, statistics.median(again) * 1000, "ms",
                     note=f"first {cold * 1000:.1f} ms; {chosen:,} selected",
                 )  # fmt: skip
-        grown = peak_bytes() - before
-        table.add("memory of what filters keep", max(0, grown) / size, "B/picture", form=",.0f")
+            table.add(
+                "memory of what filters keep, and of pages", (resident() - before) / 1e6, "MB",
+                form=",.1f",
+            )  # fmt: skip
         tables.append(table)
     return tables
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory now."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def change(path: Path) -> None:
