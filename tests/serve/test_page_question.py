@@ -152,6 +152,7 @@ def test_more_and_less_like_pictures(open_page: Open, opened: Library) -> None:
     assert page.locator(".chip").count() == 2
     assert page.locator(".chip img").first.evaluate("image => image.complete")
     page.locator("#words").fill("")
+    page.wait_for_url(f"**/?like={third}&unlike={first}")
     page.locator("#words").press("Backspace")
     page.wait_for_url(f"**/?like={third}")
 
