@@ -129,6 +129,25 @@ def test_a_filter_by_hand(open_page: Open, opened: Library) -> None:
     page.wait_for_url("**/?q=a+house")
 
 
+def test_counts_that_come_late_do_not_hide_what_is_wrong(open_page: Open) -> None:
+    page = open_page("/?q=a+house&all=1")
+    page.wait_for_selector(SAID)
+    late: list[Any] = []  # the counts of the filter in use, held back
+    page.route("**/v1/facets?*", lambda route: late.append(route), times=1)
+    page.get_by_role("button", name="Filters").click()
+    field = page.locator("#where")
+    field.fill("forma:png")
+    field.press("Enter")
+    page.wait_for_selector("#where-problem:has-text('Did you mean \"format\"')")
+    assert page.locator(".choice").count() == 0
+    late[0].continue_()
+    page.wait_for_selector(".choice >> nth=0")
+    assert page.locator("#where-problem").is_visible()
+    assert field.get_attribute("aria-invalid") == "true"
+    choose(page, CAMERAS[1])
+    page.wait_for_selector("#where-problem", state="hidden")
+
+
 def test_filters_without_a_question(open_page: Open, opened: Library) -> None:
     page = open_page("/?where=taken%3A2020+format%3Apng")
     page.wait_for_selector("#said:has-text('5 pictures')")

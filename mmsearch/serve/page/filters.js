@@ -27,6 +27,7 @@ export class Filters {
     this.button = byId("filters-open");
     this.where = "";
     this.shownFor = null;
+    this.isTypedWrong = false;
     this.long = new Set();
     this.button.addEventListener("click", () => this.open(this.box.hidden));
     this.groups = el("div", { className: "groups" });
@@ -67,6 +68,7 @@ export class Filters {
     byId("filters-count").hidden = chosen === 0;
     this.button.hidden = !isShown;
     if (where !== this.where || !this.field.matches(":focus")) this.field.value = where;
+    if (where !== this.where) this.isTypedWrong = false;
     this.where = where;
     if (!isShown) this.box.hidden = true;
     this.button.ariaExpanded = String(!this.box.hidden);
@@ -93,7 +95,8 @@ export class Filters {
       );
       if (signal.aborted) return;
       this.shownFor = where;
-      this.tell(null);
+      // These counts are of the filter in use, and say nothing of what was typed since.
+      if (!this.isTypedWrong) this.tell(null);
       this.fill(all, new Map(kinds.map((kind, at) => [kind, others[at]])));
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -167,8 +170,10 @@ export class Filters {
       await facets(where);
     } catch (error) {
       this.tell(error instanceof Refused ? error.message : "mmsearch does not answer.");
+      this.isTypedWrong = true;
       return;
     }
+    this.isTypedWrong = false;
     this.tell(null);
     this.onWhere(where);
   }
