@@ -101,7 +101,8 @@ UPWARD = {("indexer.cli", "mmsearch.cli.options"), ("indexer.cli_manage", "mmsea
 
 #: Library → the modules that may import it.
 OWNERS: dict[str, tuple[str, ...]] = {
-    "torch": ("mmsearch.encode",),
+    # A GPU's memory is searched with torch's own products: see mmsearch/index/ondevice.py.
+    "torch": ("mmsearch.encode", "mmsearch.index.ondevice", "mmsearch.index.resident"),
     "torchvision": ("mmsearch.encode",),
     "open_clip": ("mmsearch.encode",),
     "timm": ("mmsearch.encode",),

@@ -12,10 +12,10 @@ excluded by a bitmap before the comparison, and left out when the file is writte
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -32,7 +32,13 @@ from mmsearch.index.scan import Found
 from mmsearch.index.threads import one_thread
 from mmsearch.types import Modality, Space
 
+if TYPE_CHECKING:
+    import torch
+
 logger = logging.getLogger(__name__)
+
+#: From k to at least the k nearest of each query, unsorted, -1 for none; and among how many.
+Finder = Callable[[int], tuple[Found, int]]
 
 _NONE: Ids = np.empty(0, np.int64)
 
@@ -74,7 +80,7 @@ class FlatIndex:
         self._delta = Part(space.dim)
         # Hidden contents, ascending. They may lack a vector here: the file leaves them out.
         self._hidden = _NONE
-        self._flat = resident.on_device(device)
+        self._device = resident.on_device(device)
         self._resident: Resident | None = None
 
     def __len__(self) -> int:
@@ -260,50 +266,59 @@ class FlatIndex:
                 f"dimension {xq.shape[1]}", f"{self.space.name} (dimension {self.space.dim})"
             )
         xq = np.ascontiguousarray(xq, np.float32)
+        find = self._on_device(xq, only, exact) or self._on_cpu(xq, only, exact)
         # One more than asked for tells whether others are as near as the last one: which of those
-        # FAISS returns is its own affair, and pages of results would overlap.
+        # are found is left open, and pages of results would overlap.
         asked = k + 1
-        parts = [(part, part.among(only)) for part in self._parts()]
-        there = sum(selection.count for _, selection in parts)
         while True:
-            with one_thread():
-                found_at = self._on_device(xq, asked, only) or in_parts(parts, xq, asked, exact)
+            found_at, there = find(asked)
             found = [_sorted(*row) for row in zip(*found_at, strict=True)]
             if asked > there or not any(_cut_in_a_tie(one, k, asked) for one in found):
                 return [Neighbours(one.scores[:k], one.ids[:k]) for one in found]
             asked *= 2
 
-    def _on_device(self, xq: NDArray[np.float32], k: int, only: Ids | None) -> Found | None:
-        """At least the k nearest on a GPU, unsorted; None where there is none, or cannot give k."""
-        copy = self._copy(k)
-        if copy is None:
-            return None
-        return copy.search(xq, k) if only is None else copy.search_among(xq, k, only)
+    def _on_cpu(self, xq: NDArray[np.float32], only: Ids | None, exact: bool) -> Finder:
+        parts = [(part, part.among(only)) for part in self._parts()]
+        there = sum(selection.count for _, selection in parts)
 
-    def _copy(self, k: int) -> Resident | None:
-        """The copy on a GPU, up to date; None where there is none, or none that can give k."""
-        if self._flat is None or k > resident.MAX_K:
-            return None
-        if self._resident is None or not self._resident.fits(k):
-            self._resident = None  # before the next one: there may be no room for two
-            ids, blocks = self.held()
-            self._resident = self._copied(self._flat, ids, blocks)
-        return self._resident
+        def find(k: int) -> tuple[Found, int]:
+            with one_thread():
+                return in_parts(parts, xq, k, exact), there
 
-    def _copied(
-        self, make: resident.FlatFactory, ids: Ids, blocks: Iterator[NDArray[np.float16]]
-    ) -> Resident | None:
+        return find
+
+    def _on_device(self, xq: NDArray[np.float32], only: Ids | None, exact: bool) -> Finder | None:
+        """None where there is no GPU, or too small a one."""
+        if self._device is None:
+            return None
+        try:
+            if self._resident is None or self._resident.overgrown:
+                self._resident = None  # before the next one: there may be no room for two
+                self._resident = self._copied(self._device)
+        except RuntimeError as exc:
+            self._leave_device(exc)
+            return None
+        copy = self._resident
+
+        def find(k: int) -> tuple[Found, int]:
+            try:
+                return copy.search(xq, k, only)
+            except RuntimeError as exc:
+                self._leave_device(exc)
+                return self._on_cpu(xq, only, exact)(k)
+
+        return find
+
+    def _copied(self, device: torch.device) -> Resident:
+        ids, blocks = self.held()
+
         def pairs() -> Iterator[tuple[Ids, NDArray[np.float16]]]:
             start = 0
             for block in blocks:
                 yield ids[start : start + len(block)], block
                 start += len(block)
 
-        try:
-            return Resident(make(self.space.dim), pairs())
-        except RuntimeError as exc:
-            self._leave_device(exc)
-            return None
+        return Resident(self.space.dim, device, len(ids), pairs())
 
     def _mirror(self, ids: Ids, vectors: NDArray[np.float16]) -> None:
         if self._resident is not None and len(ids):
@@ -314,7 +329,7 @@ class FlatIndex:
 
     def _leave_device(self, exc: RuntimeError) -> None:
         logger.warning("the index does not fit on the GPU, searching on the CPU: %s", exc)
-        self._flat = self._resident = None
+        self._device = self._resident = None
 
     # --- file -----------------------------------------------------------------------------------
 

@@ -1,59 +1,58 @@
-"""A copy of what can be found in a plain flat index: one that neither selects nor removes.
+"""A copy on a GPU of what can be found: the same answers, at the speed of its memory.
 
-That is what FAISS has on a GPU. What was hidden since is found with the rest and dropped, so as
-many more neighbours are asked for; when they become too many, the copy is made anew.
+It follows the index: what comes is added, what is hidden is left out of searches, and when too much
+of it is, the copy is made anew.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.index.positions import Ids, Positions
-from mmsearch.index.selection import Selection
+from mmsearch.index.scan import Found
 
-#: FAISS on a GPU returns at most this many neighbours.
-MAX_K = 2048
+if TYPE_CHECKING:
+    import torch
+
 #: The share of a copy that may be hidden before it is made anew.
-_GONE_ALLOWED = 0.1
-#: How many more neighbours are asked for, at least, where some are dropped.
-_SPARE = 64
-
-#: Makes an empty flat index of a dimension, by inner product.
-FlatFactory = Callable[[int], Any]
+_GONE_ALLOWED = 0.25
 
 
-def on_device(device: str) -> FlatFactory | None:
-    """Makes flat indexes on a device; None where FAISS has to stay on the CPU."""
-    if not device.startswith("cuda") or not getattr(faiss, "get_num_gpus", int)():
+def on_device(device: str) -> torch.device | None:
+    """Where a copy is searched; None where the CPU searches."""
+    if not device.startswith("cuda"):
         return None
-    number = int(device.partition(":")[2] or 0)
+    import torch
 
-    def make(dim: int) -> Any:
-        config = faiss.GpuIndexFlatConfig()
-        config.useFloat16 = True
-        config.device = number
-        return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), dim, config)
-
-    return make
+    return torch.device(device.split()[0]) if torch.cuda.is_available() else None
 
 
 class Resident:
     """What could be found when it was made, kept in step by `add` and `show`. One thread at a time.
 
-    Exact: `search` finds what is shown, and nothing else.
+    Exact: `search` finds what is shown, and nothing else. Raises RuntimeError where the device has
+    too little memory.
     """
 
-    def __init__(self, index: Any, blocks: Iterable[tuple[Ids, NDArray[np.float16]]] = ()) -> None:
-        """Fills an empty flat index with blocks of content ids (n,) and vectors (n, dim)."""
-        self._index = index
+    def __init__(
+        self,
+        dim: int,
+        device: torch.device,
+        room: int = 0,
+        blocks: Iterable[tuple[Ids, NDArray[np.float16]]] = (),
+    ) -> None:
+        """Filled with blocks of content ids (n,) and vectors (n, dim); room: how many in all."""
+        from mmsearch.index.ondevice import OnDevice  # brings torch
+
+        self._rows = OnDevice(dim, device, room)
         self._positions = Positions()
         self._gone = 0
+        # Which of all may be found, on the device; None until a search asks.
+        self._shown: torch.Tensor | None = None
         for ids, vectors in blocks:
             self.add(ids, vectors)
 
@@ -61,9 +60,10 @@ class Resident:
         """How many contents are shown."""
         return len(self._positions) - self._gone
 
-    def fits(self, k: int) -> bool:
-        """Whether it may be asked for k neighbours; if not, it is time to make it anew."""
-        return k + self._gone <= MAX_K and self._gone <= _GONE_ALLOWED * len(self._positions)
+    @property
+    def overgrown(self) -> bool:
+        """Whether so much of it is hidden that it is time to make it anew."""
+        return self._gone > _GONE_ALLOWED * len(self._positions)
 
     def has(self, ids: Ids) -> NDArray[np.bool_]:
         """(n,) bool: which of these contents it holds, shown or not."""
@@ -71,50 +71,44 @@ class Resident:
 
     def add(self, ids: Ids, vectors: NDArray[np.float16]) -> None:
         """Vectors (n, dim) of contents (n,); those it had of the same contents are replaced."""
-        self._index.add(np.ascontiguousarray(vectors, np.float32))
+        self._rows.add(vectors)
         self._positions.extend(ids)
-        self._gone = self._positions.gone
+        self._changed()
 
     def forget(self, ids: Ids) -> None:
         """Leaves the vectors it has of these contents out for good."""
         self._positions.forget(ids)
-        self._gone = self._positions.gone
+        self._changed()
 
     def show(self, ids: Ids, shown: bool) -> None:
         """Takes those of these contents that it holds into searches, or leaves them out."""
         self._positions.show(ids, shown)
+        self._changed()
+
+    def _changed(self) -> None:
         self._gone = self._positions.gone
+        self._shown = None
 
-    def search(
-        self, xq: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """At least the k nearest of each row of xq, unsorted; id -1 where there is none.
+    def search(self, xq: NDArray[np.float32], k: int, only: Ids | None = None) -> tuple[Found, int]:
+        """The k nearest of each row of xq, best first; id -1 where there is none.
 
-        k: such that `fits(k)`.
+        only: the contents (n,), ascending, that may be found; None for all that are shown.
+
+        Returns:
+            Scores (nq, m) float32 and content ids (nq, m); and among how many these are the best.
         """
-        found = self._search(xq, k, k + self._gone, Selection(self._positions.shown))
-        assert found is not None
-        return found
-
-    def search_among(
-        self, xq: NDArray[np.float32], k: int, only: Ids
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-        """The same among the contents `only` (n,), ascending; None where it cannot tell.
-
-        More are asked for, and the others dropped: too few may be left.
-        """
-        selection = Selection(self._positions.shown_of(only))
-        asked = math.ceil(2 * k / max(selection.share, 1e-9)) + _SPARE
-        asked = min(asked, MAX_K)
-        return self._search(xq, k, asked, selection) if k < asked * selection.share else None
-
-    def _search(
-        self, xq: NDArray[np.float32], k: int, asked: int, selection: Selection
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-        k, asked = min(k, selection.count), min(asked, len(self._positions))
-        if k <= 0:
-            return np.empty((len(xq), 0), np.float32), np.empty((len(xq), 0), np.int64)
-        found = selection.drop(self._index.search(xq, asked), k)
-        if found is None:
-            return None
-        return found[0], np.where(found[1] >= 0, self._positions.ids[found[1]], -1)
+        selection = None
+        there = len(self)
+        if only is not None:
+            allowed = self._positions.shown_of(only)
+            there = int(np.count_nonzero(allowed))
+            selection = self._rows.selection(allowed)
+        elif self._gone:
+            if self._shown is None:
+                self._shown = self._rows.selection(self._positions.shown)
+            selection = self._shown
+        k = min(k, there)
+        if k <= 0 or not len(xq):
+            return (np.empty((len(xq), 0), np.float32), np.empty((len(xq), 0), np.int64)), there
+        scores, at = self._rows.search(xq, k, selection)
+        return (scores, np.where(at >= 0, self._positions.ids[at], -1)), there

@@ -122,14 +122,6 @@ def test_a_vector_without_direction_is_an_error(make_model: MakeModel) -> None:
 # --- with a GPU -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def gpu() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("NOT TESTED: no CUDA device")
-
-
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("kind", ["vit", "resnet", "cnn", "custom"])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mmsearch.encode.cuda import CudaPictures
+from mmsearch.encode.cuda import CudaPictures, CudaTexts
 
 SIDE, DIM = 4, 6
 
@@ -201,3 +201,64 @@ def test_a_recording_that_is_no_good_is_not_used(why: str, device: Device) -> No
     vectors, _, seconds = pictures.finish(pictures.start(batch(8, 3)))
     np.testing.assert_allclose(vectors, expected(batch(8, 3)), atol=1e-6)
     assert seconds == pytest.approx(0.01)
+
+
+# --- few texts ------------------------------------------------------------------------------------
+
+
+def texts_of(device: Device, monkeypatch: pytest.MonkeyPatch) -> tuple[CudaTexts, list[Any]]:
+    """And the sizes that were recorded. A text's vector depends on its tokens up to the highest."""
+
+    def meaning(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ends = tokens.argmax(dim=1, keepdim=True)
+        inside = torch.arange(tokens.shape[1])[None] <= ends
+        sums = (tokens * inside).double()
+        features = sums.sum(dim=1, keepdim=True) * torch.linspace(0.1, 1, DIM) + ends
+        vectors = torch.nn.functional.normalize(features.float(), dim=1)
+        return vectors, torch.ones(1, dtype=torch.bool)
+
+    monkeypatch.setattr(f"{__name__}.compute", meaning)
+    recorded: list[Any] = []
+
+    def encode(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if device.recording is not None:
+            recorded.append(tuple(tokens.shape))
+        return device.encode(tokens)
+
+    return CudaTexts(torch.device("cpu"), 77, encode), recorded
+
+
+def tokens(*lengths: int) -> NDArray[np.int64]:
+    found = np.zeros((len(lengths), max(lengths)), np.int64)
+    for row, length in enumerate(lengths):
+        found[row, :length] = np.arange(3 + row, 3 + row + length)
+        found[row, length - 1] = 49407
+    return found
+
+
+def test_few_texts_take_the_recording_of_the_next_size(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, recorded = texts_of(device, monkeypatch)
+    for lengths in ((5,), (9,), (16,), (17,), (70,), (4, 16), (3, 5, 31), (9,) * 32):
+        given = tokens(*lengths)
+        found = texts.vectors(given)
+        assert found is not None
+        right, _ = compute(torch.from_numpy(given))
+        assert found[0].shape == right.shape
+        np.testing.assert_allclose(found[0], right.numpy(), atol=1e-6)
+        assert found[1]
+    assert recorded == [(1, 16), (1, 32), (1, 77), (8, 16), (8, 32), (32, 16)]
+
+
+def test_many_texts_and_recordings_that_are_no_good_take_the_usual_way(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, recorded = texts_of(device, monkeypatch)
+    assert texts.vectors(tokens(*[5] * 33)) is None
+    assert texts.vectors(tokens(78)) is None
+    assert not recorded
+    device.recorded_ms = device.usual_ms
+    assert texts.vectors(tokens(5)) is None
+    assert texts.vectors(tokens(6)) is None
+    assert recorded == [(1, 16)]  # tried once
