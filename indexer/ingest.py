@@ -22,7 +22,7 @@ from indexer.load import Loader
 from indexer.models import Models
 from indexer.picture_stage import PictureStage
 from indexer.report import Progress, Report, Silence
-from indexer.sources import FileEntry
+from indexer.sources import FileEntry, Sights
 from indexer.targets import Target, check_path, find_targets, parts_of
 from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar, unreadable
 from mmsearch.batches import batches
@@ -316,7 +316,7 @@ class _Run:
             target.location, target.kind, target.exclude, target.follow_links
         )
         with self._clock.span("scan"):
-            problems = self._scan(target, source_id)
+            problems, sights = self._scan(target, source_id)
         if target.is_out_of_reach():
             self._warn(f"{target.location} is gone now (unplugged drive?): its pictures are kept")
             return
@@ -324,7 +324,8 @@ class _Run:
             self._adopted.update(self._writer.adopt(source_id, target.location))
         self._report.files += self._writer.scan.count_seen("image")
         whole = target.kind == "folder" and not target.under
-        if whole and self._writer.scan.looks_unmounted(source_id):
+        # A file that is not read, such as a film, still shows that the drive is there.
+        if whole and not sights.any_file and self._writer.scan.looks_unmounted(source_id):
             self._warn(
                 f"{target.location} is empty, but pictures of it are known "
                 "(unmounted drive?): they are kept. If they were deleted: "
@@ -344,14 +345,14 @@ class _Run:
         if self._space_id is not None:
             self._done[target.location] = self._space_id
 
-    def _scan(self, target: Target, source_id: int) -> list[FailureRow]:
-        """Notes what is there; returns what could not be read."""
+    def _scan(self, target: Target, source_id: int) -> tuple[list[FailureRow], Sights]:
+        """Notes what is there; returns what could not be read, and what else was met."""
         writer, files = self._writer, 0
         writer.scan.begin()
         problems: list[FailureRow] = []
         closed: list[str] = []
-        empty: list[tuple[str, int]] = []
-        entries = target.scan(self._library.resolve(), lambda *folder: empty.append(folder))
+        sights = Sights()
+        entries = target.scan(self._library.resolve(), sights)
         for part in batches(entries, 5000):
             found = [
                 Pending(e.path, e.kind, e.size, e.mtime_ns, e.of)
@@ -367,9 +368,9 @@ class _Run:
             writer.scan.saw(found)
             files += len(found)
             self._progress.scanning(target.location, files)
-        closed += self._mount_points(target, source_id, empty)
+        closed += self._mount_points(target, source_id, sights.empty)
         writer.scan.saw_unreadable(source_id, closed)
-        return problems
+        return problems, sights
 
     def _mount_points(
         self, target: Target, source_id: int, empty: Sequence[tuple[str, int]]

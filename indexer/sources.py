@@ -10,8 +10,8 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +22,6 @@ from mmsearch.errors import SourceError, os_reason
 from mmsearch.types import ScanProblem
 
 Kind = Literal["image", "archive", "texts", "sidecar"]
-#: Told the path of a folder and a time in ns.
-OnEmpty = Callable[[str, int], None]
 
 IGNORE_FILE = ".mmsearchignore"
 _MAX_IGNORE_BYTES = 1 << 16
@@ -49,6 +47,19 @@ class FileEntry:
     of: str | None = None
 
 
+@dataclass(slots=True)
+class Sights:
+    """What a walk met besides what it gives; complete once the walk has come to its end.
+
+    any_file: whether any visible file lies there, of whatever kind, excluded or not.
+    empty: each folder in which nothing visible lies, the root excepted: its path, and when
+        something last came or went there (its ctime, which nobody can set), in ns.
+    """
+
+    any_file: bool = False
+    empty: list[tuple[str, int]] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
     """One line of an ignore list, for paths that begin with `base`."""
@@ -72,7 +83,7 @@ def scan(
     follow_links: bool = False,
     skip: Path | None = None,
     under: str = "",
-    on_empty: OnEmpty | None = None,
+    sights: Sights | None = None,
 ) -> Iterator[FileEntry | ScanProblem]:
     """Walk `root`: in each folder the files by name, then its folders by name.
 
@@ -85,8 +96,7 @@ def scan(
         links to pictures and folders are ScanProblems.
     skip: a folder not to descend into (the library itself).
     under: only this subtree, as a path relative to the root; nothing if it is gone.
-    on_empty: told of each folder in which nothing visible lies, the root excepted: its path, and
-        when something last came or went there (its ctime, which nobody can set), in ns.
+    sights: takes what else was met.
 
     A folder or entry that cannot be read is a ScanProblem, and the walk goes on. Raises
     SourceError when the root itself is missing, no folder or unreadable.
@@ -105,7 +115,7 @@ def scan(
         _rules(exclude, ""),
         follow_links,
         os.path.realpath(skip) if skip is not None else None,
-        on_empty,
+        sights or Sights(),
     )
 
 
@@ -190,7 +200,7 @@ def _walk(
     rules: tuple[_Rule, ...],
     follow_links: bool,
     skip: str | None,
-    on_empty: OnEmpty | None,
+    sights: Sights,
 ) -> Iterator[FileEntry | ScanProblem]:
     start = f"{under}/" if under else ""
     if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
@@ -223,15 +233,15 @@ def _walk(
                     continue
             with os.scandir(where) as listing:
                 entries = sorted(listing, key=_name)
-            if on_empty is not None and prefix and not any(map(_is_visible, entries)):
-                on_empty(prefix.rstrip("/"), os.stat(where).st_ctime_ns)  # noqa: PTH116
+            if prefix and not any(map(_is_visible, entries)):
+                sights.empty.append((prefix.rstrip("/"), os.stat(where).st_ctime_ns))  # noqa: PTH116
         except OSError as exc:
             yield ScanProblem(prefix.rstrip("/"), os_reason(exc), closed=True)
             continue
         if any(entry.name == IGNORE_FILE for entry in entries):
             rules += _ignore_file(where + IGNORE_FILE, prefix)
         below: list[os.DirEntry[str]] = []
-        yield from _folder(entries, prefix, rules, follow_links, below)
+        yield from _folder(entries, prefix, rules, follow_links, below, sights)
         links.extend((f"{prefix}{e.name}/", rules) for e in below if e.is_symlink())
         folders.extend((f"{prefix}{e.name}/", rules) for e in reversed(below) if not e.is_symlink())
 
@@ -242,6 +252,7 @@ def _folder(
     rules: tuple[_Rule, ...],
     follow_links: bool,
     below: list[os.DirEntry[str]],
+    sights: Sights,
 ) -> Iterator[FileEntry | ScanProblem]:
     """The files of one folder; its folders are added to `below`."""
     texts: list[os.DirEntry[str]] = []
@@ -254,6 +265,7 @@ def _folder(
         try:
             link = entry.is_symlink()
             folder = entry.is_dir(follow_symlinks=follow_links or link)
+            sights.any_file |= not folder
             if rules and _excluded(rules, path, name, folder):
                 continue
             kind = None if folder else kind_of(name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from indexer.sources import IGNORED_NAMES, FileEntry, OnEmpty, entry_for, kind_of, scan
+from indexer.sources import IGNORED_NAMES, FileEntry, Sights, entry_for, kind_of, scan
 from mmsearch.errors import SourceError
 from mmsearch.types import ScanProblem, SourceRecord
 
@@ -62,10 +62,8 @@ class Target:
         except OSError:
             return True
 
-    def scan(
-        self, skip: Path, on_empty: OnEmpty | None = None
-    ) -> Iterator[FileEntry | ScanProblem]:
-        """The files of the target; `skip` is a folder not to enter, `on_empty` as in `scan`."""
+    def scan(self, skip: Path, sights: Sights | None = None) -> Iterator[FileEntry | ScanProblem]:
+        """The files of the target; `skip` is a folder not to enter, `sights` as in `scan`."""
         if self.kind == "file":
             gone = not os.path.lexists(self.location)
             return iter([] if gone else [entry_for(Path(self.location))])
@@ -75,7 +73,7 @@ class Target:
             follow_links=self.follow_links,
             skip=skip,
             under=self.under,
-            on_empty=on_empty,
+            sights=sights,
         )
 
 

@@ -92,6 +92,36 @@ def test_a_folder_emptied_by_hand(library: Path, photos: Path, part: bool) -> No
     assert run(library).warnings == []  # nothing is known of it any more
 
 
+@pytest.mark.parametrize("left", ["4.txt", "nas/film.mp4", "raw/excluded.png", "link.lnk"])
+def test_a_source_whose_last_picture_was_deleted(library: Path, photos: Path, left: str) -> None:
+    """A file that is not read lies there: so does the drive, and what is gone was deleted."""
+    for path in photos.rglob("*.png"):
+        path.unlink()
+    (photos / left).parent.mkdir(exist_ok=True)
+    if left.endswith(".lnk"):
+        (photos / left).symlink_to(photos / "none")
+    else:
+        write(photos / left, b"x")
+    report = run(library, photos, exclude=("excluded*",))
+    assert (report.missing, report.warnings) == (5, [])
+    assert count(library) == 0
+
+
+@pytest.mark.parametrize("left", ["nas/", ".is-not-mounted", "lost+found/", "raw/.DS_Store"])
+def test_a_source_without_any_file(library: Path, photos: Path, left: str) -> None:
+    """Folders, and what systems leave behind, lie in mount points too."""
+    shutil.rmtree(photos)
+    (photos / left).parent.mkdir(parents=True)
+    if left.endswith("/"):
+        (photos / left).mkdir()
+    else:
+        write(photos / left, b"x")
+    report = run(library)
+    assert not report.changed
+    assert "unmounted" in report.warnings[0]
+    assert count(library) == 5
+
+
 def test_clocks_may_differ_by_hours(library: Path, photos: Path) -> None:
     shutil.rmtree(photos / "nas" / "2020")
     (photos / "nas" / "2020").mkdir()
