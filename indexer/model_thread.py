@@ -46,6 +46,7 @@ class ModelThread(Generic[T]):
         self._orders: SimpleQueue[_Order[T] | None] = SimpleQueue()
         self._flying: deque[_Order[T]] = deque()
         self._stop = False
+        self._idle = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
 
     def __enter__(self) -> ModelThread[T]:
@@ -56,6 +57,11 @@ class ModelThread(Generic[T]):
         self._stop = True
         self._orders.put(None)
         self._thread.join()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for something to do."""
+        return self._idle and self._orders.empty()
 
     def put(
         self, pixels: NDArray[np.uint8], texts: Callable[[], T], wrote: tuple[float, float]
@@ -88,7 +94,9 @@ class ModelThread(Generic[T]):
     def _batches(self) -> Iterator[NDArray[np.uint8]]:
         while True:
             waited = perf_counter()
+            self._idle = True
             order = self._orders.get()
+            self._idle = False
             if order is None or self._stop:
                 return
             began = perf_counter()

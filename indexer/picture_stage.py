@@ -34,15 +34,23 @@ if TYPE_CHECKING:
 _BATCHES_AHEAD = 3
 #: Pictures a transaction, besides those for the model (copies, moved files).
 _KNOWN_A_BATCH = 256
+#: Pictures that a model with nothing to do is given, though it would take more at once.
+_FEW = 64
+#: Encoded pictures wait for others to be written with, up to so many, or for so long: a transaction
+#: costs as much as the rows of 30 pictures.
+_A_TRANSACTION = 256
+_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """items: without their pixels. hashes: of the new ones, in the order of their vectors."""
+    """items: without their pixels. hashes: of the new ones, in the order of their vectors.
+    put: when it was given to the model, by `perf_counter`."""
 
     items: list[Loaded]
     hashes: tuple[bytes, ...]
     encoded: Future[tuple[Vectors, list[TextRow]]]
+    put: float
 
 
 class PictureStage:
@@ -135,26 +143,31 @@ class PictureStage:
         items: Iterable[Loaded],
         model: ModelThread[list[TextRow]],
     ) -> None:
-        """Has a batch encoded while the one before is written."""
-        flying: _Batch | None = None
-        for part in self._parts(items):
+        """Has a batch encoded while those before are written."""
+        flying: list[_Batch] = []
+        for part in self._parts(items, model):
             batch = self._put(source_id, space_id, part, flying, model)
-            if flying is not None:
+            if _due(flying):
                 self._commit(source_id, space_id, flying)
-            flying = batch
+                flying = []
+            flying.append(batch)
         model.finish()
-        if flying is not None:
+        if flying:
             self._commit(source_id, space_id, flying)
 
-    def _parts(self, items: Iterable[Loaded]) -> Iterator[list[Loaded]]:
-        """Lists with as many new pictures as the model wants at once."""
+    def _parts(
+        self, items: Iterable[Loaded], model: ModelThread[list[TextRow]]
+    ) -> Iterator[list[Loaded]]:
+        """Lists with as many new pictures as the model wants at once; fewer where it has nothing to
+        do, so that the last ones do not wait for a large batch to be filled and encoded."""
         waiting: list[Loaded] = []
         pixels = 0
         for loaded in items:
             waiting.append(loaded)
             pixels += loaded.pixels is not None
             size = self._encoder().batch_size
-            if pixels >= size or len(waiting) >= size + _KNOWN_A_BATCH:
+            enough = min(size, _FEW) if model.idle else size
+            if pixels >= enough or len(waiting) >= size + _KNOWN_A_BATCH:
                 yield waiting
                 waiting, pixels = [], 0
         if waiting:
@@ -165,16 +178,17 @@ class PictureStage:
         source_id: int,
         space_id: int,
         items: list[Loaded],
-        before: _Batch | None,
+        before: list[_Batch],
         model: ModelThread[list[TextRow]],
     ) -> _Batch:
         import numpy as np
 
         # A picture that is twice in the run is encoded once: a copy may be in this batch, or on its
-        # way into the catalog with the one before, or have come there since this one was decoded.
+        # way into the catalog with one before, or have come there since this one was decoded.
         new = {item.hash: item.pixels for item in items if item.pixels is not None}
         there = self._catalog.vectors.embedded(space_id, "image", list(new))
-        for digest in [d for d in new if d in there or (before and d in before.hashes)]:
+        flying = {digest for batch in before for digest in batch.hashes}
+        for digest in [d for d in new if d in there or d in flying]:
             del new[digest]
         drafts: list[DraftText] = []
         for item in items:
@@ -189,13 +203,25 @@ class PictureStage:
             pixels, lambda: self._texts.rows(source_id, space_id, drafts), self._wrote
         )
         # The pixels are the batch's now: those of its items would be held until it is written.
-        return _Batch([replace(item, pixels=None) for item in items], tuple(new), encoded)
+        bare = [replace(item, pixels=None) for item in items]
+        return _Batch(bare, tuple(new), encoded, perf_counter())
 
-    def _commit(self, source_id: int, space_id: int, batch: _Batch) -> None:
-        found, texts = batch.encoded.result()
+    def _commit(self, source_id: int, space_id: int, batches: list[_Batch]) -> None:
+        """Writes batches in one transaction; where the model fails, those before it, and raises."""
+        vectors: dict[bytes, Vectors] = {}
+        texts: list[TextRow] = []
+        for number, batch in enumerate(batches):
+            try:
+                found, some = batch.encoded.result()
+            except BaseException:
+                if number:
+                    self._commit(source_id, space_id, batches[:number])
+                raise
+            vectors |= zip(batch.hashes, found, strict=True)
+            texts += some
         began = perf_counter()
-        vectors = dict(zip(batch.hashes, found, strict=True))
-        good = [item for item in batch.items if item.reason is None]
+        items = [item for batch in batches for item in batch.items]
+        good = [item for item in items if item.reason is None]
         failures = [
             FailureRow(
                 source_id,
@@ -207,7 +233,7 @@ class PictureStage:
                 item.reason,
                 item.transient,
             )
-            for item in batch.items
+            for item in items
             if item.reason is not None
         ]
         self._writer.commit(
@@ -235,7 +261,15 @@ class PictureStage:
         self._report.carried += len(texts)
         self._report.failed += len(failures)
         self._progress.limited(self._report.failed, bottleneck(self._clock.seconds))
-        self._progress.advanced(len(batch.items))
+        self._progress.advanced(len(items))
+
+
+def _due(batches: list[_Batch]) -> bool:
+    """Whether these are enough for a transaction, or have waited long enough."""
+    if not batches:
+        return False
+    late = perf_counter() - batches[0].put >= _WAIT_S
+    return late or sum(len(batch.items) for batch in batches) >= _A_TRANSACTION
 
 
 def _problem(source_id: int, file: Pending, problem: ScanProblem) -> FailureRow:

@@ -17,6 +17,7 @@ from mmsearch.encode.batchsize import BatchSize
 from mmsearch.encode.construct import build_model, build_tokenizer
 from mmsearch.encode.cuda import CudaPictures, CudaTexts, Flight
 from mmsearch.encode.fused import fuse_gelu
+from mmsearch.encode.lastblock import is_plain, one_token, pools_first_token
 from mmsearch.encode.overlap import overlapped
 from mmsearch.encode.patches import into_patches
 from mmsearch.encode.placement import DTYPES, choose_device, choose_dtype, describe_device
@@ -67,6 +68,8 @@ class OpenClipEncoder:
         )
         # On a CPU the usual layers are as quick, and equal to open_clip's to the last bit.
         self._takes_bytes = False
+        pools_first_token(self._model)
+        self._ends_alone = self._tower is not None and is_plain(self._tower.transformer)
         if self._device.type == "cuda" and self._dtype != "fp32":
             self._takes_bytes = into_patches(self._model, self._image_size, mean, std)
             fuse_gelu(self._model)
@@ -276,8 +279,16 @@ class OpenClipEncoder:
         tower = self._tower
         length = tokens.shape[1]
         x: torch.Tensor = tower.token_embedding(tokens) + tower.positional_embedding[:length]
-        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+        mask = tower.attn_mask[:length, :length].to(x.dtype)
+        rows, ends = torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)
+        if self._ends_alone:
+            *blocks, last = tower.transformer.resblocks
+            for block in blocks:
+                x = block(x, attn_mask=mask)
+            seen = mask[ends].repeat_interleave(last.attn.num_heads, dim=0).unsqueeze(1)
+            x = one_token(last, x, x[rows, ends].unsqueeze(1), seen).squeeze(1)
+        else:
+            x = tower.transformer(x, attn_mask=mask)[rows, ends]
         x = tower.ln_final(x)
         projection = tower.text_projection
         if projection is None:

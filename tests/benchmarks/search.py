@@ -344,8 +344,7 @@ def _faiss_on_gpu(rows: np.ndarray) -> Any:
     config = faiss.GpuIndexFlatConfig()
     config.useFloat16 = True
     resources = faiss.StandardGpuResources()
-    flat = faiss.GpuIndexFlatIP(resources, rows.shape[1], config)
-    flat.kept = resources
+    flat = faiss.GpuIndexFlatIP(resources, rows.shape[1], config)  # keeps them
     for start in range(0, len(rows), _BLOCK):
         flat.add(np.ascontiguousarray(rows[start : start + _BLOCK], np.float32))
     return flat

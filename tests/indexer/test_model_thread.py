@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from collection import encoded, run, titled, write
 
+from indexer import picture_stage
 from indexer.clock import Clock
 from indexer.model_thread import ModelThread
 from mmsearch.encode.openclip import OpenClipEncoder
@@ -125,6 +127,7 @@ def test_a_batch_is_encoded_while_the_one_before_is_written(
         else:
             commit(self, *arguments, **named)
 
+    monkeypatch.setattr(picture_stage, "_A_TRANSACTION", 1)
     monkeypatch.setattr(OpenClipEncoder, "encode_images", encode_images)
     monkeypatch.setattr(CatalogWriter, "commit", committing)
     for seed in range(40):
@@ -132,6 +135,56 @@ def test_a_batch_is_encoded_while_the_one_before_is_written(
     report = run(tmp_path / "library", tmp_path / "photos", model=model)
     assert (report.encoded_images, report.failed) == (40, 0)
     assert n >= 2
+
+
+def test_small_batches_are_written_together(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, sizes = CatalogWriter.commit, []
+
+    def committing(self: CatalogWriter, *arguments: Any, **named: Any) -> None:
+        sizes.append(len(named.get("images", [])))
+        commit(self, *arguments, **named)
+
+    monkeypatch.setattr(picture_stage, "_A_TRANSACTION", 50)
+    monkeypatch.setattr(picture_stage, "_WAIT_S", 1000.0)
+    monkeypatch.setattr(CatalogWriter, "commit", committing)
+    for seed in range(150):
+        write(tmp_path / "photos" / f"{seed:03}.png", encoded(seed))
+    report = run(tmp_path / "library", tmp_path / "photos", model=model)
+    assert report.encoded_images == sum(sizes) == 150
+    batches = [size for size in sizes if size]
+    assert all(size >= 50 for size in batches[:-1])
+    assert len(batches) >= 2
+
+
+def test_a_model_that_waits_is_given_few(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large the batches that it would take: they would be filled by slow decoding."""
+    sizes: list[int] = []
+    encode = OpenClipEncoder.encode_images
+
+    def encode_images(self: OpenClipEncoder, batch: Any) -> Any:
+        sizes.append(len(batch))
+        return encode(self, batch)
+
+    monkeypatch.setattr(picture_stage, "_FEW", 4)
+    monkeypatch.setattr(OpenClipEncoder, "encode_images", encode_images)
+    monkeypatch.setattr(OpenClipEncoder, "batch_size", property(lambda _: 1000))
+    decoded = picture_stage.Loader.load
+
+    def slowly(self: Any, *arguments: Any) -> Any:
+        for item in decoded(self, *arguments):
+            time.sleep(0.02)
+            yield item
+
+    monkeypatch.setattr(picture_stage.Loader, "load", slowly)
+    for seed in range(40):
+        write(tmp_path / "photos" / f"{seed:02}.png", encoded(seed))
+    report = run(tmp_path / "library", tmp_path / "photos", model=model)
+    assert report.encoded_images == sum(sizes) == 40
+    assert len(sizes) > 2
 
 
 def test_copies_and_texts_that_follow_closely_are_encoded_once(tmp_path: Path, model: str) -> None:
