@@ -156,8 +156,12 @@ class Indexes:
 
     def _save(self, modality: Modality) -> None:
         path = self._file(modality)
-        if modality not in self._open and self._up_to_date(path, modality):
-            return
+        if modality not in self._open:
+            if self._up_to_date(path, modality):
+                return
+            if self._mostly_new(path, modality):
+                self._build(modality)
+                return
         index = self.get(modality)
         about = index.loaded
         useless = about is None and path.exists()
@@ -168,6 +172,33 @@ class Indexes:
             del self._open[modality], self._seen[modality]
         elif about is not None and not index.delta:
             self._amend(path, about, index.last_seq, *index.last)
+
+    def _mostly_new(self, path: Path, modality: Modality) -> bool:
+        """Whether a file has less of what is to be in it than is not."""
+        about = manifest.read(path)
+        count = self._catalog.vectors.count(self._space_id, modality)
+        return about is None or count > 2 * about.ntotal
+
+    def _build(self, modality: Modality) -> None:
+        """Writes a file out of the catalog: an index of it all need not be in memory."""
+        from mmsearch.index.flat import build
+
+        vectors = self._catalog.vectors
+        last = vectors.last()
+        assert last is not None  # otherwise the file, or that there is none, is up to date
+        build(
+            self._folder,
+            self._space,
+            modality,
+            (
+                vectors.visible(self._space_id, modality),
+                vectors.of_visible(self._space_id, modality),
+            ),
+            hidden=self._catalog.hidden(modality),
+            last_seq=last[0],
+            last=(last[1], manifest.digest(last[2])),
+            origin=self._origin,
+        )
 
     def _up_to_date(self, path: Path, modality: Modality) -> bool:
         """Whether a file need not be written anew, as far as that can be told without FAISS."""

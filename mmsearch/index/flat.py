@@ -339,33 +339,17 @@ class FlatIndex:
         Hidden contents are left out, and their ids kept, so that those that come back are missed.
         Raises VectorIndexError when the disk does not take it; the old file may be gone then.
         """
-        path = manifest.index_file(folder, self.space, self.modality)
-        temporary = path.with_suffix(".tmp")
         ids, blocks = self.held()
-        with manifest.written(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            flatfile.write(temporary, self.space.dim, ids, blocks)
-            with temporary.open("r+b") as file:
-                file.seek(0, 2)
-                file.write(self._hidden.astype("<i8").tobytes())
-                file.flush()
-                head, tail = manifest.checksums(file, len(ids) + len(self._hidden))
-            about = Manifest(
-                space=self.space.fingerprint,
-                modality=self.modality,
-                factory=FACTORY,
-                dim=self.space.dim,
-                ntotal=len(ids),
-                left_out=len(self._hidden),
-                last_seq=self.last_seq,
-                last_content=self.last[0],
-                last_vector=self.last[1],
-                bytes=temporary.stat().st_size,
-                head=head,
-                ids=tail,
-                origin=self.origin,
-            )
-            manifest.replace(temporary, path, about)
+        build(
+            folder,
+            self.space,
+            self.modality,
+            (ids, blocks),
+            hidden=self._hidden,
+            last_seq=self.last_seq,
+            last=self.last,
+            origin=self.origin,
+        )
 
     @classmethod
     def load(
@@ -402,6 +386,54 @@ class FlatIndex:
         index.last_seq = about.last_seq
         index.last = (about.last_content, about.last_vector)
         return index
+
+
+def build(
+    folder: Path,
+    space: Space,
+    modality: Modality,
+    held: tuple[Ids, Iterator[NDArray[np.float16]]],
+    *,
+    hidden: Ids,
+    last_seq: int,
+    last: tuple[int, str],
+    origin: str,
+) -> None:
+    """Writes the file of an index that holds these vectors: no more of them is in memory than a
+    block.
+
+    held: content ids (n,), strictly ascending, and their vectors in that order, in blocks (m, dim)
+        float16. hidden: those left out, (m,), strictly ascending. The rest as in `FlatIndex`.
+
+    Raises VectorIndexError when the disk does not take it; the old file may be gone then.
+    """
+    path = manifest.index_file(folder, space, modality)
+    temporary = path.with_suffix(".tmp")
+    ids, blocks = held
+    with manifest.written(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        flatfile.write(temporary, space.dim, ids, blocks)
+        with temporary.open("r+b") as file:
+            file.seek(0, 2)
+            file.write(hidden.astype("<i8").tobytes())
+            file.flush()
+            head, tail = manifest.checksums(file, len(ids) + len(hidden))
+        about = Manifest(
+            space=space.fingerprint,
+            modality=modality,
+            factory=FACTORY,
+            dim=space.dim,
+            ntotal=len(ids),
+            left_out=len(hidden),
+            last_seq=last_seq,
+            last_content=last[0],
+            last_vector=last[1],
+            bytes=temporary.stat().st_size,
+            head=head,
+            ids=tail,
+            origin=origin,
+        )
+        manifest.replace(temporary, path, about)
 
 
 def _sorted(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> Neighbours:

@@ -10,28 +10,34 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.index.part import codes, empty_index
+from mmsearch.index.part import empty_index
 from mmsearch.index.positions import Ids
 
-_BYTES_A_WRITE = 1 << 20
+#: Bytes of the length of a list in FAISS's files.
+_LENGTH = 8
 
 
 def write(path: Path, dim: int, ids: Ids, blocks: Iterator[NDArray[np.float16]]) -> None:
-    """Writes an index of the vectors of these contents."""
+    """Writes an index of the vectors of these contents, which come in blocks (m, dim).
+
+    As FAISS's write_index would, which wants all of them in memory: what an index of none looks
+    like is taken from it, and ends with the lengths of its two lists, codes and ids. Not by name:
+    then FAISS itself says on stderr that the disk is full, and forgets it.
+    """
     # Held in a name of its own: the map does not keep the index it wraps alive.
     vectors = empty_index(dim)
-    mapped = faiss.IndexIDMap(vectors)
-    vectors.codes.resize(len(ids) * vectors.code_size)
-    vectors.ntotal = mapped.ntotal = len(ids)
-    faiss.copy_array_to_vector(ids, mapped.id_map)
-    rows, start = codes(vectors), 0
-    for block in blocks:
-        rows[start : start + len(block)] = block
-        start += len(block)
-    # Not by name: then FAISS itself says on stderr that the disk is full, and forgets it.
+    empty = faiss.IndexIDMap(vectors)
+    vectors.ntotal = empty.ntotal = len(ids)
+    head = bytes(faiss.serialize_index(empty))
+    assert head.endswith(bytes(2 * _LENGTH))
+    head = head[: -2 * _LENGTH]
     with path.open("wb") as file:
-        writer: Any = faiss.PyCallbackIOWriter  # type: ignore[attr-defined] # its types lack it
-        faiss.write_index(mapped, writer(file.write, _BYTES_A_WRITE))
+        file.write(head)
+        file.write((len(ids) * vectors.code_size).to_bytes(_LENGTH, "little"))
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, "<f2").data)
+        file.write(len(ids).to_bytes(_LENGTH, "little"))
+        file.write(np.ascontiguousarray(ids, "<i8").data)
 
 
 def fits(mapped: Any, ids: Ids) -> bool:

@@ -15,7 +15,7 @@ from mmsearch.errors import StoreError
 
 _WAIT_S = 30
 #: mmap_size: pages are read where the system caches them, not copied.
-_READING = ("cache_size=-65536", "mmap_size=268435456")
+_READING = ("cache_size=-16384", "mmap_size=268435456")
 # WAL: readers never wait for the writer. NORMAL is safe against a killed process, and against a
 # power cut loses at most the last commits, never the file's consistency.
 # secure_delete: what is deleted is overwritten, as many builds do unasked: `sources forget` could

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ Rows = Sequence[sa.Row[*tuple[Any, ...]]]
 
 #: How many ids one query names, at most.
 IDS_A_QUERY = 5000
+#: For who reads a large table once: nothing is mapped, and 2 MB of pages are kept.
+_UNMAPPED = {"mmap_size": 0, "cache_size": -2048}
 
 
 def among_ids(column: Any) -> Any:
@@ -65,7 +67,31 @@ class Reading:
             connection.exec_driver_sql("BEGIN")
             yield connection
 
-    def chunks(self, statement: sa.Executable, size: int) -> Iterator[Rows]:
-        """The rows, up to `size` at a time, as one moment had them: only so many are in memory."""
+    def chunks(self, statement: sa.Executable, size: int, *, mapped: bool = True) -> Iterator[Rows]:
+        """The rows, up to `size` at a time, as one moment had them: only so many are in memory.
+
+        mapped: False neither maps nor keeps the file's pages, for who reads all of a large table:
+            they would count as memory of the process from then on.
+        """
         with translate_errors(self.path), self._engine.connect() as connection:
-            yield from connection.execution_options(yield_per=size).execute(statement).partitions()
+            if mapped:
+                yield from _parts(connection, statement, size)
+                return
+            before = {
+                pragma: int(connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
+                for pragma in _UNMAPPED
+            }
+            _set(connection, _UNMAPPED)
+            try:
+                yield from _parts(connection, statement, size)
+            finally:
+                _set(connection, before)  # it goes back to the others
+
+
+def _parts(connection: sa.Connection, statement: sa.Executable, size: int) -> Iterator[Rows]:
+    return connection.execution_options(yield_per=size).execute(statement).partitions()
+
+
+def _set(connection: sa.Connection, pragmas: Mapping[str, int]) -> None:
+    for pragma, value in pragmas.items():
+        connection.exec_driver_sql(f"PRAGMA {pragma}={value}")

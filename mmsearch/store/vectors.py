@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ROWS_A_CHUNK = 16_384
+_ROWS_A_BLOCK = 2048
 _KNOWN = (
     "SELECT c.id FROM content AS c CROSS JOIN embedding AS e ON e.space_id = ? "
     "AND e.content_id = c.id WHERE c.modality = ? AND c.hash = ?"
@@ -134,6 +135,36 @@ class Vectors:
         for chunk in self._read.chunks(statement, _ROWS_A_CHUNK):
             ids = np.fromiter((row[1] for row in chunk), np.int64, len(chunk))
             yield chunk[-1][0], ids, self._matrix([row[2] for row in chunk])
+
+    def visible(self, space_id: int, modality: Modality) -> NDArray[np.int64]:
+        """The contents (n,), ascending, that have a vector and are not hidden."""
+        import numpy as np
+
+        found = [
+            np.fromiter((row[0] for row in chunk), np.int64, len(chunk))
+            for chunk in self._read.chunks(
+                self._visible(space_id, modality, embedding.c.content_id), _ROWS_A_CHUNK
+            )
+        ]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def of_visible(self, space_id: int, modality: Modality) -> Iterator[NDArray[np.float16]]:
+        """Their vectors in that order, in small blocks (m, dim) float16."""
+        statement = self._visible(space_id, modality, embedding.c.vector)
+        for chunk in self._read.chunks(statement, _ROWS_A_BLOCK, mapped=False):
+            yield self._matrix([row[0] for row in chunk])
+
+    def _visible(self, space_id: int, modality: Modality, *columns: Any) -> Any:
+        return (
+            sa.select(*columns)
+            .join(content, content.c.id == embedding.c.content_id)
+            .where(
+                embedding.c.space_id == space_id,
+                content.c.modality == modality,
+                ~content.c.hidden,
+            )
+            .order_by(embedding.c.content_id)
+        )
 
     def of(
         self, space_id: int, ids: Sequence[int]

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from vector_oracle import DIM, OTHER, SPACE, AnyOrder, brute, catch_up, check, filled, unit
 
 from mmsearch.errors import SpaceMismatchError, VectorIndexError
-from mmsearch.index import manifest
+from mmsearch.index import flatfile, manifest
 from mmsearch.index.flat import FlatIndex
+from mmsearch.index.part import empty_index
 from mmsearch.types import Space
 
 
@@ -253,15 +254,31 @@ def test_interrupted_save_leaves_the_old_file_or_none(
 def test_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index, _, _ = filled()
 
-    def full(_index: object, _writer: object) -> None:
-        (temporary,) = tmp_path.iterdir()
+    def full(temporary: Path, *_: object) -> None:
         temporary.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(faiss, "write_index", full)
+    monkeypatch.setattr(flatfile, "write", full)
     with pytest.raises(VectorIndexError, match="free some space"):
         index.save(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("n", [0, 1, 300])
+def test_a_file_is_written_as_faiss_would(tmp_path: Path, n: int) -> None:
+    _, ids, xb = filled()
+    ids, xb = ids[:n], xb[:n]
+    order = np.argsort(ids)
+    blocks = np.array_split(xb[order], 3)
+    flatfile.write(tmp_path / "ours", DIM, ids[order], iter(blocks))
+    vectors = empty_index(DIM)
+    theirs = faiss.IndexIDMap(vectors)  # takes none that has any
+    if n:
+        vectors.add_sa_codes(np.ascontiguousarray(xb[order]).view(np.uint8))
+    theirs.ntotal = n
+    faiss.copy_array_to_vector(np.ascontiguousarray(ids[order]), theirs.id_map)
+    faiss.write_index(theirs, str(tmp_path / "theirs"))
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
 # --- what went and came back --------------------------------------------------------------------
