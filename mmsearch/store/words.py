@@ -50,6 +50,8 @@ Scores = NDArray[np.float64]
 MANY = 10_000
 #: How many common parts are looked at; the others play no part.
 _COMMON_PARTS = 3
+#: How many that are common are remembered.
+_MOST_KEPT = 4000
 #: Parts of a query that are looked at, and characters of it.
 MAX_PARTS = 16
 MAX_QUERY = 2000
@@ -170,6 +172,7 @@ class Words:
 
     def __init__(self, read: Reading) -> None:
         self._read = read
+        self._common = _Common(-1)
 
     def find(self, text: str, modality: Modality, limit: int, only: Ids | None = None) -> Ids:
         """Visible contents (n,) int64 that have the words, at most `limit`, best first.
@@ -213,7 +216,36 @@ class Words:
         if not parts:
             return _totals([], 1.0, None)
         with self._read.moment() as connection:
-            return _Search(connection, modality).totals(parts, only)
+            stated = connection.exec_driver_sql("SELECT revision FROM state").scalar()
+            revision = int(stated or 0)
+            common = self._common
+            if common.revision != revision:
+                # Another thread may be at an older moment: then each has its own for a while.
+                common = self._common = _Common(revision)
+            return _Search(connection, modality, common).totals(parts, only)
+
+
+class _Common:
+    """What is known of the words at one revision of the catalog. Grows; thread-safe.
+
+    To find out that very many have a part takes reading all of those that are counted, ten thousand
+    rows, and the words that people look for are just those that very many captions have.
+    """
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        #: How many rows each table has, as far as that makes a difference.
+        self.known: dict[str, int] = {}
+        self._parts: set[tuple[str, str]] = set()
+
+    def __contains__(self, part: tuple[str, str]) -> bool:
+        """part: the table that is searched, and what FTS5 looks for there."""
+        return part in self._parts
+
+    def add(self, part: tuple[str, str]) -> None:
+        """Notes that very many have this."""
+        if len(self._parts) < _MOST_KEPT:
+            self._parts.add(part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +265,9 @@ class _Totals:
 class _Search:
     """One search, within one read transaction."""
 
-    def __init__(self, connection: sa.Connection, modality: Modality) -> None:
+    def __init__(self, connection: sa.Connection, modality: Modality, common: _Common) -> None:
         self._connection = connection
+        self._common = common
         self._images = modality == "image"
         self._own = "image_words" if self._images else "text_words"
 
@@ -255,8 +288,25 @@ class _Search:
 
     def _known(self) -> int:
         """How many rows there are, as far as that makes a difference: more are all the same."""
-        query = f"SELECT count(*) FROM (SELECT 1 FROM {self._own}_content LIMIT ?)"
-        return int(self._connection.exec_driver_sql(query, (2 * MANY,)).scalar_one())
+        known = self._common.known.get(self._own)
+        if known is None:
+            query = f"SELECT count(*) FROM (SELECT 1 FROM {self._own}_content LIMIT ?)"
+            known = int(self._connection.exec_driver_sql(query, (2 * MANY,)).scalar_one())
+            self._common.known[self._own] = known
+        return known
+
+    def _having(self, match: str) -> tuple[Ids, Ids] | None:
+        """What has a match in its own words, and, of pictures, the texts; None for very many."""
+        if (self._own, match) in self._common:
+            return None
+        own = self._rows(self._own, match, MANY + 1)
+        texts = np.empty(0, np.int64)
+        if self._images and len(own) <= MANY:
+            texts = self._rows("text_words", match, MANY // 2 + 1)
+        if len(own) + 2 * len(texts) > MANY:
+            self._common.add((self._own, match))
+            return None
+        return own, texts
 
     def _of_texts(self, texts: Ids, *, as_own: bool) -> _Matched:
         """The pictures that these texts are linked to: the stronger, the more of them are.
@@ -303,18 +353,14 @@ class _Search:
 
     def _split(self, parts: Sequence[Part]) -> tuple[list[tuple[Part, Ids, Ids]], list[Part]]:
         """Parts with the pictures and the texts that have them, the rarest first; common parts."""
-        nothing = np.empty(0, np.int64)
         probed: list[tuple[Part, Ids, Ids]] = []
         common: list[Part] = []
         for part in parts:
-            own = self._rows(self._own, part.match(), MANY + 1)
-            texts = nothing
-            if self._images and len(own) <= MANY:
-                texts = self._rows("text_words", part.match(), MANY // 2 + 1)
-            if len(own) + 2 * len(texts) > MANY:
+            having = self._having(part.match())
+            if having is None:
                 common.append(part)
             else:
-                probed.append((part, own, texts))
+                probed.append((part, *having))
         probed.sort(key=lambda row: len(row[1]) + 2 * len(row[2]))
         total = 0
         rare: list[tuple[Part, Ids, Ids]] = []
@@ -373,11 +419,10 @@ class _Search:
 
     def _together(self, parts: Sequence[Part]) -> _Matched:
         """What has all of several common parts in one row of words; nothing if that is common."""
-        match = " AND ".join(f"({part.match()})" for part in parts)
-        own = self._rows(self._own, match, MANY + 1)
-        texts = self._rows("text_words", match, MANY // 2 + 1) if self._images else own[:0]
-        if len(own) + 2 * len(texts) > MANY:
-            own, texts = own[:0], texts[:0]
+        having = self._having(" AND ".join(f"({part.match()})" for part in parts))
+        if having is None:
+            return _sum([])
+        own, texts = having
         return _sum([_own(own, 1.0), self._of_texts(texts, as_own=False)])
 
 
