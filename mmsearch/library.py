@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 from mmsearch import filters, prompts
 from mmsearch.backgrounds import Backgrounds
 from mmsearch.duplicates import THRESHOLD
+from mmsearch.encode.blas import one_thread
 from mmsearch.errors import (
     IndexMissingError,
     ModelUnavailableError,
@@ -390,7 +391,9 @@ class Library:
         while True:
             active = self._need_space()
             try:
-                return ask()
+                # Judging and ranking are small products too.
+                with one_thread():
+                    return ask()
             except (SpaceMismatchError, NotFoundError):
                 if self._need_space() == active:
                     raise

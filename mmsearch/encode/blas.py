@@ -2,13 +2,17 @@
 
 One query through a text tower is 50 small products. Split between threads they gain nothing, and
 where another program keeps the cores busy each waits for the slowest thread: on two busy cores
-0.03 s became 1.8 s. numpy has no setting for this, so the OpenBLAS in its wheel is asked directly.
+0.03 s became 1.8 s. And a thread that OpenBLAS has woken once looks for more work for some 30 ms
+before it sleeps, on a core that others could use. numpy has no setting for this, so the OpenBLAS in
+its wheel is asked directly.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,24 +26,48 @@ logger = logging.getLogger(__name__)
 #: The prefix and suffix that numpy's wheels, and others, give OpenBLAS's names.
 _NAMES = (("scipy_openblas", "64_"), ("scipy_openblas", ""), ("openblas", "64_"), ("openblas", ""))
 
+_lock = threading.Lock()
+_within = 0  # how many are within `one_thread`
+_before = 1  # the number before the first of them
+
+
+def _forked() -> None:
+    """Another thread may have had the lock, and does not come along. What it was within stays
+    counted: one thread then, which is slower, never wrong."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Within, products take one thread. Where numpy has another BLAS, nothing changes.
 
-    The number is the process's: other threads' products meanwhile are slower, never wrong.
+    The number is the process's: other threads' products meanwhile are slower, never wrong. So those
+    who are within are counted, and the last one to leave puts it back: were each to put back what
+    it found, one could leave the number at 1 for good, or take it from another.
     """
+    global _within, _before
     calls = _thread_calls()
     if calls is None:
         yield
         return
     get, put = calls
-    before = get()
-    put(1)
+    with _lock:
+        if not _within:
+            _before = get()
+            put(1)
+        _within += 1
     try:
         yield
     finally:
-        put(before)
+        with _lock:
+            _within -= 1
+            if not _within:
+                put(_before)
 
 
 @lru_cache(maxsize=1)

@@ -24,6 +24,26 @@ def test_the_number_of_threads_is_put_back() -> None:
     assert get() == before
 
 
+def test_the_last_to_leave_puts_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = 4
+
+    def put(threads: int) -> None:
+        nonlocal number
+        number = threads
+
+    monkeypatch.setattr(blas, "_thread_calls", lambda: (lambda: number, put))
+    first, second = blas.one_thread(), blas.one_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert number == 1
+    with blas.one_thread():
+        pass
+    assert number == 1
+    second.__exit__(None, None, None)
+    assert number == 4
+
+
 def test_without_openblas_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "_thread_calls", lambda: None)
     with blas.one_thread():
