@@ -24,6 +24,7 @@ from mmsearch.serve import (
     classify,
     clipback,
     embeddings,
+    heap,
     indexing,
     items,
     login,
@@ -74,13 +75,17 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(service.warm())
+        background = (
+            asyncio.create_task(service.warm()),
+            asyncio.create_task(heap.keep_trimmed()),
+        )
         try:
             yield
         finally:
-            warming.cancel()
-            with suppress(asyncio.CancelledError):
-                await warming
+            for task in background:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await runs.close()
             service.close()
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from mmsearch.announce import announced
+from mmsearch.encode.blas import one_thread
 from mmsearch.errors import ServiceError
+from mmsearch.serve import heap
 from mmsearch.serve.access import check_binding
 from mmsearch.serve.app import create_app
 from mmsearch.serve.guard import is_loopback
@@ -58,6 +60,7 @@ def run(
     address = address_of(listener, host)
     if not is_loopback(host) and not keys.all():
         log.warning("without any key: whoever reaches %s can see the photos", address)
+    heap.bound()
     local_token = secrets.token_urlsafe(32)
     app = create_app(library, settings, local_token=local_token)
     config = uvicorn.Config(
@@ -74,6 +77,8 @@ def run(
         listener,
         announced(library.path, address, local_token, time.time()),
         _stop_signals_end_here(),
+        # Whatever is not within it by itself: the threads of the service share the cores already.
+        one_thread(),
     ):
         server = _Server(
             config,
