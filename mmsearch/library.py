@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+
+import numpy as np
 
 from mmsearch import filters, prompts
 from mmsearch.backgrounds import Backgrounds
@@ -16,6 +18,7 @@ from mmsearch.duplicates import THRESHOLD
 from mmsearch.encode.blas import one_thread
 from mmsearch.errors import (
     IndexMissingError,
+    MmsearchError,
     ModelUnavailableError,
     NotFoundError,
     QueryError,
@@ -26,7 +29,7 @@ from mmsearch.index import manifest
 from mmsearch.indexes import Indexes
 from mmsearch.query import ImageInput, QueryPicture, Question, Term
 from mmsearch.queryencoder import QueryEncoder, same_space
-from mmsearch.search import Ranked, Ranking, image_hits, text_hits
+from mmsearch.search import Ranked, Ranking, first_depth, image_hits, text_hits
 from mmsearch.sharing import SharedLock
 from mmsearch.stages import stage
 from mmsearch.store import Catalog
@@ -65,6 +68,8 @@ UPLOADS_FOLDER = "uploads"
 #: Pictures of queries and thumbnails decoded at once, and how many may never come to an end.
 _DECODERS = 8
 _MAX_STUCK = 4
+#: Questions that look at more of the nearest are not compared together with others.
+_COMPARED_DEEP = 1000
 
 
 class Options(TypedDict, total=False):
@@ -242,6 +247,31 @@ class Library:
     def keep_pictures(self, pictures: Sequence[QueryPicture]) -> None:
         """The same as `keep_texts` for pictures."""
         self._encoding.images(self._need_space()[1], pictures)
+
+    def compare(self, modality: Modality, questions: Sequence[Question]) -> None:
+        """Compares questions in words that are about to be asked with all vectors, in one go.
+
+        Each asked then finds the same, only sooner. Their vectors must be kept. Whatever is wrong
+        with one of them is told when it is asked.
+        """
+        with self.kept_only(), suppress(MmsearchError):
+            space_id, space = self._need_space()
+            vectors, depth = [], 0
+            for question in questions:
+                first = first_depth(question, cuts=question.min_relevance > 0)
+                only_words = all(term.text is not None for term in question.terms)
+                if question.where is not None or not only_words or first > _COMPARED_DEEP:
+                    continue
+                with suppress(MmsearchError):
+                    asked = self._encoding.query(
+                        space_id, space, question.terms, self._expand(question)
+                    )
+                    vectors.append(asked.vector)
+                    depth = max(depth, first)
+            index = self._opened(modality)
+            with self._searching():
+                if vectors and index.space == space:
+                    index.search_ahead(np.concatenate(vectors), depth)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """(n, dim): the vectors of texts as they are, not put into sentences."""

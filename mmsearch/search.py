@@ -70,6 +70,15 @@ class _Candidates:
     complete: bool
 
 
+def first_depth(question: Question, *, cuts: bool) -> int:
+    """How many of the nearest a question looks at first. cuts: whether weak ones are left out."""
+    need = question.offset + question.k
+    wanted = max(need, DIVERSE) if question.diversity else need
+    if question.group:
+        return max(wanted, GROUPED)
+    return max(2 * wanted, _JUDGED) if cuts else wanted
+
+
 class Ranking:
     """The answer to one question, made as far as its page needs.
 
@@ -104,7 +113,7 @@ class Ranking:
         question = self._question
         need = question.offset + question.k
         wanted = max(need, DIVERSE) if question.diversity else need
-        depth = self._first_depth(wanted)
+        depth = first_depth(question, cuts=self._cuts)
         while True:
             found = self._candidates(depth)
             kept, ended, judged = self._kept(found)
@@ -129,11 +138,6 @@ class Ranking:
             cut=min(missing, len(left_out)),
             nearest=float(judged[left_out].max()) if judged is not None and len(left_out) else None,
         )
-
-    def _first_depth(self, wanted: int) -> int:
-        if self._question.group:
-            return max(wanted, GROUPED)
-        return max(2 * wanted, _JUDGED) if self._cuts else wanted
 
     @property
     def _cuts(self) -> bool:

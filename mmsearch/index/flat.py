@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.errors import SpaceMismatchError
-from mmsearch.index import fast, flatfile, manifest, resident
+from mmsearch.index import fast, flatfile, manifest, resident, scan
+from mmsearch.index.ahead import Ahead
 from mmsearch.index.fast import Fast
 from mmsearch.index.manifest import FACTORY, Manifest
 from mmsearch.index.part import Part, in_parts, merged
@@ -82,6 +83,7 @@ class FlatIndex:
         self._hidden = _NONE
         self._device = resident.on_device(device)
         self._resident: Resident | None = None
+        self._ahead = Ahead()
 
     def __len__(self) -> int:
         """How many contents can be found."""
@@ -152,6 +154,7 @@ class FlatIndex:
             return
         went = hidden[~among(hidden, self._hidden)]
         came = self._hidden[~among(self._hidden, hidden)]
+        self._ahead.clear()
         self._hidden = hidden
         for part in self._parts():
             part.show(went, False)
@@ -185,6 +188,7 @@ class FlatIndex:
     def _take(self, ids: Ids, vectors: NDArray[np.float16]) -> None:
         if vectors.shape[1] != self.space.dim:
             raise SpaceMismatchError(f"dimension {vectors.shape[1]}", f"{self.space.dim}")
+        self._ahead.clear()
         if self._base is not None:
             self._base.forget(ids)
         self._delta.add(ids, vectors)
@@ -266,6 +270,10 @@ class FlatIndex:
                 f"dimension {xq.shape[1]}", f"{self.space.name} (dimension {self.space.dim})"
             )
         xq = np.ascontiguousarray(xq, np.float32)
+        if len(xq) == 1 and only is None:
+            known = self._ahead.take(xq[0], k)
+            if known is not None:
+                return [known]
         find = self._on_device(xq, only, exact) or self._on_cpu(xq, only, exact)
         # One more than asked for tells whether others are as near as the last one: which of those
         # are found is left open, and pages of results would overlap.
@@ -276,6 +284,22 @@ class FlatIndex:
             if asked > there or not any(_cut_in_a_tie(one, k, asked) for one in found):
                 return [Neighbours(one.scores[:k], one.ids[:k]) for one in found]
             asked *= 2
+
+    def search_ahead(self, xq: NDArray[np.float32], k: int) -> None:
+        """Compares queries that are about to be searched for, each by itself, with all vectors.
+
+        Then `search` of one of the rows of xq, (nq, dim) float32, has its k nearest, or fewer, at
+        once, and the same ones to the bit; but once only, and not after a change. Does nothing
+        where that saves nothing: for few queries or vectors, where there is an approximate index,
+        and on a GPU. Otherwise as `search`.
+        """
+        if self.fast is not None or self._device is not None:
+            return
+        if len(xq) < scan.MANY or len(self) < scan.LARGE:
+            return
+        xq = np.ascontiguousarray(xq, np.float32)
+        for query, found in zip(xq, self.search(xq, k), strict=True):
+            self._ahead.put(query, k, found)
 
     def _on_cpu(self, xq: NDArray[np.float32], only: Ids | None, exact: bool) -> Finder:
         parts = [(part, part.among(only)) for part in self._parts()]

@@ -62,7 +62,8 @@ class Metrics:
         self.stages = Histogram(
             "mmsearch_stage_duration_seconds",
             "Stages of an answer: queue (wait for the model), encode (a batch of questions in "
-            "it), query, search (compare and rank), records (look up what is shown).",
+            "it), compare (with many others at once, where so many ask), query, search (compare "
+            "and rank), records (look up what is shown).",
             ["stage"],
             buckets=_BUCKETS,
             registry=registry,
@@ -104,7 +105,7 @@ class Metrics:
             self.batches.labels(modality)
             for result in ("hit", "miss"):
                 self.cache.labels(modality, result)
-        for stage in ("queue", "encode", "query", "search", "records"):
+        for stage in ("queue", "encode", "compare", "query", "search", "records"):
             self.stages.labels(stage)
         registry.register(_Library(service))
 

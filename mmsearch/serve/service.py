@@ -7,8 +7,10 @@ import contextvars
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 from mmsearch.errors import MmsearchError, OverloadedError
@@ -40,6 +42,8 @@ SEARCH_THREADS = min(4, os.cpu_count() or 1)
 #: How often a question is encoded before it is left to the model's thread whole: each time, what it
 #: needs was forgotten again, or another model has become the library's.
 _TRIES = 3
+#: Of so many questions at once, the comparisons take less time together than one by one.
+_TOGETHER = 8
 
 
 class Service:
@@ -60,6 +64,13 @@ class Service:
             max_wait_ms=settings.max_wait_ms,
             max_queue=settings.max_queue,
             on_batch=self.metrics.on_batch,
+            on_dropped=self.metrics.on_dropped,
+        )
+        # As many as the search threads take in: it refuses nothing.
+        self._comparing = Batcher(
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue + SEARCH_THREADS,
+            name="mmsearch-compare",
             on_dropped=self.metrics.on_dropped,
         )
         self._search = _Threads("search", SEARCH_THREADS, settings.max_queue)
@@ -141,7 +152,27 @@ class Service:
             with self.library.kept_only():
                 return self._answered(call, question)
 
-        return await self._search.run(_in_context(work))
+        with self._search.place() as others:
+            if others >= _TOGETHER - 1:
+                await self._compare(call, question)
+            return await self._search.in_thread(_in_context(work))
+
+    async def _compare(self, call: Callable[[Question], Answer[Hit]], question: Question) -> None:
+        """Has a question compared together with those that others ask."""
+        began = time.perf_counter()
+        if call == self.library.ask:
+            await unless_gone(self._comparing.submit("image", self._compare_pictures, question))
+        elif call == self.library.ask_texts:
+            await unless_gone(self._comparing.submit("text", self._compare_texts, question))
+        self.metrics.on_stage("compare", time.perf_counter() - began)
+
+    def _compare_pictures(self, questions: Sequence[Question]) -> Sequence[None]:
+        self.library.compare("image", questions)
+        return [None] * len(questions)
+
+    def _compare_texts(self, questions: Sequence[Question]) -> Sequence[None]:
+        self.library.compare("text", questions)
+        return [None] * len(questions)
 
     def _answered(
         self, call: Callable[[Question], Answer[Hit]], question: Question
@@ -186,6 +217,7 @@ class Service:
     def close(self) -> None:
         """Let running calls end, drop those that wait."""
         self.batcher.close()
+        self._comparing.close()
         for threads in (self._search, self._files, self._uploads):
             threads.close()
 
@@ -201,6 +233,15 @@ class _Threads:
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` returns. Raises OverloadedError when too much is waiting."""
+        with self.place():
+            return await self.in_thread(work)
+
+    @contextmanager
+    def place(self) -> Iterator[int]:
+        """Within, `in_thread` may be called. Gives how many others have a place.
+
+        Raises OverloadedError when too much is waiting.
+        """
         if self._most is not None and self._running >= self._most:
             raise OverloadedError(
                 f"{self._running} requests are waiting for the {self._name} threads already; ask "
@@ -208,9 +249,13 @@ class _Threads:
             )
         self._running += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            yield self._running - 1
         finally:
             self._running -= 1
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What `work` returns, for who has a place."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
