@@ -7,10 +7,8 @@ import contextvars
 import functools
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 from mmsearch.errors import MmsearchError, OverloadedError
@@ -18,9 +16,10 @@ from mmsearch.queryencoder import NotKeptError
 from mmsearch.serve.batching import Batcher
 from mmsearch.serve.exchange import ClientGoneError, current, unless_gone
 from mmsearch.serve.metrics import Metrics
+from mmsearch.serve.together import Together
 from mmsearch.settings import Settings
 from mmsearch.stages import observing
-from mmsearch.types import ImageHit, TextHit
+from mmsearch.types import ImageHit, Modality, TextHit
 
 if TYPE_CHECKING:
     from mmsearch.library import Library
@@ -42,8 +41,6 @@ SEARCH_THREADS = min(4, os.cpu_count() or 1)
 #: How often a question is encoded before it is left to the model's thread whole: each time, what it
 #: needs was forgotten again, or another model has become the library's.
 _TRIES = 3
-#: Of so many questions at once, the comparisons take less time together than one by one.
-_TOGETHER = 8
 
 
 class Service:
@@ -66,13 +63,7 @@ class Service:
             on_batch=self.metrics.on_batch,
             on_dropped=self.metrics.on_dropped,
         )
-        # As many as the search threads take in: it refuses nothing.
-        self._comparing = Batcher(
-            max_batch=settings.max_batch,
-            max_queue=settings.max_queue + SEARCH_THREADS,
-            name="mmsearch-compare",
-            on_dropped=self.metrics.on_dropped,
-        )
+        self._together = Together(self._compare, most=settings.max_batch)
         self._search = _Threads("search", SEARCH_THREADS, settings.max_queue)
         self._files = _Threads("files", FILE_THREADS, None)
         self._uploads = _Threads("uploads", UPLOAD_THREADS, settings.max_queue)
@@ -148,31 +139,17 @@ class Service:
         if exchange is not None and exchange.is_gone:
             raise ClientGoneError
 
-        def work() -> tuple[Answer[Hit], str | None]:
-            with self.library.kept_only():
+        def work(begin: Callable[[], None]) -> tuple[Answer[Hit], str | None]:
+            with observing(self.metrics.on_stage), self.library.kept_only():
+                begin()
                 return self._answered(call, question)
 
-        with self._search.place() as others:
-            if others >= _TOGETHER - 1:
-                await self._compare(call, question)
-            return await self._search.in_thread(_in_context(work))
+        modality: Modality = "text" if call == self.library.ask_texts else "image"
+        with self._together.waiting(modality, question) as begin:
+            return await self._search.run(_in_context(work, begin))
 
-    async def _compare(self, call: Callable[[Question], Answer[Hit]], question: Question) -> None:
-        """Has a question compared together with those that others ask."""
-        began = time.perf_counter()
-        if call == self.library.ask:
-            await unless_gone(self._comparing.submit("image", self._compare_pictures, question))
-        elif call == self.library.ask_texts:
-            await unless_gone(self._comparing.submit("text", self._compare_texts, question))
-        self.metrics.on_stage("compare", time.perf_counter() - began)
-
-    def _compare_pictures(self, questions: Sequence[Question]) -> Sequence[None]:
-        self.library.compare("image", questions)
-        return [None] * len(questions)
-
-    def _compare_texts(self, questions: Sequence[Question]) -> Sequence[None]:
-        self.library.compare("text", questions)
-        return [None] * len(questions)
+    def _compare(self, modality: Modality, questions: Sequence[Question]) -> None:
+        self.library.compare(modality, questions)
 
     def _answered(
         self, call: Callable[[Question], Answer[Hit]], question: Question
@@ -217,7 +194,6 @@ class Service:
     def close(self) -> None:
         """Let running calls end, drop those that wait."""
         self.batcher.close()
-        self._comparing.close()
         for threads in (self._search, self._files, self._uploads):
             threads.close()
 
@@ -233,15 +209,6 @@ class _Threads:
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` returns. Raises OverloadedError when too much is waiting."""
-        with self.place():
-            return await self.in_thread(work)
-
-    @contextmanager
-    def place(self) -> Iterator[int]:
-        """Within, `in_thread` may be called. Gives how many others have a place.
-
-        Raises OverloadedError when too much is waiting.
-        """
         if self._most is not None and self._running >= self._most:
             raise OverloadedError(
                 f"{self._running} requests are waiting for the {self._name} threads already; ask "
@@ -249,13 +216,9 @@ class _Threads:
             )
         self._running += 1
         try:
-            yield self._running - 1
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._running -= 1
-
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """What `work` returns, for who has a place."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -297,6 +297,27 @@ def one_query(port: int, library: Library, repeats: int) -> dict[str, float]:
     }
 
 
+def _metric(port: int, name: str) -> float:
+    """One number of the service's own."""
+    with Client(port) as client:
+        _, body = client.get("/metrics")
+    return next(
+        float(line.rpartition(" ")[2])
+        for line in body.decode().splitlines()
+        if line.startswith(f"{name} ")
+    )
+
+
+def _cpu_seconds(port: int) -> float:
+    return _metric(port, "process_cpu_seconds_total")
+
+
+def _batches(port: int) -> tuple[float, float]:
+    """How many texts went through the model up to now, and in how many batches."""
+    name = 'mmsearch_encode_batch_size_%s{modality="text"}'
+    return _metric(port, name % "sum"), _metric(port, name % "count")
+
+
 def throughput(port: int, model: str, seconds: float, repeats: int) -> dict[str, Any]:
     """Many at once: the service and, in turn, the encoder at several batch sizes."""
     encoder = load_text_encoder(model)
@@ -304,10 +325,12 @@ def throughput(port: int, model: str, seconds: float, repeats: int) -> dict[str,
     rates: dict[int, list[float]] = {size: [] for size in (4, 8, 16, 32, 64)}
     ours: list[float] = []
     cached: list[float] = []
+    spent: list[tuple[float, float]] = []
     some = [next(asked) for _ in range(200)]
     with Client(port) as client:
         for text in some:
             client.ask(search(text))
+    batches = _batches(port)
     for _ in range(repeats):
         for size, found in rates.items():
             until, done, began = time.perf_counter() + seconds / 5, 0, time.perf_counter()
@@ -315,12 +338,21 @@ def throughput(port: int, model: str, seconds: float, repeats: int) -> dict[str,
                 encoder.encode_texts([next(asked) for _ in range(size)])
                 done += size
             found.append(done / (time.perf_counter() - began))
+        before, began = (_cpu_seconds(port), time.process_time()), time.perf_counter()
         ours.append(asyncio.run(_load(port, seconds, asked)))
+        took = time.perf_counter() - began
+        spent.append(
+            ((_cpu_seconds(port) - before[0]) / took, (time.process_time() - before[1]) / took)
+        )
         cached.append(asyncio.run(_load(port, seconds / 2, itertools.cycle(some))))
     bare = {size: statistics.median(found) for size, found in rates.items()}
     best = max(bare, key=lambda size: bare[size])
     service = statistics.median(ours)
+    jobs, runs = (now - then for now, then in zip(_batches(port), batches, strict=True))
     return {
+        "service_cores": statistics.median(service for service, _ in spent),
+        "client_cores": statistics.median(clients for _, clients in spent),
+        "mean_batch": jobs / max(1, runs),
         "bare_texts_per_s": {str(size): rate for size, rate in bare.items()},
         "best_batch": best,
         "service_per_s": service,
@@ -351,6 +383,12 @@ def show(found: dict[str, Any]) -> bool:
             None,
         ),
         ("  ratio", f"{many['throughput_ratio']:.2f}", "throughput_ratio"),
+        ("  texts in a batch, mean", f"{many['mean_batch']:.1f}", None),
+        (
+            "  cores taken by the service, and by these clients",
+            f"{many['service_cores']:.2f}, {many['client_cores']:.2f}",
+            None,
+        ),
         ("  questions asked before", f"{many['cached_per_s']:.0f} /s", None),
         ("  the same, to new ones", f"{many['cached_per_s'] / many['service_per_s']:.1f} x", None),
     ]
