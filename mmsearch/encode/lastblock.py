@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmsearch.encode.attention import replace_attention
+
 
 class FirstToken(nn.Module):
     """In place of a block: (n, tokens, width) to what becomes of the first one (n, 1, width)."""
@@ -45,14 +47,18 @@ def is_plain(transformer: Any) -> bool:
         type(transformer) is Transformer
         and transformer.batch_first
         and len(transformer.resblocks) > 0
-        and type(transformer.resblocks[-1]) is ResidualAttentionBlock
-        and not hasattr(transformer.resblocks[-1], "ln_1_kv")
+        and all(
+            type(block) is ResidualAttentionBlock
+            and not hasattr(block, "ln_1_kv")
+            and block.attn.in_proj_bias is not None
+            for block in transformer.resblocks
+        )
     )
 
 
 def pools_first_token(model: Any) -> bool:
     """Has the last block of the image tower compute the class token alone, where that is what the
-    tower takes; whether it is."""
+    tower takes; whether it is. Its attention becomes ours."""
     from open_clip.transformer import VisionTransformer
 
     visual = model.visual
@@ -65,5 +71,6 @@ def pools_first_token(model: Any) -> bool:
     ):
         return False
     blocks = visual.transformer.resblocks
+    replace_attention(visual.transformer, causal=False)
     blocks[-1] = FirstToken(blocks[-1])
     return True

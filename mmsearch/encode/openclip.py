@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmsearch.encode.attention import replace_attention
 from mmsearch.encode.batchsize import BatchSize
 from mmsearch.encode.construct import build_model, build_tokenizer
 from mmsearch.encode.cuda import CudaPictures, CudaTexts, Flight
@@ -70,6 +71,8 @@ class OpenClipEncoder:
         self._takes_bytes = False
         pools_first_token(self._model)
         self._ends_alone = self._tower is not None and is_plain(self._tower.transformer)
+        if self._ends_alone:
+            replace_attention(self._tower.transformer, causal=True)
         if self._device.type == "cuda" and self._dtype != "fp32":
             self._takes_bytes = into_patches(self._model, self._image_size, mean, std)
             fuse_gelu(self._model)
@@ -284,7 +287,7 @@ class OpenClipEncoder:
         if self._ends_alone:
             *blocks, last = tower.transformer.resblocks
             for block in blocks:
-                x = block(x, attn_mask=mask)
+                x = block(x)
             seen = mask[ends].repeat_interleave(last.attn.num_heads, dim=0).unsqueeze(1)
             x = one_token(last, x, x[rows, ends].unsqueeze(1), seen).squeeze(1)
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from mmsearch.errors import EncodeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mmsearch.encode.text_tower_torch import TorchTower
     from mmsearch.encode.weights import ModelFiles
     from mmsearch.types import Space, Vectors
 
@@ -111,7 +113,9 @@ class NumpyTextEncoder:
         activation = _activation(files.model_cfg)
         if activation is None:
             raise EncodeError(f"{files.name}: its activation function is not known here")
-        self._activate = activation
+        self._activation = activation
+        self._activate = _ACTIVATIONS[activation]
+        self._torch: TorchTower | None = None
         self._tokenizer = ClipTokenizer(
             context_length=int(text_cfg.get("context_length", 77)),
             clean=(text_cfg.get("tokenizer_kwargs") or {}).get("clean", "lower"),
@@ -148,7 +152,7 @@ class NumpyTextEncoder:
             rows = order[start : start + _BATCH]
             cut = ids[rows, : int(ends[rows].max()) + 1]
             with one_thread():
-                result[rows] = self._forward(cut, ends[rows])
+                result[rows] = self._features(cut, ends[rows])
         norms = np.linalg.norm(result, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or not norms.all():
             raise EncodeError(f"{self._space.name} gave a vector that is not finite or is zero")
@@ -192,10 +196,32 @@ class NumpyTextEncoder:
     def _norm_of(self, name: str) -> tuple[Floats, Floats]:
         return self._tensors.read(f"{name}.weight"), self._tensors.read(f"{name}.bias")
 
-    def _forward(self, ids: NDArray[np.int64], ends: NDArray[np.int64]) -> Floats:
+    def _features(self, ids: NDArray[np.int64], ends: NDArray[np.int64]) -> Floats:
         """ids (n, length), place of the end token in each (n,) → features (n, dim), not unit."""
-        n, length = ids.shape
-        x = self._tensors.rows(self._embedding, ids) + self._positions[:length]
+        x = self._tensors.rows(self._embedding, ids) + self._positions[: ids.shape[1]]
+        # Never imported for this: that takes longer than hundreds of questions.
+        if self._torch is None and "torch" in sys.modules:
+            self._torch = self._by_torch()
+        forward = self._forward if self._torch is None else self._torch.features
+        features = forward(x, ends) @ self._projection
+        if self._projection_bias is not None:
+            features = features + self._projection_bias
+        return np.asarray(features, dtype=np.float32)
+
+    def _by_torch(self) -> TorchTower:
+        from mmsearch.encode.text_tower_torch import TorchTower
+
+        return TorchTower(
+            self._blocks,
+            self._final,
+            heads=self._heads,
+            epsilon=self._epsilon,
+            activation=self._activation,
+        )
+
+    def _forward(self, x: Floats, ends: NDArray[np.int64]) -> Floats:
+        """Embedded tokens (n, length, width) → what the last norm makes of the end tokens."""
+        n, length, _ = x.shape
         width = x.shape[2]
         head = width // self._heads
         future = np.triu(np.full((length, length), -np.inf, dtype=np.float32), 1)
@@ -209,10 +235,7 @@ class NumpyTextEncoder:
             seen = (scores @ v).transpose(0, 2, 1, 3).reshape(n, length, width)
             x = x + _linear(seen, out_projection)
             x = x + _linear(self._activate(_linear(self._norm(x, norm_2), up)), down)
-        features = self._norm(x[np.arange(n), ends], self._final) @ self._projection
-        if self._projection_bias is not None:
-            features = features + self._projection_bias
-        return np.asarray(features, dtype=np.float32)
+        return self._norm(x[np.arange(n), ends], self._final)
 
     def _norm(self, x: Floats, parameters: tuple[Floats, Floats]) -> Floats:
         weight, bias = parameters
@@ -289,14 +312,15 @@ def _linear(x: Floats, parameters: tuple[Floats, Floats]) -> Floats:
     return np.ascontiguousarray(y.T).reshape(*x.shape[:-1], -1)
 
 
-def _activation(cfg: Mapping[str, Any]) -> Any:
-    """The function between the two layers of a block, or None when it is not known here."""
+def _activation(cfg: Mapping[str, Any]) -> str | None:
+    """The function between the two layers of a block: one of `_ACTIVATIONS`, or None when it is not
+    known here."""
     arguments = cfg["text_cfg"].get("act_kwargs") or {}
     if cfg.get("quick_gelu"):
-        return None if arguments else _quick_gelu
-    return {"none": _gelu, "tanh": _gelu_tanh}.get(
-        str(arguments.get("approximate", "none")) if set(arguments) <= {"approximate"} else ""
-    )
+        return None if arguments else "quick"
+    named = str(arguments.get("approximate", "none"))
+    known = set(arguments) <= {"approximate"} and named in ("none", "tanh")
+    return named if known else None
 
 
 def _quick_gelu(x: Floats) -> Floats:
@@ -320,3 +344,6 @@ def _gelu(x: Floats) -> Floats:
     erf = 1 - series * t * np.exp(-z * z)
     y: Floats = np.float32(0.5) * x * (1 + np.copysign(erf, x))
     return y
+
+
+_ACTIVATIONS = {"quick": _quick_gelu, "none": _gelu, "tanh": _gelu_tanh}

@@ -78,10 +78,18 @@ def _their_tokenizer() -> object:
     return open_clip.tokenizer._tokenizer
 
 
+@pytest.fixture(params=["numpy", "torch"])
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a light encoder computes with: torch is loaded in the process of these tests."""
+    if request.param == "numpy":
+        monkeypatch.setattr(NumpyTextEncoder, "_by_torch", lambda _: None)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("stored", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("kind", ["vit", "quick", "cnn", "custom"])
 def test_vectors_are_those_of_the_whole_model(
-    kind: str, stored: str, make_model: MakeModel
+    kind: str, stored: str, make_model: MakeModel, by: str
 ) -> None:
     name = f"local-dir:{make_model(kind, dtype=stored)}"
     light = load_text_encoder(name)
@@ -94,14 +102,26 @@ def test_vectors_are_those_of_the_whole_model(
     np.testing.assert_allclose(found, whole.encode_texts(TEXTS), atol=5e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     assert light.encode_texts([]).shape == (0, light.space.dim)
+    assert (light._torch is None) == (by == "numpy")
 
 
+@pytest.mark.usefixtures("by")
 def test_many_texts_keep_their_order(make_model: MakeModel) -> None:
     light = load_text_encoder(f"local-dir:{make_model('vit')}")
     texts = [f"{'very ' * (n % 11)}small dog number {n}" for n in range(100)]
     together = light.encode_texts(texts)
     for n in (0, 31, 32, 99):
         np.testing.assert_allclose(light.encode_texts([texts[n]])[0], together[n], atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["vit", "quick", "custom"])
+def test_numpy_and_torch_give_the_same(
+    kind: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"local-dir:{make_model(kind)}"
+    by_torch = load_text_encoder(name).encode_texts(TEXTS)
+    monkeypatch.setattr(NumpyTextEncoder, "_by_torch", lambda _: None)
+    np.testing.assert_allclose(load_text_encoder(name).encode_texts(TEXTS), by_torch, atol=1e-6)
 
 
 def test_other_towers_fall_back_to_the_whole_model(make_model: MakeModel) -> None:

@@ -1,0 +1,64 @@
+"""Attention of open_clip's blocks as one product over all rows, without torch's MultiheadAttention.
+
+That one hands its first layer the tokens before the batch, which is not how they lie in memory; for
+such an input torch multiplies text by text and copies the weights for each: half of the time of
+captions on a CPU. Here the rows stay as they are. The result is the same but for the order of sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Attention(nn.Module):
+    """In place of a block's `nn.MultiheadAttention` over (n, tokens, width), with its weights."""
+
+    def __init__(self, attention: nn.MultiheadAttention, *, causal: bool) -> None:
+        """causal: each token sees only those before it and itself, where no mask says otherwise."""
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        self.out_proj = attention.out_proj
+        self._causal = causal
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        need_weights: bool = False,
+        attn_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, None]:
+        """key is value. attn_mask: added to the attention, (n · heads, tokens asking, tokens)."""
+        assert key is value
+        assert not need_weights
+        n, asking, width = query.shape
+        if query is key:
+            parts = functional.linear(query, self.in_proj_weight, self.in_proj_bias)
+            q, k, v = parts.chunk(3, dim=-1)
+        else:
+            weights, biases = self.in_proj_weight, self.in_proj_bias
+            q = functional.linear(query, weights[:width], biases[:width])
+            k, v = functional.linear(key, weights[width:], biases[width:]).chunk(2, dim=-1)
+        seen = functional.scaled_dot_product_attention(
+            self._by_head(q),
+            self._by_head(k),
+            self._by_head(v),
+            attn_mask=None if attn_mask is None else attn_mask.view(n, self.num_heads, asking, -1),
+            is_causal=self._causal and attn_mask is None,
+        )
+        return self.out_proj(seen.transpose(1, 2).reshape(n, asking, width)), None
+
+    def _by_head(self, x: torch.Tensor) -> torch.Tensor:
+        n, tokens, width = x.shape
+        return x.view(n, tokens, self.num_heads, width // self.num_heads).transpose(1, 2)
+
+
+def replace_attention(transformer: Any, *, causal: bool) -> None:
+    """In all blocks of an open_clip transformer that `lastblock.is_plain` knows."""
+    for block in transformer.resblocks:
+        block.attn = Attention(block.attn, causal=causal)
