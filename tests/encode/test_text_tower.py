@@ -81,8 +81,8 @@ def _their_tokenizer() -> object:
 @pytest.fixture(params=["numpy", "torch"])
 def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a light encoder computes with: torch is loaded in the process of these tests."""
-    if request.param == "numpy":
-        monkeypatch.setattr(NumpyTextEncoder, "_by_torch", lambda _: None)
+    limit = 10**9 if request.param == "numpy" else 0
+    monkeypatch.setattr("mmsearch.encode.text_tower._LARGE", limit)
     return str(request.param)
 
 
@@ -119,9 +119,9 @@ def test_numpy_and_torch_give_the_same(
     kind: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"local-dir:{make_model(kind)}"
-    by_torch = load_text_encoder(name).encode_texts(TEXTS)
-    monkeypatch.setattr(NumpyTextEncoder, "_by_torch", lambda _: None)
-    np.testing.assert_allclose(load_text_encoder(name).encode_texts(TEXTS), by_torch, atol=1e-6)
+    by_numpy = load_text_encoder(name).encode_texts(TEXTS)
+    monkeypatch.setattr("mmsearch.encode.text_tower._LARGE", 0)
+    np.testing.assert_allclose(load_text_encoder(name).encode_texts(TEXTS), by_numpy, atol=1e-6)
 
 
 def test_other_towers_fall_back_to_the_whole_model(make_model: MakeModel) -> None:
