@@ -39,7 +39,7 @@ _FEW = 64
 #: Encoded pictures wait for others to be written with, up to so many, or for so long: a transaction
 #: costs as much as the rows of 30 pictures.
 _A_TRANSACTION = 256
-_WAIT_S = 1.0
+_WAIT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
