@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import platform
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -81,7 +80,7 @@ def _write(file: Path, about: Announcement) -> IO[str] | None:
     if fcntl is None or find(file.parent) is not None:
         return None
     # Locked and whole before it bears its name, and from the start for its owner alone.
-    fresh = file.with_name(f"{file.name}.{secrets.token_hex(4)}.new")
+    fresh = file.with_name(f"{file.name}.{os.urandom(4).hex()}.new")
     try:
         number = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         held = os.fdopen(number, "w", encoding="utf-8")

@@ -6,7 +6,7 @@ The service's own side of this is mmsearch.serve.schemas.
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -138,7 +138,7 @@ def read_picture(image: str | Path | bytes | QueryPicture) -> tuple[str, bytes]:
 
 def form(fields: Mapping[str, str], files: Sequence[tuple[str, str, bytes]]) -> tuple[bytes, str]:
     """A multipart/form-data body and its content type. files: (field, name, bytes)."""
-    boundary = secrets.token_hex(16)
+    boundary = os.urandom(16).hex()  # what `secrets` does, which takes 4 ms to import
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="'
     body = [f'{head}{name}"\r\n\r\n{text}\r\n'.encode() for name, text in fields.items()]
     for field, name, data in files:
