@@ -96,7 +96,7 @@ main()
 
 def test_ctrl_c_keeps_what_is_committed(tmp_path: Path, model: str) -> None:
     photos, library = tmp_path / "photos", tmp_path / "library"
-    for n in range(150):
+    for n in range(1000):
         write(photos / f"{n}.png", encoded(n))
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, "index", "-l", library, photos, "--model", model],
@@ -110,10 +110,10 @@ def test_ctrl_c_keeps_what_is_committed(tmp_path: Path, model: str) -> None:
     assert "Traceback" not in done.stderr
     with closing(sqlite3.connect(library / "catalog.db")) as connection:
         kept = connection.execute("SELECT count(*) FROM embedding").fetchone()[0]
-    assert 0 < kept < 150
+    assert 0 < kept < 1000
     assert not (library / "writer.pid").exists()
     report = run(library)
-    assert (report.encoded_images, report.files) == (150 - kept, 150)
+    assert (report.encoded_images, report.files) == (1000 - kept, 1000)
 
 
 def test_ctrl_c_before_anything_was_done() -> None:
