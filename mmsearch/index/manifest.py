@@ -141,12 +141,15 @@ def read_ids(path: Path, about: Manifest) -> tuple[NDArray[np.int64], NDArray[np
 @contextmanager
 def written(path: Path) -> Iterator[None]:
     """Around what writes an index file or its manifest: a disk that does not take it is told as
-    VectorIndexError, and no half of a file stays."""
+    VectorIndexError, and no half of a file stays, whatever ends the writing: the vectors come from
+    the catalog meanwhile, which may fail as well."""
     try:
         yield
-    except OSError as exc:
+    except BaseException as exc:
         with contextlib.suppress(OSError):
             path.with_suffix(".tmp").unlink(missing_ok=True)
+        if not isinstance(exc, OSError):
+            raise
         raise VectorIndexError(
             f"the index file {path} could not be written: {exc.strerror or exc}. The catalog has "
             "everything and is safe; free some space, or check the disk, and run the command again"

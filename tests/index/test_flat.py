@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import faiss
@@ -14,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_oracle import DIM, OTHER, SPACE, AnyOrder, brute, catch_up, check, filled, unit
 
-from mmsearch.errors import SpaceMismatchError, VectorIndexError
+from mmsearch.errors import SpaceMismatchError, StoreError, VectorIndexError
 from mmsearch.index import flatfile, manifest
-from mmsearch.index.flat import FlatIndex
+from mmsearch.index.flat import FlatIndex, build
 from mmsearch.index.part import empty_index
 from mmsearch.types import Space
 
@@ -261,6 +262,21 @@ def test_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(flatfile, "write", full)
     with pytest.raises(VectorIndexError, match="free some space"):
         index.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_that_cannot_be_read_leave_no_half_of_a_file(tmp_path: Path) -> None:
+    _, ids, xb = filled()
+
+    def blocks() -> Iterator[np.ndarray]:
+        yield xb[:100]
+        raise StoreError("disk I/O error")
+
+    with pytest.raises(StoreError, match="disk"):
+        build(
+            tmp_path, SPACE, "image", (np.sort(ids), blocks()),
+            hidden=np.empty(0, np.int64), last_seq=1, last=(1, ""), origin="",
+        )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
 
