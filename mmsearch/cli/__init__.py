@@ -142,4 +142,6 @@ def main() -> None:
         sys.exit(0)
     finally:
         # At its end Python looks for garbage in all that was loaded, 0.1 s and more for a search.
-        gc.freeze()
+        # But triton's bindings, which torch brings, would say on stderr that they leak.
+        if "triton" not in sys.modules:
+            gc.freeze()

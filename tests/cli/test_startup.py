@@ -59,6 +59,16 @@ def test_models_needs_no_torch() -> None:
     assert imported("models").isdisjoint({"torch", "open_clip", "faiss", "sqlalchemy"})
 
 
+def test_an_index_run_ends_without_a_word_of_the_libraries(tmp_path: Path, model: str) -> None:
+    write(tmp_path / "photos" / "a.png", encoded(1))
+    command = ["index", "-l", tmp_path / "library", tmp_path / "photos", "--model", model]
+    done = subprocess.run(
+        [sys.executable, "-m", "mmsearch", *command], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert "leak" not in done.stdout + done.stderr
+
+
 def test_second_index_run_needs_no_torch(postcards: Indexed) -> None:
     heavy = imported("-l", postcards.path, "index", postcards.pictures)
     assert heavy.isdisjoint({"torch", "open_clip", "faiss", "fastapi", "alembic"})
