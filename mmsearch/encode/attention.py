@@ -33,7 +33,11 @@ class Attention(nn.Module):
         need_weights: bool = False,
         attn_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, None]:
-        """key is value. attn_mask: added to the attention, (n · heads, tokens asking, tokens)."""
+        """What the tokens asking, (n, asking, width), make of others, key (n, tokens, width), which
+        is value: (n, asking, width), and None as torch's has it where no weights are asked for.
+
+        attn_mask: added to the attention of every head, (n, 1, asking, tokens).
+        """
         assert key is value
         assert not need_weights
         n, asking, width = query.shape
@@ -48,7 +52,7 @@ class Attention(nn.Module):
             self._by_head(q),
             self._by_head(k),
             self._by_head(v),
-            attn_mask=None if attn_mask is None else attn_mask.view(n, self.num_heads, asking, -1),
+            attn_mask=attn_mask,
             is_causal=self._causal and attn_mask is None,
         )
         return self.out_proj(seen.transpose(1, 2).reshape(n, asking, width)), None

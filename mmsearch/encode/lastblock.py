@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmsearch.encode.attention import replace_attention
-
 
 class FirstToken(nn.Module):
     """In place of a block: (n, tokens, width) to what becomes of the first one (n, 1, width)."""
@@ -30,7 +28,7 @@ def one_token(
     block: Any, x: torch.Tensor, token: torch.Tensor, attn_mask: torch.Tensor | None
 ) -> torch.Tensor:
     """What an open_clip block makes of one token of each row, (n, 1, width), among all of its row,
-    x (n, tokens, width). attn_mask: (n · heads, 1, tokens), added to the attention."""
+    x (n, tokens, width). attn_mask: as our `Attention` takes it, which the block has."""
     seen = block.ln_1(x)
     asking = block.ln_1(token)
     attended = block.attn(asking, seen, seen, need_weights=False, attn_mask=attn_mask)[0]
@@ -57,8 +55,8 @@ def is_plain(transformer: Any) -> bool:
 
 
 def pools_first_token(model: Any) -> bool:
-    """Has the last block of the image tower compute the class token alone, where that is what the
-    tower takes; whether it is. Its attention becomes ours."""
+    """Has the last block of the image tower, which has our `Attention`, compute the class token
+    alone, where that is what the tower takes; whether it is."""
     from open_clip.transformer import VisionTransformer
 
     visual = model.visual
@@ -71,6 +69,5 @@ def pools_first_token(model: Any) -> bool:
     ):
         return False
     blocks = visual.transformer.resblocks
-    replace_attention(visual.transformer, causal=False)
     blocks[-1] = FirstToken(blocks[-1])
     return True

@@ -67,12 +67,15 @@ class OpenClipEncoder:
         mean, std = (
             torch.tensor(files.preprocess_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std")
         )
-        # On a CPU the usual layers are as quick, and equal to open_clip's to the last bit.
-        self._takes_bytes = False
-        pools_first_token(self._model)
+        visual = getattr(self._model.visual, "transformer", None)
+        if is_plain(visual):
+            replace_attention(visual, causal=False)
+            pools_first_token(self._model)
         self._ends_alone = self._tower is not None and is_plain(self._tower.transformer)
         if self._ends_alone:
             replace_attention(self._tower.transformer, causal=True)
+        # On a CPU the usual layers are as quick, and equal to open_clip's to the last bit.
+        self._takes_bytes = False
         if self._device.type == "cuda" and self._dtype != "fp32":
             self._takes_bytes = into_patches(self._model, self._image_size, mean, std)
             fuse_gelu(self._model)
@@ -288,7 +291,7 @@ class OpenClipEncoder:
             *blocks, last = tower.transformer.resblocks
             for block in blocks:
                 x = block(x)
-            seen = mask[ends].repeat_interleave(last.attn.num_heads, dim=0).unsqueeze(1)
+            seen = mask[ends][:, None, None]
             x = one_token(last, x, x[rows, ends].unsqueeze(1), seen).squeeze(1)
         else:
             x = tower.transformer(x, attn_mask=mask)[rows, ends]

@@ -29,8 +29,9 @@ def test_one_token_among_others(masked: bool) -> None:
     x, token = torch.randn(5, 9, 48), torch.randn(5, 1, 48)
     mask = torch.where(torch.rand(5, 1, 9) < 0.3, -torch.inf, 0.0)
     mask[..., 0] = 0
-    mask = mask.repeat_interleave(4, dim=0) if masked else None
+    each = mask.repeat_interleave(4, dim=0) if masked else None  # for each head, as torch's has it
     with torch.inference_mode():
-        right = layer()(token, x, x, need_weights=False, attn_mask=mask)[0]
-        found = Attention(layer(), causal=False)(token, x, x, attn_mask=mask)[0]
+        right = layer()(token, x, x, need_weights=False, attn_mask=each)[0]
+        ours = mask.unsqueeze(1) if masked else None
+        found = Attention(layer(), causal=False)(token, x, x, attn_mask=ours)[0]
     assert float((found - right).abs().max()) < 1e-6

@@ -10,6 +10,7 @@ import torch
 from small_models import MakeModel
 
 from mmsearch.encode import load_encoder
+from mmsearch.encode.attention import Attention
 from mmsearch.encode.lastblock import FirstToken, one_token
 
 
@@ -33,8 +34,10 @@ def test_tokens_at_different_places_under_a_causal_mask() -> None:
     mask = torch.full((7, 7), -torch.inf).triu(1)
     with torch.inference_mode():
         whole = block()(x, attn_mask=mask)[torch.arange(4), at]
-        seen = mask[at].repeat_interleave(4, dim=0).unsqueeze(1)
-        found = one_token(block(), x, x[torch.arange(4), at].unsqueeze(1), seen).squeeze(1)
+        last = block()
+        last.attn = Attention(last.attn, causal=True)
+        seen = mask[at][:, None, None]
+        found = one_token(last, x, x[torch.arange(4), at].unsqueeze(1), seen).squeeze(1)
     assert float((found - whole).abs().max()) < 1e-5
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,7 +160,7 @@ def test_small_batches_are_written_together(
 def test_a_model_that_waits_is_given_few(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However large the batches that it would take: they would be filled by slow decoding."""
+    """However large the batches that it would take."""
     sizes: list[int] = []
     encode = OpenClipEncoder.encode_images
 
@@ -172,19 +171,33 @@ def test_a_model_that_waits_is_given_few(
     monkeypatch.setattr(picture_stage, "_FEW", 4)
     monkeypatch.setattr(OpenClipEncoder, "encode_images", encode_images)
     monkeypatch.setattr(OpenClipEncoder, "batch_size", property(lambda _: 1000))
-    decoded = picture_stage.Loader.load
-
-    def slowly(self: Any, *arguments: Any) -> Any:
-        for item in decoded(self, *arguments):
-            time.sleep(0.02)
-            yield item
-
-    monkeypatch.setattr(picture_stage.Loader, "load", slowly)
+    monkeypatch.setattr(picture_stage.ModelThread, "idle", property(lambda _: True))
     for seed in range(40):
         write(tmp_path / "photos" / f"{seed:02}.png", encoded(seed))
     report = run(tmp_path / "library", tmp_path / "photos", model=model)
     assert report.encoded_images == sum(sizes) == 40
     assert len(sizes) > 2
+    assert set(sizes) == {4}
+
+
+def test_idle_is_who_waits_for_something_to_do() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        begun.set()
+        release.wait()
+        return ""
+
+    with model() as thread:
+        first = thread.put(np.array([1]), slow, _NEVER)
+        begun.wait()
+        assert not thread.idle
+        second = thread.put(np.array([2]), str, _NEVER)
+        release.set()
+        first.result()
+        second.result()
+        while not thread.idle:  # it is about to ask for the next
+            pass
 
 
 def test_copies_and_texts_that_follow_closely_are_encoded_once(tmp_path: Path, model: str) -> None:
