@@ -6,11 +6,13 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmsearch import filters, prompts
 from mmsearch.backgrounds import Backgrounds
@@ -29,7 +31,7 @@ from mmsearch.index import manifest
 from mmsearch.indexes import Indexes
 from mmsearch.query import ImageInput, QueryPicture, Question, Term
 from mmsearch.queryencoder import QueryEncoder, same_space
-from mmsearch.search import Ranked, Ranking, first_depth, image_hits, text_hits
+from mmsearch.search import Ranked, Ranking, first_depth, image_hits, nearest_for, text_hits
 from mmsearch.sharing import SharedLock
 from mmsearch.stages import stage
 from mmsearch.store import Catalog
@@ -38,7 +40,6 @@ from mmsearch.types import (
     Answer,
     DecodeLimits,
     Failure,
-    Hit,
     ImageHit,
     ImageRecord,
     LibraryStatus,
@@ -54,11 +55,30 @@ if TYPE_CHECKING:
     from mmsearch.encode import Encoder, TextEncoder
     from mmsearch.filters import Facets, Filter
     from mmsearch.index.flat import FlatIndex
+    from mmsearch.queryencoder import QueryVector
+    from mmsearch.store.words import Ranked as Named
     from mmsearch.types import Vectors
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A question, and all that is found out before vectors are compared.
+
+    only: the contents that may answer. named: those that its words name. captions: see `_captions`.
+    """
+
+    space: Space
+    question: Question
+    query: QueryVector
+    only: NDArray[np.int64] | None
+    named: Named | None
+    captions: Vectors | None
+
+
+#: What answers a question, and the pictures of the library that it looks for.
+_Found = tuple[Ranked, frozenset[int]]
 
 CATALOG_NAME = "catalog.db"
 INDEX_FOLDER = "index"
@@ -68,8 +88,10 @@ UPLOADS_FOLDER = "uploads"
 #: Pictures of queries and thumbnails decoded at once, and how many may never come to an end.
 _DECODERS = 8
 _MAX_STUCK = 4
-#: Questions that look at more of the nearest are not compared together with others.
-_COMPARED_DEEP = 1000
+#: Questions that look at more of the nearest are not compared together with others; most look at
+#: no more than this.
+_COMPARED_DEEP = 2000
+_MOST_LOOK_AT = 200
 
 
 class Options(TypedDict, total=False):
@@ -248,31 +270,6 @@ class Library:
         """The same as `keep_texts` for pictures."""
         self._encoding.images(self._need_space()[1], pictures)
 
-    def compare(self, modality: Modality, questions: Sequence[Question]) -> None:
-        """Compares questions in words that are about to be asked with all vectors, in one go.
-
-        Each asked then finds the same, only sooner. Their vectors must be kept. Whatever is wrong
-        with one of them is told when it is asked.
-        """
-        with self.kept_only(), suppress(MmsearchError):
-            space_id, space = self._need_space()
-            vectors, depth = [], 0
-            for question in questions:
-                first = first_depth(question, cuts=question.min_relevance > 0)
-                only_words = all(term.text is not None for term in question.terms)
-                if question.where is not None or not only_words or first > _COMPARED_DEEP:
-                    continue
-                with suppress(MmsearchError):
-                    asked = self._encoding.query(
-                        space_id, space, question.terms, self._expand(question)
-                    )
-                    vectors.append(asked.vector)
-                    depth = max(depth, first)
-            index = self._opened(modality)
-            with self._searching():
-                if vectors and index.space == space:
-                    index.search_ahead(np.concatenate(vectors), depth)
-
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """(n, dim): the vectors of texts as they are, not put into sentences."""
         return self._encoding.texts(self._need_space()[1], texts)
@@ -362,14 +359,14 @@ class Library:
             IndexMissingError: the library is empty.
             DecodeError: what it gives as a picture is none.
         """
-        return self._answer(lambda: self._ask_images(question))
+        return _only(self.ask_many("image", [question]))
 
     def ask_texts(self, question: Question) -> Answer[TextHit]:
         """The texts that answer a question, those written for a picture it names marked.
 
         Errors as in `ask`.
         """
-        return self._answer(lambda: self._ask_texts(question))
+        return _only(self.ask_many("text", [question]))
 
     def search(
         self,
@@ -416,35 +413,71 @@ class Library:
         terms = (Term(image_id=image_id),)
         return list(self.ask(Question(terms, k=k, offset=offset, exact=exact)).hits)
 
-    def _answer(self, ask: Callable[[], T]) -> T:
-        """What `ask` finds; asked again where searches moved to another space meanwhile."""
-        while True:
-            active = self._need_space()
+    def ask_many(
+        self, modality: Modality, questions: Sequence[Question]
+    ) -> list[Answer[Any] | MmsearchError]:
+        """What `ask`, or `ask_texts`, says to each of these, or why it cannot.
+
+        Less work than one by one: the vectors are compared with all of them at once, and records
+        looked up for all. Each answer is the same to the bit.
+        """
+        with one_thread():  # judging and ranking are small products too
             try:
-                # Judging and ranking are small products too.
-                with one_thread():
-                    return ask()
-            except (SpaceMismatchError, NotFoundError):
-                if self._need_space() == active:
-                    raise
+                self._need_space()
+                prepared = [self._prepared_or_none(modality, one) for one in questions]
+                self._compare(modality, [one for one in prepared if one is not None])
+                found = [
+                    self._found(modality, question, one)
+                    for question, one in zip(questions, prepared, strict=True)
+                ]
+                good = [one for one in found if not isinstance(one, MmsearchError)]
+                hits = iter(self._hits(modality, good))
+            except MmsearchError as exc:  # of the library, not of one question
+                return [exc] * len(questions)
+        return [
+            one
+            if isinstance(one, MmsearchError)
+            else Answer(
+                next(hits), one[0].allowed, one[0].cut, question.where is not None, one[0].nearest
+            )
+            for one, question in zip(found, questions, strict=True)
+        ]
 
-    def _ask_images(self, question: Question) -> Answer[ImageHit]:
-        ranked, _ = self._ranked("image", question)
+    def _hits(
+        self, modality: Modality, found: Sequence[_Found]
+    ) -> Sequence[tuple[ImageHit, ...]] | Sequence[tuple[TextHit, ...]]:
         with stage("records"):
-            hits = image_hits(self.catalog, ranked)
-        return _answered(hits, ranked, question)
+            if modality == "text":
+                return text_hits(self.catalog, found)
+            return image_hits(self.catalog, [ranked for ranked, _ in found])
 
-    def _ask_texts(self, question: Question) -> Answer[TextHit]:
-        if question.group:
+    def _found(
+        self, modality: Modality, question: Question, prepared: _Prepared | None
+    ) -> _Found | MmsearchError:
+        """What answers, or why nothing does; looked for again where searches moved to another space
+        meanwhile."""
+        try:
+            while True:
+                active = self._active
+                try:
+                    return self._ranked(modality, prepared or self._prepared(modality, question))
+                except (SpaceMismatchError, NotFoundError):
+                    if self._need_space() == active:
+                        raise
+                    prepared = None
+        except MmsearchError as exc:
+            return exc
+
+    def _prepared_or_none(self, modality: Modality, question: Question) -> _Prepared | None:
+        """None where something is wrong, which `_found` will find."""
+        with suppress(MmsearchError):
+            return self._prepared(modality, question)
+        return None
+
+    def _prepared(self, modality: Modality, question: Question) -> _Prepared:
+        if modality == "text" and question.group:
             raise QueryError("only pictures can be grouped: texts that are the same come once")
-        ranked, about = self._ranked("text", question)
-        with stage("records"):
-            hits = text_hits(self.catalog, ranked, about)
-        return _answered(hits, ranked, question)
-
-    def _ranked(self, modality: Modality, question: Question) -> tuple[Ranked, frozenset[int]]:
-        """What answers, and the pictures of the library that the question looks for."""
-        # As `_answer` has just taken it in.
+        # As the catalog was last taken in.
         space_id, space = self._active or self._need_space()
         with stage("query"):
             expand = self._expand(question)
@@ -457,26 +490,50 @@ class Library:
             if question.words and question.texts:
                 words = " ".join(question.texts)
                 named = self.catalog.words.named(words, MOST_NAMED, only, modality)
+        return _Prepared(space, question, query, only, named, captions)
+
+    def _compare(self, modality: Modality, prepared: Sequence[_Prepared]) -> None:
+        """Compares questions that are about to be ranked with all vectors, in one go.
+
+        Each then finds the same, only sooner.
+        """
+        if len(prepared) < 2:
+            return
+        deep: dict[bool, list[tuple[Vectors, int]]] = {False: [], True: []}
+        index = self._opened(modality)
+        for one in prepared:
+            first = first_depth(one.question, cuts=one.question.min_relevance > 0)
+            depth = nearest_for(first, one.question, one.named)
+            if one.only is None and depth <= _COMPARED_DEEP and one.space == index.space:
+                # Most look at few of the nearest: not at as many as the deepest one.
+                deep[depth > _MOST_LOOK_AT].append((one.query.vector, depth))
+        with stage("compare"), self._searching():
+            for some in deep.values():
+                if some:
+                    vectors = np.concatenate([vector for vector, _ in some])
+                    index.search_ahead(vectors, max(depth for _, depth in some))
+
+    def _ranked(self, modality: Modality, prepared: _Prepared) -> _Found:
         with stage("search"):
             index = self._opened(modality)
             # All of them now: none can be opened while others search.
             pictures, texts = self._opened("image"), self._opened("text")
             backgrounds = self._backgrounds
             with self._searching():
-                same_space(space, index.space)
+                same_space(prepared.space, index.space)
                 background = None
-                if backgrounds is not None and captions is not None:
-                    background = backgrounds.get(pictures, texts, captions)
+                if backgrounds is not None and prepared.captions is not None:
+                    background = backgrounds.get(pictures, texts, prepared.captions)
                 ranking = Ranking(
                     index,
-                    query,
-                    question,
-                    only=only,
-                    named=named,
+                    prepared.query,
+                    prepared.question,
+                    only=prepared.only,
+                    named=prepared.named,
                     background=background,
                     alike=THRESHOLD,
                 )
-                return ranking.page(), query.about
+                return ranking.page(), prepared.query.about
 
     def _captions(self, space: Space) -> Vectors | None:
         """The vectors of everyday captions; None where the model that makes them is not here."""
@@ -590,8 +647,11 @@ def _terms(query: str | None, image: ImageInput | None) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def _answered(hits: tuple[Hit, ...], ranked: Ranked, question: Question) -> Answer[Hit]:
-    return Answer(hits, ranked.allowed, ranked.cut, question.where is not None, ranked.nearest)
+def _only(answers: Sequence[Answer[Any] | MmsearchError]) -> Answer[Any]:
+    (answer,) = answers
+    if isinstance(answer, MmsearchError):
+        raise answer
+    return answer
 
 
 def _question(terms: tuple[Term, ...], k: int, offset: int, options: Mapping[str, Any]) -> Question:

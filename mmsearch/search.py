@@ -10,6 +10,7 @@ beginning alone is ever made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,12 +72,20 @@ class _Candidates:
 
 
 def first_depth(question: Question, *, cuts: bool) -> int:
-    """How many of the nearest a question looks at first. cuts: whether weak ones are left out."""
+    """How many candidates a question looks at first. cuts: whether weak ones are left out."""
     need = question.offset + question.k
     wanted = max(need, DIVERSE) if question.diversity else need
     if question.group:
         return max(wanted, GROUPED)
     return max(2 * wanted, _JUDGED) if cuts else wanted
+
+
+def nearest_for(depth: int, question: Question, named: Named | None) -> int:
+    """How many of the nearest give so many candidates. named: what the question's words name."""
+    if named is not None and len(named.ids):
+        # What words name takes places before the rest, so as many more are needed.
+        depth = max(depth, fusion.DEPTH) + len(named.ids)
+    return depth + len(question.image_ids)
 
 
 class Ranking:
@@ -150,14 +159,13 @@ class Ranking:
         """At least so many, or all that there are; the more there are, the same come first."""
         without = np.array(sorted(self._question.image_ids), np.int64)
         named = self._named
-        # What words name takes places before the rest, so as many more are needed.
-        asked = depth if named is None else max(depth, fusion.DEPTH) + len(named.ids)
+        asked = nearest_for(depth, self._question, named)
         found = self._index.search(
-            self._query.vector, asked + len(without), only=self._only, exact=self._question.exact
+            self._query.vector, asked, only=self._only, exact=self._question.exact
         )[0]
         keep = ~np.isin(found.ids, without)
         ids, scores = found.ids[keep], found.scores[keep]
-        complete = len(found.ids) < asked + len(without)
+        complete = len(found.ids) < asked
         if named is None:
             return _Candidates(ids, scores, np.zeros(len(ids)), complete)
         return self._fused(ids, scores, named, without, complete)
@@ -263,39 +271,50 @@ class Ranking:
         return [first[place] for place in picked.tolist()] + heads[DIVERSE:]
 
 
-def image_hits(catalog: Catalog, ranked: Ranked) -> tuple[ImageHit, ...]:
-    """The pictures, with the texts written for them, in the same order."""
-    ids = ranked.ids.tolist()
+def image_hits(catalog: Catalog, found: Sequence[Ranked]) -> list[tuple[ImageHit, ...]]:
+    """For each answer its pictures, with the texts written for them, in the same order."""
+    ids = _all_ids(found)
     records = catalog.image_records(ids)
-    linked = catalog.linked_texts(ids)
-    bodies = catalog.text_records(list({t for texts in linked.values() for t in texts}))
-    return tuple(
-        ImageHit(
-            _cosine(ranked.scores[place]),
-            records[id_],
-            tuple(bodies[t].body for t in linked.get(id_, ()) if t in bodies),
-            _told(ranked, place),
-            ranked.similar[place],
+    written = catalog.captions_of(ids)
+    return [
+        tuple(
+            ImageHit(
+                _cosine(ranked.scores[place]),
+                records[id_],
+                written.get(id_, ()),
+                _told(ranked, place),
+                ranked.similar[place],
+            )
+            for place, id_ in enumerate(ranked.ids.tolist())
+            if id_ in records  # hidden between the search and the look-up
         )
-        for place, id_ in enumerate(ids)
-        if id_ in records  # hidden between the search and the look-up
-    )
+        for ranked in found
+    ]
 
 
-def text_hits(catalog: Catalog, ranked: Ranked, about: frozenset[int]) -> tuple[TextHit, ...]:
-    """The texts, in order; `linked` are those written for one of the pictures asked `about`."""
-    ids = ranked.ids.tolist()
-    records = catalog.text_records(ids)
-    return tuple(
-        TextHit(
-            _cosine(ranked.scores[place]),
-            records[id_],
-            not about.isdisjoint(records[id_].image_ids),
-            _told(ranked, place),
+def text_hits(
+    catalog: Catalog, found: Sequence[tuple[Ranked, frozenset[int]]]
+) -> list[tuple[TextHit, ...]]:
+    """For each answer its texts, in order; `linked` are those written for one of the pictures that
+    the question is about."""
+    records = catalog.text_records(_all_ids([ranked for ranked, _ in found]))
+    return [
+        tuple(
+            TextHit(
+                _cosine(ranked.scores[place]),
+                records[id_],
+                not about.isdisjoint(records[id_].image_ids),
+                _told(ranked, place),
+            )
+            for place, id_ in enumerate(ranked.ids.tolist())
+            if id_ in records
         )
-        for place, id_ in enumerate(ids)
-        if id_ in records
-    )
+        for ranked, about in found
+    ]
+
+
+def _all_ids(found: Sequence[Ranked]) -> list[int]:
+    return list(dict.fromkeys(id_ for ranked in found for id_ in ranked.ids.tolist()))
 
 
 def _told(ranked: Ranked, place: int) -> float | None:

@@ -101,8 +101,14 @@ UPWARD = {("indexer.cli", "mmsearch.cli.options"), ("indexer.cli_manage", "mmsea
 
 #: Library → the modules that may import it.
 OWNERS: dict[str, tuple[str, ...]] = {
-    # A GPU's memory is searched with torch's own products: see mmsearch/index/ondevice.py.
-    "torch": ("mmsearch.encode", "mmsearch.index.ondevice", "mmsearch.index.resident"),
+    # A GPU's memory is searched with torch's own products, and some processors' too: see
+    # mmsearch/index/ondevice.py and halves.py.
+    "torch": (
+        "mmsearch.encode",
+        "mmsearch.index.ondevice",
+        "mmsearch.index.resident",
+        "mmsearch.index.halves",
+    ),
     "torchvision": ("mmsearch.encode",),
     "open_clip": ("mmsearch.encode",),
     "timm": ("mmsearch.encode",),

@@ -73,6 +73,8 @@ class Collection:
     def whole(self, question: Question, named: Named | None) -> list[tuple[int, tuple[int, ...]]]:
         """All that is found, each with what it stands for, by the definitions."""
         scores = self.vectors @ self.query.vector[0]
+        # Nearer to each other than rounding, either may come first.
+        assume(np.diff(np.sort(scores)).min(initial=1) > 1e-7)
         cosine = dict(zip(self.ids.tolist(), scores.tolist(), strict=True))
         at = {id_: place for place, id_ in enumerate(self.ids.tolist())}
         order = self.ids[np.lexsort((self.ids, -scores))].tolist()
@@ -96,11 +98,12 @@ class Collection:
             assume(np.abs(judged - question.min_relevance).min(initial=1) > 1e-5)
             good, misses = [], 0
             for id_, value in zip(order, judged.tolist(), strict=True):
-                misses += 1
                 if max(value, share.get(id_, 0.0)) >= question.min_relevance:
                     good.append(id_)
                     misses = 0
-                if misses > relevance.PATIENCE:
+                    continue
+                misses += 1
+                if misses == relevance.PATIENCE:
                     break
             order = good
         if question.min_score is not None:

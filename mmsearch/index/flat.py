@@ -295,7 +295,7 @@ class FlatIndex:
         """
         if self.fast is not None or self._device is not None:
             return
-        if len(xq) < scan.MANY or len(self) < scan.LARGE:
+        if not scan.worth_multiplying(len(xq), len(self)):
             return
         xq = np.ascontiguousarray(xq, np.float32)
         for query, found in zip(xq, self.search(xq, k), strict=True):

@@ -8,14 +8,16 @@ the same to the bit whichever way it was found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.index import halves
 from mmsearch.index.crew import ALIGNED, in_pieces
 
 #: Scores (nq, k) float32, and positions (nq, k) int64, -1 for none.
@@ -24,12 +26,16 @@ Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 _IP = faiss.METRIC_INNER_PRODUCT
 #: Bytes of vectors that are worth another thread's while: some 0.4 ms of work.
 _LEAST_BYTES = 1 << 23
-#: From so many queries on, and so many vectors, products are quicker.
-MANY = 8
+#: From so many queries on, and so many vectors, products are quicker; fewer where they need not be
+#: widened.
+MANY, MANY_HALVES = 8, 4
 LARGE = 4096
 #: Vectors that are multiplied at once, and queries: 8 MB of float32 at 512 dimensions.
 _BLOCK = 4096
 _QUERIES = 256
+#: The same in half precision, and the scores of all vectors that are kept: 64 MB.
+_BLOCK_HALVES = 16_384
+_SCORES = 1 << 25
 #: So many more than asked for are taken from a product, whose rounding is another.
 _SPARE = 16
 #: A float32 whose bits are those of a float16, moved to their places, is too small by this factor:
@@ -40,6 +46,11 @@ _SIGN_AND_REST = np.int32(0x8FFFFFFF - (1 << 32))
 # FAISS leaves products of less than so many numbers of queries to a loop: by default, all that are
 # made here.
 faiss.cvar.distance_compute_blas_threshold = 1024
+
+
+def worth_multiplying(queries: int, vectors: int) -> bool:
+    """Whether so many queries are better multiplied with so many vectors than scanned for."""
+    return vectors >= LARGE and queries >= (MANY_HALVES if halves.quicker() else MANY)
 
 
 def nearest(
@@ -104,14 +115,45 @@ def multiplied(
 
     Vectors and queries have unit norm, or less.
     """
-    parts = [
-        _multiplied(rows, xq[start : start + _QUERIES], k, places)
-        for start in range(0, len(xq), _QUERIES)
-    ]
+    if places is None and halves.quicker():
+        multiply, at_once = _halved, max(1, min(_QUERIES, _SCORES // max(1, len(rows))))
+    else:
+        multiply, at_once = partial(_widely, places=places), _QUERIES
+    parts = [multiply(rows, xq[start : start + at_once], k) for start in range(0, len(xq), at_once)]
     return np.concatenate([scores for scores, _ in parts]), np.concatenate([at for _, at in parts])
 
 
-def _multiplied(
+def _halved(rows: NDArray[np.float16], xq: NDArray[np.float32], k: int) -> Found:
+    def product(start: int, stop: int) -> NDArray[np.float16]:
+        return halves.products(rows[start:stop], xq)
+
+    blocks = in_pieces(len(rows), product, least=_BLOCK_HALVES, most=_BLOCK_HALVES)
+    near, bounds = halves.likely(np.concatenate(blocks, axis=1), k)
+    rounding = halves.rounding(rows.shape[1])
+
+    def exactly(start: int, stop: int) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        exact = []
+        for query, at, bound in zip(
+            xq[start:stop], near[start:stop], bounds[start:stop], strict=True
+        ):
+            true = compared(rows, at, query, k)
+            if len(at) < len(rows) and not true[0].min() > bound + rounding:
+                true = _nearest(rows, query, k, None)
+            exact.append(true)
+        return exact
+
+    return _joined(len(xq), exactly)
+
+
+def _joined(
+    nq: int, exactly: Callable[[int, int], list[tuple[NDArray[np.float32], NDArray[np.int64]]]]
+) -> Found:
+    """What `exactly` finds for queries, a few at once."""
+    exact = [one for some in in_pieces(nq, exactly, least=8, most=8) for one in some]
+    return np.stack([true for true, _ in exact]), np.stack([at for _, at in exact])
+
+
+def _widely(
     rows: NDArray[np.float16],
     xq: NDArray[np.float32],
     k: int,
@@ -145,8 +187,7 @@ def _multiplied(
             exact.append(true)
         return exact
 
-    exact = [one for some in in_pieces(len(xq), exactly, least=8, most=8) for one in some]
-    return np.stack([true for true, _ in exact]), np.stack([at for _, at in exact])
+    return _joined(len(xq), exactly)
 
 
 def _alone(

@@ -94,7 +94,7 @@ def search(
     Returns:
         Scores and positions (nq, m), unsorted; -1 for none.
     """
-    if len(xq) >= scan.MANY and selection.count >= scan.LARGE:
+    if scan.worth_multiplying(len(xq), selection.count):
         return scan.multiplied(rows, xq, k, None if selection.everything else selection.places)
     if selection.everything:
         return scan.nearest(rows, xq, k)

@@ -1,7 +1,8 @@
-"""One thread that owns the model, and the queue before it: what waits together is run together.
+"""A thread and the queue before it: what waits together is run together.
 
 An idle thread takes what comes at once, and while it works the next batch gathers by itself; so one
-question alone waits for nothing, and many at once share the cost of a pass through the model.
+question alone waits for nothing, and many at once share the cost of a pass through the model, or of
+a look through the vectors and the catalog.
 """
 
 from __future__ import annotations
@@ -69,15 +70,17 @@ class Batcher:
         max_batch: int,
         max_wait_ms: float = 0.0,
         max_queue: int,
-        name: str = "mmsearch-model",
+        name: str = "model",
         on_batch: Callable[[Batch], None] | None = None,
         on_dropped: Callable[[int], None] | None = None,
     ) -> None:
         """max_batch: sizes that a batch adds up to, at most, unless one job alone is larger.
 
-        max_wait_ms: how long a thread that has just run a batch of several waits for the next one
-            to begin, and then to become as large. One that is idle longer runs what comes at once.
+        max_wait_ms: how long a thread that has just run a batch of several waits for each job that
+            is to make the next one as large. One that is idle for longer than the batch took runs
+            what comes at once.
         max_queue: jobs that may wait; one more is refused.
+        name: what they wait for, in the refusal.
         on_batch, on_dropped: told of each batch, and of how many jobs nobody awaited any more.
         """
         self._max_batch = max_batch
@@ -90,6 +93,7 @@ class Batcher:
         self._closed = False
         # How many jobs the last batch had; 0 after idling for longer than a batch is waited for.
         self._last = 0
+        self._took = 0.0
         self._name = name
         self._thread: threading.Thread | None = None
 
@@ -131,12 +135,13 @@ class Batcher:
                 self._forget_the_cancelled()
             if len(self._queue) >= self._max_queue:
                 raise OverloadedError(
-                    f"{len(self._queue)} questions are waiting for the model already; ask again "
-                    "in a moment (MMSEARCH_MAX_QUEUE lets more wait)"
+                    f"{len(self._queue)} questions are waiting for the {self._name} already; ask "
+                    "again in a moment (MMSEARCH_MAX_QUEUE lets more wait)"
                 )
             self._queue.append(job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                name = f"mmsearch-{self._name}"
+                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
                 self._thread.start()
             self._changed.notify()
         return future
@@ -163,14 +168,15 @@ class Batcher:
             while not self._queue:
                 if self._closed:
                     return None
-                lately = self._max_wait_s if self._last > 1 else None
+                # Who was answered reads it first: that may take as long as the answers took.
+                lately = max(self._max_wait_s, self._took) if self._last > 1 else None
                 if not self._changed.wait(lately):
                     self._last = 0
             if self._max_wait_s and self._last > 1 and not self._queue[0].alone:
                 wanted = min(self._last, self._max_batch)
-                self._changed.wait_for(
-                    lambda: self._closed or len(self._queue) >= wanted, self._max_wait_s
-                )
+                while not self._closed and (there := len(self._queue)) < wanted:
+                    if not self._changed.wait(self._max_wait_s) or len(self._queue) <= there:
+                        break
             self._forget_the_cancelled()
             if not self._queue:
                 return []
@@ -203,7 +209,7 @@ class Batcher:
     def _run(self, batch: list[_Job]) -> None:
         began = time.perf_counter()
         outcomes = _outcomes(batch)
-        took = time.perf_counter() - began
+        took = self._took = time.perf_counter() - began
         self._answer(outcomes)
         if self._on_batch is not None and not batch[0].alone:
             waited = tuple(began - job.queued for job in batch)

@@ -6,7 +6,8 @@ its own, so that several in one process do not add up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -19,10 +20,10 @@ import mmsearch
 from mmsearch.encode.memory import gpu_memory
 from mmsearch.errors import MmsearchError
 from mmsearch.serve.batching import Batch
-from mmsearch.serve.exchange import current
-from mmsearch.types import LibraryStatus
+from mmsearch.types import LibraryStatus, Modality
 
 if TYPE_CHECKING:
+    from mmsearch.serve.exchange import Exchange
     from mmsearch.serve.service import Service
 
 #: Seconds. A cached answer takes two milliseconds, a cold model some seconds.
@@ -113,21 +114,25 @@ class Metrics:
         return Gauge(name, about, registry=self.registry)
 
     def on_batch(self, batch: Batch) -> None:
-        """Notes what went through the model at once."""
-        self.batches.labels(batch.name).observe(batch.items)
-        self.stages.labels("encode").observe(batch.took)
+        """Notes how long what went through the model's thread at once had waited for it."""
         for waited in batch.waited:
             self.stages.labels("queue").observe(waited)
+
+    @contextmanager
+    def encoding(self, modality: Modality, items: int) -> Iterator[None]:
+        """Within, so many texts or pictures go through the model at once."""
+        self.batches.labels(modality).observe(items)
+        with self.stages.labels("encode").time():
+            yield
 
     def on_dropped(self, jobs: int) -> None:
         """Notes how many jobs were given up before they cost anything."""
         self.dropped.inc(jobs)
 
-    def on_stage(self, stage: str, seconds: float) -> None:
-        """Notes what a stage of an answer took, for all and for this request."""
+    def on_stage(self, stage: str, seconds: float, exchanges: Iterable[Exchange]) -> None:
+        """Notes what a stage took of one answer, or of many at once: for all, and for each."""
         self.stages.labels(stage).observe(seconds)
-        exchange = current.get()
-        if exchange is not None:
+        for exchange in exchanges:
             exchange.took(stage, seconds)
 
     def asked_cache(self, modality: str, hits: int, misses: int) -> None:

@@ -9,14 +9,15 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from mmsearch.errors import MmsearchError, OverloadedError
 from mmsearch.queryencoder import NotKeptError
+from mmsearch.serve import heap
 from mmsearch.serve.batching import Batcher
-from mmsearch.serve.exchange import ClientGoneError, current, unless_gone
+from mmsearch.serve.exchange import ClientGoneError, Exchange, current, unless_gone
 from mmsearch.serve.metrics import Metrics
-from mmsearch.serve.together import Together
 from mmsearch.settings import Settings
 from mmsearch.stages import observing
 from mmsearch.types import ImageHit, Modality, TextHit
@@ -36,20 +37,34 @@ Hit = TypeVar("Hit", ImageHit, TextHit)
 FILE_THREADS = 4
 #: Decoding of uploads. They have threads of their own: a hostile one takes its time, all of it.
 UPLOAD_THREADS = 2
-#: Comparing vectors leaves the interpreter lock; looking up records does not, so more gain little.
-SEARCH_THREADS = min(4, os.cpu_count() or 1)
+#: For questions that others would have to wait for.
+LONG_THREADS = min(4, os.cpu_count() or 1)
+#: Those that look deeper are such ones.
+_LONG = 200
 #: How often a question is encoded before it is left to the model's thread whole: each time, what it
 #: needs was forgotten again, or another model has become the library's.
 _TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question, for whom, and the sentences of it that must be encoded first."""
+
+    modality: Modality
+    question: Question
+    exchange: Exchange | None
+    lacking: Sequence[str]
 
 
 class Service:
     """One library being served.
 
     Its calls block, so they run in threads and the event loop is never held. One thread owns the
-    model and encodes the questions of many together; others search, read the catalog and files,
-    and decode uploads. One thread, because the model uses all cores by itself: two at once only
-    wait for each other.
+    model; it encodes the questions of many together, and answers them. Another one answers those
+    whose vectors are kept, together as well. Not more, because threads that all run Python wait for
+    each other at each call of the database: with two that searched, 137 questions a second were
+    answered where one answered 182. Only questions that may take long have threads of their own, as
+    have files and uploads.
     """
 
     def __init__(self, library: Library, settings: Settings) -> None:
@@ -63,8 +78,13 @@ class Service:
             on_batch=self.metrics.on_batch,
             on_dropped=self.metrics.on_dropped,
         )
-        self._together = Together(self._compare, most=settings.max_batch)
-        self._search = _Threads("search", SEARCH_THREADS, settings.max_queue)
+        self._search = Batcher(
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+            max_wait_ms=settings.max_wait_ms,
+            name="search",
+        )
+        self._long = _Threads("search", LONG_THREADS, settings.max_queue)
         self._files = _Threads("files", FILE_THREADS, None)
         self._uploads = _Threads("uploads", UPLOAD_THREADS, settings.max_queue)
         self.state: Literal["warming", "ready", "failed"] = "warming"
@@ -114,13 +134,15 @@ class Service:
         lacking, sentences = self.library.lacking(question)
         if sentences:
             self.metrics.asked_cache("text", sentences - len(lacking), len(lacking))
-        if lacking:
+        if lacking and _is_long(question):
             await self._keep(texts=lacking)
+            lacking = []
         for _ in range(_TRIES):
             try:
-                return await self._ask(call, question)
+                return await self._ask(call, question, lacking)
             except NotKeptError as needed:
                 await self._keep(texts=needed.texts, pictures=needed.pictures)
+            lacking = []
         return await self.infer(self._answered, call, question)
 
     async def encode_and_answer(
@@ -133,28 +155,59 @@ class Service:
         return result
 
     async def _ask(
-        self, call: Callable[[Question], Answer[Hit]], question: Question
+        self, call: Callable[[Question], Answer[Hit]], question: Question, lacking: Sequence[str]
     ) -> tuple[Answer[Hit], str | None]:
         exchange = current.get()
         if exchange is not None and exchange.is_gone:
             raise ClientGoneError
-
-        def work(begin: Callable[[], None]) -> tuple[Answer[Hit], str | None]:
-            with observing(self.metrics.on_stage), self.library.kept_only():
-                begin()
-                return self._answered(call, question)
-
         modality: Modality = "text" if call == self.library.ask_texts else "image"
-        with self._together.waiting(modality, question) as begin:
-            return await self._search.run(_in_context(work, begin))
+        asked = _Asked(modality, question, exchange, lacking)
+        if _is_long(question):
+            work = asyncio.ensure_future(
+                self._long.run(_in_context(lambda: self._answers([asked])[0]))
+            )
+        elif lacking:
+            work = self.batcher.submit(
+                f"{modality}-question", self._encode_and_answer, asked, len(lacking)
+            )
+        else:
+            work = self._search.submit(modality, self._answers, asked)
+        answer, model = await unless_gone(work)
+        if isinstance(answer, MmsearchError):
+            raise answer
+        return answer, model
 
-    def _compare(self, modality: Modality, questions: Sequence[Question]) -> None:
-        self.library.compare(modality, questions)
+    def _encode_and_answer(
+        self, asked: Sequence[_Asked]
+    ) -> list[tuple[Answer[Any] | MmsearchError, str | None]]:
+        """The same for questions whose words are not encoded yet.
+
+        In one thread: another one would only wait for it, and the two for each other.
+        """
+        self._keep_texts([one.lacking for one in asked])
+        return self._answers(asked)
+
+    def _answers(
+        self, asked: Sequence[_Asked]
+    ) -> list[tuple[Answer[Any] | MmsearchError, str | None]]:
+        """What the library says to questions of one modality, without running the model."""
+        modality = asked[0].modality
+        exchanges = [one.exchange for one in asked if one.exchange is not None]
+
+        def on_stage(stage: str, seconds: float) -> None:
+            self.metrics.on_stage(stage, seconds, exchanges)
+
+        with observing(on_stage), self.library.kept_only():
+            answers = self.library.ask_many(modality, [one.question for one in asked])
+            model = self.library.model
+        return [(answer, model) for answer in answers]
 
     def _answered(
         self, call: Callable[[Question], Answer[Hit]], question: Question
     ) -> tuple[Answer[Hit], str | None]:
-        with observing(self.metrics.on_stage):
+        exchange = current.get()
+        exchanges = [] if exchange is None else [exchange]
+        with observing(lambda stage, s: self.metrics.on_stage(stage, s, exchanges)):
             return call(question), self.library.model
 
     async def _keep(
@@ -170,17 +223,21 @@ class Service:
             await unless_gone(self.batcher.submit("image", self._keep_pictures, picture))
 
     def _keep_texts(self, jobs: Sequence[Sequence[str]]) -> Sequence[None]:
-        self.library.keep_texts([text for texts in jobs for text in texts])
+        texts = [text for texts in jobs for text in texts]
+        with self.metrics.encoding("text", len(texts)):
+            self.library.keep_texts(texts)
         return [None] * len(jobs)
 
     def _keep_pictures(self, jobs: Sequence[QueryPicture]) -> Sequence[None]:
-        self.library.keep_pictures(jobs)
+        with self.metrics.encoding("image", len(jobs)):
+            self.library.keep_pictures(jobs)
         return [None] * len(jobs)
 
     async def warm(self) -> None:
         """Load the model in its thread; questions that come meanwhile wait behind it."""
         try:
             await self.infer(self.library.warm)
+            await self.infer(heap.settle)
         except MmsearchError as exc:
             # The page, the files and the status still work; a search says the same again.
             log.error("the model could not be loaded: %s", exc)
@@ -193,9 +250,22 @@ class Service:
 
     def close(self) -> None:
         """Let running calls end, drop those that wait."""
+        heap.unsettle()
         self.batcher.close()
-        for threads in (self._search, self._files, self._uploads):
+        self._search.close()
+        for threads in (self._long, self._files, self._uploads):
             threads.close()
+
+
+def _is_long(question: Question) -> bool:
+    """Whether a question may take much longer than others, which then must not wait for it."""
+    return bool(
+        question.where is not None
+        or question.group
+        or question.diversity
+        or question.exact
+        or question.offset + question.k > _LONG
+    )
 
 
 class _Threads:

@@ -84,6 +84,14 @@ _LINKED_TEXTS = (
     .where(among_ids(image.c.content_id), text_.c.missing_since.is_(None))
     .order_by(text_.c.id)
 )
+# A text may be written for several files of a picture.
+_CAPTIONS = (
+    sa.select(image.c.content_id, text_.c.content_id.label("text_id"), passage.c.body)
+    .join(image, image.c.id == text_.c.image_id)
+    .join(passage, passage.c.content_id == text_.c.content_id)
+    .where(among_ids(image.c.content_id), text_.c.missing_since.is_(None))
+    .order_by(text_.c.id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +295,14 @@ class Catalog:
                 if row.text_id not in found[row.content_id]:
                     found[row.content_id].append(row.text_id)
         return found
+
+    def captions_of(self, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+        """For each picture the texts written for it, without doubles, in that order."""
+        found: dict[int, dict[int, str]] = defaultdict(dict)
+        for part in batches(image_ids, IDS_A_QUERY):
+            for id_, text_id, body in self._read.rows(_CAPTIONS, ids=ids_parameter(part)):
+                found[id_].setdefault(text_id, body)
+        return {id_: tuple(bodies.values()) for id_, bodies in found.items()}
 
     def tags(self, ids: Sequence[int]) -> dict[int, tuple[Tag, ...]]:
         """The tags of those of these contents that have any, each with its score (None: a person

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from mmsearch.store.terms import UNSPACED, terms, ways
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    import sqlite3
 
     from mmsearch.store.reading import Reading
     from mmsearch.types import Modality
@@ -215,9 +215,8 @@ class Words:
         parts = parse(text)
         if not parts:
             return _totals([], 1.0, None)
-        with self._read.moment() as connection:
-            stated = connection.exec_driver_sql("SELECT revision FROM state").scalar()
-            revision = int(stated or 0)
+        with self._read.driver_moment() as connection:
+            revision = _scalar(connection, "SELECT revision FROM state") or 0
             common = self._common
             if common.revision != revision:
                 # Another thread may be at an older moment: then each has its own for a while.
@@ -265,7 +264,7 @@ class _Totals:
 class _Search:
     """One search, within one read transaction."""
 
-    def __init__(self, connection: sa.Connection, modality: Modality, common: _Common) -> None:
+    def __init__(self, connection: sqlite3.Connection, modality: Modality, common: _Common) -> None:
         self._connection = connection
         self._common = common
         self._images = modality == "image"
@@ -273,9 +272,7 @@ class _Search:
 
     def _ids(self, query: str, *values: object) -> Ids:
         """A column of integers. As one string: rows of Python objects take far longer."""
-        found = self._connection.exec_driver_sql(
-            f"SELECT group_concat(id) FROM ({query})", values
-        ).scalar()
+        found = _scalar(self._connection, f"SELECT group_concat(id) FROM ({query})", *values)
         return np.fromstring(found or "", np.int64, sep=",")
 
     def _rows(self, table: str, match: str, limit: int) -> Ids:
@@ -291,7 +288,7 @@ class _Search:
         known = self._common.known.get(self._own)
         if known is None:
             query = f"SELECT count(*) FROM (SELECT 1 FROM {self._own}_content LIMIT ?)"
-            known = int(self._connection.exec_driver_sql(query, (2 * MANY,)).scalar_one())
+            known = int(_scalar(self._connection, query, 2 * MANY))
             self._common.known[self._own] = known
         return known
 
@@ -411,11 +408,11 @@ class _Search:
 
     def _own_words(self, ids: Ids) -> Sequence[Any]:
         """(id, the words of each column of _WEIGHTS) of pictures."""
-        return self._connection.exec_driver_sql(
+        return self._connection.execute(
             f"SELECT rowid, {', '.join(_WEIGHTS)} FROM image_words "
             "WHERE rowid IN (SELECT value FROM json_each(?))",
             (f"[{','.join(map(str, ids.tolist()))}]",),
-        ).all()
+        ).fetchall()
 
     def _together(self, parts: Sequence[Part]) -> _Matched:
         """What has all of several common parts in one row of words; nothing if that is common."""
@@ -424,6 +421,11 @@ class _Search:
             return _sum([])
         own, texts = having
         return _sum([_own(own, 1.0), self._of_texts(texts, as_own=False)])
+
+
+def _scalar(connection: sqlite3.Connection, query: str, *values: object) -> Any:
+    row = connection.execute(query, values).fetchone()
+    return None if row is None else row[0]
 
 
 def _idf(known: int, n: int) -> float:

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from vector_oracle import filled, unit
 
-from mmsearch.index import flat, scan
+from mmsearch.index import flat, halves, scan
 from mmsearch.index.flat import FlatIndex
 
 NQ = scan.MANY + 2
 
 
-@pytest.fixture
-def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+@pytest.fixture(params=[False, True], ids=["widened", "halves"])
+def compared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many queries each comparison with the vectors was of; any index is large."""
     monkeypatch.setattr(scan, "LARGE", 1)
+    monkeypatch.setattr(halves, "quicker", lambda: request.param)
     seen: list[int] = []
     really = flat.in_parts
 
@@ -86,7 +87,8 @@ def test_only_where_it_saves_something(
     compared: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, _, _ = filled()
-    index.search_ahead(unit(scan.MANY - 1, seed=9), 20)
+    few = scan.MANY_HALVES if halves.quicker() else scan.MANY
+    index.search_ahead(unit(few - 1, seed=9), 20)
     monkeypatch.setattr(scan, "LARGE", len(index) + 1)
     index.search_ahead(unit(NQ, seed=9), 20)
     assert compared == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,15 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_oracle import brute, unit
 
-from mmsearch.index import crew, scan, selection
+from mmsearch.index import crew, halves, scan, selection
 from mmsearch.index.part import Part, codes
 from mmsearch.index.selection import Selection
 
 
-@pytest.fixture(autouse=True)
-def _pieces() -> Iterator[None]:
-    """Small indexes in as many pieces as large ones, and products of few."""
+@pytest.fixture(autouse=True, params=[False, True], ids=["widened", "halves"])
+def _pieces(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small indexes in as many pieces as large ones, and products of few, in both precisions."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(halves, "quicker", lambda: request.param)
+        patch.setattr(scan, "_BLOCK_HALVES", 16)
+        patch.setattr(halves, "_STRIDE", 2)
         patch.setattr(crew, "cores", lambda: 3)
         patch.setattr(scan, "_LEAST_BYTES", 16)
         patch.setattr(scan, "_BLOCK", 16)
@@ -117,6 +121,36 @@ def test_damaged_vectors_cost_nothing_else(bad: float) -> None:
             assert len(np.unique(row[row >= 0])) == np.count_nonzero(row >= 0)
             if np.isnan(bad):
                 assert set(row[row >= 0].tolist()) == set(good.tolist())
+
+
+@pytest.mark.parametrize("dim", [1, 3, 192, 512, 1024])
+def test_products_in_half_precision_are_as_near_as_promised(dim: int) -> None:
+    rows, xq = made(300, dim, 1), unit(9, dim, 2)
+    xq[0] = rows[7] / np.linalg.norm(rows[7].astype(np.float32))
+    true = xq.astype(np.float64) @ rows.astype(np.float64).T
+    found = halves.products(rows, xq).astype(np.float64)
+    assert np.abs(found - true).max() < halves.rounding(dim)
+
+
+def test_likely_ones_are_all_above_a_bound() -> None:
+    scores = np.random.default_rng(0).standard_normal((4, 5000)).astype(np.float16)
+    scores[3] = -np.abs(scores[3])  # none is positive
+    for k in (1, 50, 3000):
+        places, bounds = halves.likely(scores, k)
+        for row, at, bound in zip(scores, places, bounds, strict=True):
+            left_out = np.setdiff1d(np.arange(5000), at)
+            assert not len(left_out) or row[left_out].max() < bound
+    assert len(halves.likely(scores, 50)[0][0]) < 1000
+    assert len(halves.likely(scores, 50)[0][3]) == 5000
+
+
+def test_what_is_quicker_is_found_out() -> None:
+    assert "torch" in sys.modules
+    assert halves._quicker() in (True, False)
+    with pytest.MonkeyPatch.context() as patch:
+        # Far off, as sums in half precision would be: never taken, however quick.
+        patch.setattr(halves, "products", lambda rows, xq: np.zeros((len(xq), len(rows))))
+        assert halves._quicker.__wrapped__() is False
 
 
 def test_vectors_outlive_their_index() -> None:

@@ -222,3 +222,26 @@ def test_under_load_it_waits_for_the_next_batch(model: Model, make: Callable[...
 
     run(main())
     assert len(model.batches[1]) == 3
+
+
+def test_a_burst_is_waited_for_as_long_as_it_goes_on(
+    model: Model, make: Callable[..., Batcher]
+) -> None:
+    """Each job that comes in time extends the wait; the first that does not come ends it."""
+    batcher = make(max_wait_ms=1000)
+
+    async def main() -> None:
+        first = batcher.submit("text", model.run, "first")
+        await begun(model)
+        four = [batcher.submit("text", model.run, n) for n in range(4)]
+        model.may_run.release(2)
+        await asyncio.gather(first, *four)
+        again = []
+        for n in range(3):  # the fourth has gone
+            again.append(batcher.submit("text", model.run, f"again {n}"))
+            await asyncio.sleep(0.6)
+        model.may_run.release(2)
+        await asyncio.gather(*again)
+
+    run(main())
+    assert model.batches[2] == ["again 0", "again 1", "again 2"]

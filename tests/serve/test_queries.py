@@ -16,6 +16,7 @@ from mmsearch.library import Library
 from mmsearch.query import Question, Term
 from mmsearch.serve import create_app
 from mmsearch.settings import Settings
+from mmsearch.types import Modality
 
 
 def found(answer: dict[str, Any]) -> list[tuple[int, float]]:
@@ -110,14 +111,13 @@ def test_exact_is_passed_on_everywhere(
     client: TestClient, library: Library, ids: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    for name in ("ask", "ask_texts"):
-        ask = getattr(library, name)
+    ask_many = library.ask_many
 
-        def spy(question: Question, ask: Callable[[Question], Any] = ask) -> Any:
-            asked.append(question.exact)
-            return ask(question)
+    def spy(modality: Modality, questions: Sequence[Question]) -> Any:
+        asked.extend(question.exact for question in questions)
+        return ask_many(modality, questions)
 
-        monkeypatch.setattr(library, name, spy)
+    monkeypatch.setattr(library, "ask_many", spy)
     teal = ids["teal-line.png"]
     picture = {"file": library.read_image(teal)}
     for exact in (True, False):

@@ -1,0 +1,108 @@
+"""Questions asked together are answered as they are one by one, each for itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import event
+
+from mmsearch.errors import MmsearchError, NotFoundError, QueryError
+from mmsearch.index import scan
+from mmsearch.library import Library
+from mmsearch.query import Question, Term
+from mmsearch.types import Answer, Modality
+
+WORDS = ["red", "two green circles", "a yellow star above a blue one", "postcard", "nothing at all"]
+
+
+def question(text: str, **options: Any) -> Question:
+    return Question((Term(text=text),), **({"k": 7} | options))
+
+
+MIXED = [
+    *(question(text) for text in WORDS),
+    question("postcard", k=3, offset=4),
+    question("red", min_relevance=0.4),
+    question("red", words=False, exact=True),
+    question("blue", where=None, diversity=0.5),
+    question("blue", k=40),
+    Question((Term(text="red"), Term(text="star", weight=-0.5)), k=5),
+    Question((Term(image_id=1), Term(text="night", weight=0.3)), k=5),
+    Question((Term(vector=tuple(np.eye(48)[3])),), k=5),
+]
+
+
+@pytest.fixture(autouse=True)
+def _any_index_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "LARGE", 1)
+
+
+def fitting(library: Library, questions: list[Question]) -> list[Question]:
+    assert library.space is not None
+    dim = library.space.dim
+    return [
+        Question((Term(vector=tuple(np.eye(dim)[3])),), k=5) if one.terms[0].vector else one
+        for one in questions
+    ]
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_as_one_by_one_to_the_bit(postcard_library: Library, modality: Modality) -> None:
+    asked = fitting(postcard_library, MIXED)
+    postcard_library.keep_texts([t.text for one in asked for t in one.terms if t.text is not None])
+    ask: Any = postcard_library.ask if modality == "image" else postcard_library.ask_texts
+    alone = [ask(one) for one in asked]
+    assert any(answer.hits for answer in alone)
+    assert postcard_library.ask_many(modality, asked) == alone
+    assert postcard_library.ask_many(modality, asked[::-1]) == alone[::-1]
+    assert postcard_library.ask_many(modality, []) == []
+
+
+def test_what_is_wrong_with_one_is_told_to_that_one(postcard_library: Library) -> None:
+    good = question("red")
+    asked = [
+        good,
+        Question((Term(image_id=10**9),)),
+        Question((Term(text="red"), Term(text="red", weight=-1))),
+        good,
+    ]
+    answers = postcard_library.ask_many("image", asked)
+    assert isinstance(answers[1], NotFoundError)
+    assert isinstance(answers[2], QueryError)
+    assert answers[0] == answers[3] == postcard_library.ask(good)
+    grouped = postcard_library.ask_many("text", [question("red", group=True), good])
+    assert isinstance(grouped[0], QueryError)
+    assert isinstance(grouped[1], Answer)
+
+
+def test_an_empty_library_is_told_to_all(tmp_path: Any) -> None:
+    from mmsearch.store import CatalogWriter
+
+    CatalogWriter(tmp_path / "catalog.db").close()
+    with Library(tmp_path, device="cpu") as library:
+        answers = library.ask_many("image", [question("red"), question("blue")])
+    assert [type(answer).__name__ for answer in answers] == ["IndexMissingError"] * 2
+    assert all(isinstance(answer, MmsearchError) for answer in answers)
+
+
+def test_records_of_all_are_looked_up_at_once(postcard_library: Library) -> None:
+    asked = [question(text, words=False) for text in WORDS]
+    postcard_library.ask_many("image", asked)
+    engine = postcard_library.catalog.engine
+
+    def statements(questions: list[Question]) -> int:
+        seen: list[str] = []
+
+        def note(_c: Any, _u: Any, statement: str, *_: Any) -> None:
+            seen.append(statement)
+
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            postcard_library.ask_many("image", questions)
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+        return len(seen)
+
+    assert statements(asked) == statements(asked[:1])
