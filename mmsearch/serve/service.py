@@ -37,6 +37,9 @@ Hit = TypeVar("Hit", ImageHit, TextHit)
 FILE_THREADS = 4
 #: Decoding of uploads. They have threads of their own: a hostile one takes its time, all of it.
 UPLOAD_THREADS = 2
+#: What is said to a question, and the name of the model that compared.
+_Said = tuple["Answer[Any] | MmsearchError", str | None]
+
 #: For questions that others would have to wait for.
 LONG_THREADS = min(4, os.cpu_count() or 1)
 #: Those that look deeper are such ones.
@@ -162,6 +165,7 @@ class Service:
             raise ClientGoneError
         modality: Modality = "text" if call == self.library.ask_texts else "image"
         asked = _Asked(modality, question, exchange, lacking)
+        work: asyncio.Future[_Said]
         if _is_long(question):
             work = asyncio.ensure_future(
                 self._long.run(_in_context(lambda: self._answers([asked])[0]))
@@ -177,9 +181,7 @@ class Service:
             raise answer
         return answer, model
 
-    def _encode_and_answer(
-        self, asked: Sequence[_Asked]
-    ) -> list[tuple[Answer[Any] | MmsearchError, str | None]]:
+    def _encode_and_answer(self, asked: Sequence[_Asked]) -> list[_Said]:
         """The same for questions whose words are not encoded yet.
 
         In one thread: another one would only wait for it, and the two for each other.
@@ -187,9 +189,7 @@ class Service:
         self._keep_texts([one.lacking for one in asked])
         return self._answers(asked)
 
-    def _answers(
-        self, asked: Sequence[_Asked]
-    ) -> list[tuple[Answer[Any] | MmsearchError, str | None]]:
+    def _answers(self, asked: Sequence[_Asked]) -> list[_Said]:
         """What the library says to questions of one modality, without running the model."""
         modality = asked[0].modality
         exchanges = [one.exchange for one in asked if one.exchange is not None]
