@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,6 +22,9 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+#: Turns of an event loop from the result of a future to the last byte of an answer, or more.
+_STEPS = 10
 
 #: Runs a batch: items in, as many results out, in the same order.
 Run = Callable[[Sequence[Any]], Sequence[Any]]
@@ -94,6 +96,8 @@ class Batcher:
         # How many jobs the last batch had; 0 after idling for longer than a batch is waited for.
         self._last = 0
         self._took = 0.0
+        # Batches whose answers the event loop has not sent yet.
+        self._unsent = 0
         self._name = name
         self._thread: threading.Thread | None = None
 
@@ -174,8 +178,11 @@ class Batcher:
                     self._last = 0
             if self._max_wait_s and self._last > 1 and not self._queue[0].alone:
                 wanted = min(self._last, self._max_batch)
-                while not self._closed and (there := len(self._queue)) < wanted:
-                    if not self._changed.wait(self._max_wait_s) or len(self._queue) <= there:
+                until = time.perf_counter() + self._took
+                while not self._closed and len(self._queue) < wanted:
+                    if self._changed.wait(self._max_wait_s):
+                        continue
+                    if not self._unsent or time.perf_counter() > until:
                         break
             self._forget_the_cancelled()
             if not self._queue:
@@ -219,9 +226,32 @@ class Batcher:
         loops = dict.fromkeys(job.future.get_loop() for job, _, _ in outcomes)
         for loop in loops:
             theirs = [outcome for outcome in outcomes if outcome[0].future.get_loop() is loop]
-            # A loop that is closed has nobody left who waits.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_deliver, theirs)
+            with self._changed:
+                self._unsent += 1
+            try:
+                loop.call_soon_threadsafe(self._deliver, theirs)
+            except RuntimeError:  # it is closed: nobody is left who waits
+                with self._changed:
+                    self._unsent -= 1
+
+    def _deliver(self, outcomes: Sequence[_Outcome]) -> None:
+        for job, result, error in outcomes:
+            if job.future.cancelled():
+                continue
+            if error is None:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(error)
+        self._sent(_STEPS)
+
+    def _sent(self, steps: int) -> None:
+        """Notes, after so many turns of the loop, that who was answered can ask again."""
+        if steps:
+            asyncio.get_running_loop().call_soon(self._sent, steps - 1)
+            return
+        with self._changed:
+            self._unsent -= 1
+            self._changed.notify()
 
 
 _Outcome = tuple[_Job, Any, BaseException | None]
@@ -236,13 +266,3 @@ def _outcomes(batch: Sequence[_Job]) -> list[_Outcome]:
         if len(batch) > 1:
             return [outcome for job in batch for outcome in _outcomes([job])]
         return [(batch[0], None, exc)]
-
-
-def _deliver(outcomes: Sequence[_Outcome]) -> None:
-    for job, result, error in outcomes:
-        if job.future.cancelled():
-            continue
-        if error is None:
-            job.future.set_result(result)
-        else:
-            job.future.set_exception(error)

@@ -50,6 +50,18 @@ def test_the_same_to_the_bit_and_once(compared: list[int], k: int) -> None:
     assert compared == [1] * NQ
 
 
+def test_who_asks_the_same(compared: list[int]) -> None:
+    """Several may ask one question at once, each of them finds it."""
+    index, _, _ = filled()
+    xq = np.concatenate([unit(NQ, seed=4), unit(NQ, seed=4)[:2]])
+    index.search_ahead(xq, 20)
+    compared.clear()
+    pairs(index, xq, 20)
+    assert compared == []
+    pairs(index, xq[:1], 20)
+    assert compared == [1]
+
+
 def test_vectors_as_near_as_each_other(compared: list[int]) -> None:
     """Ties come by ascending id, wherever the list is cut."""
     index, ids, xb = filled()
