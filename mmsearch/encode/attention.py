@@ -7,6 +7,7 @@ captions on a CPU. Here the rows stay as they are. The result is the same but fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,9 +22,28 @@ class Attention(nn.Module):
         """causal: each token sees only those before it and itself, where no mask says otherwise."""
         super().__init__()
         self.num_heads = attention.num_heads
-        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
-        self.out_proj = attention.out_proj
+        self.in_proj: Any = _linear(attention.in_proj_weight, attention.in_proj_bias)
+        self.out_proj: Any = attention.out_proj
         self._causal = causal
+        # In place of `in_proj`: of the tokens asking, and of those asked.
+        self.parts: Any = None
+
+    def split(self) -> None:
+        """From now on the tokens asking are never those asked."""
+        width = self.in_proj.in_features
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        self.parts = nn.ModuleList(
+            [_linear(weight[:width], bias[:width]), _linear(weight[width:], bias[width:])]
+        )
+        del self.in_proj
+
+    def replace_linears(self, make: Callable[[nn.Linear], nn.Module]) -> None:
+        """Puts what `make` makes of each of its layers in its place."""
+        if self.parts is None:
+            self.in_proj = make(self.in_proj)
+        else:
+            self.parts = nn.ModuleList([make(part) for part in self.parts])
+        self.out_proj = make(self.out_proj)
 
     def forward(
         self,
@@ -41,13 +61,12 @@ class Attention(nn.Module):
         assert key is value
         assert not need_weights
         n, asking, width = query.shape
-        if query is key:
-            parts = functional.linear(query, self.in_proj_weight, self.in_proj_bias)
-            q, k, v = parts.chunk(3, dim=-1)
+        if self.parts is None:
+            assert query is key
+            q, k, v = self.in_proj(query).chunk(3, dim=-1)
         else:
-            weights, biases = self.in_proj_weight, self.in_proj_bias
-            q = functional.linear(query, weights[:width], biases[:width])
-            k, v = functional.linear(key, weights[width:], biases[width:]).chunk(2, dim=-1)
+            q = self.parts[0](query)
+            k, v = self.parts[1](key).chunk(2, dim=-1)
         seen = functional.scaled_dot_product_attention(
             self._by_head(q),
             self._by_head(k),
@@ -60,6 +79,14 @@ class Attention(nn.Module):
     def _by_head(self, x: torch.Tensor) -> torch.Tensor:
         n, tokens, width = x.shape
         return x.view(n, tokens, self.num_heads, width // self.num_heads).transpose(1, 2)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
+    """The layer with these weights, not copied."""
+    made = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    made.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    made.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return made
 
 
 def replace_attention(transformer: Any, *, causal: bool) -> None:

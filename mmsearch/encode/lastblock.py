@@ -12,13 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmsearch.encode.attention import Attention
+
 
 class FirstToken(nn.Module):
     """In place of a block: (n, tokens, width) to what becomes of the first one (n, 1, width)."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
+        """block: with our `Attention`."""
         super().__init__()
         self.block = block
+        block.attn.split()
 
     def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
         return one_token(self.block, x, x[:, :1], attn_mask)
@@ -28,7 +32,7 @@ def one_token(
     block: Any, x: torch.Tensor, token: torch.Tensor, attn_mask: torch.Tensor | None
 ) -> torch.Tensor:
     """What an open_clip block makes of one token of each row, (n, 1, width), among all of its row,
-    x (n, tokens, width). attn_mask: as our `Attention` takes it, which the block has."""
+    x (n, tokens, width). attn_mask: as our `Attention` takes it, which the block has, split."""
     seen = block.ln_1(x)
     asking = block.ln_1(token)
     attended = block.attn(asking, seen, seen, need_weights=False, attn_mask=attn_mask)[0]
@@ -48,7 +52,7 @@ def is_plain(transformer: Any) -> bool:
         and all(
             type(block) is ResidualAttentionBlock
             and not hasattr(block, "ln_1_kv")
-            and block.attn.in_proj_bias is not None
+            and (isinstance(block.attn, Attention) or block.attn.in_proj_bias is not None)
             for block in transformer.resblocks
         )
     )

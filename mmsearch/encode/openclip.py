@@ -20,6 +20,7 @@ from mmsearch.encode.cuda import CudaPictures, CudaTexts, Flight
 from mmsearch.encode.fused import fuse_gelu
 from mmsearch.encode.lastblock import is_plain, one_token, pools_first_token
 from mmsearch.encode.overlap import overlapped
+from mmsearch.encode.packed import can_pack, pack
 from mmsearch.encode.patches import into_patches
 from mmsearch.encode.placement import DTYPES, choose_device, choose_dtype, describe_device
 from mmsearch.encode.preprocess import preprocessor
@@ -68,12 +69,16 @@ class OpenClipEncoder:
             torch.tensor(files.preprocess_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std")
         )
         visual = getattr(self._model.visual, "transformer", None)
+        ours: list[Any] = []
         if is_plain(visual):
             replace_attention(visual, causal=False)
             pools_first_token(self._model)
+            ours.append(visual)
         self._ends_alone = self._tower is not None and is_plain(self._tower.transformer)
         if self._ends_alone:
             replace_attention(self._tower.transformer, causal=True)
+            self._tower.transformer.resblocks[-1].attn.split()
+            ours.append(self._tower.transformer)
         # On a CPU the usual layers are as quick, and equal to open_clip's to the last bit.
         self._takes_bytes = False
         if self._device.type == "cuda" and self._dtype != "fp32":
@@ -81,6 +86,9 @@ class OpenClipEncoder:
             fuse_gelu(self._model)
         self._model.to(self._device, DTYPES[self._dtype])
         self._model.visual.to(memory_format=self._layout)
+        if self._device.type == "cpu" and self._dtype == "bf16" and can_pack():
+            for transformer in ours:
+                pack(transformer)
         self._mean, self._std = mean.to(self._device), std.to(self._device)
         self._pictures = BatchSize(*_BATCHES[self._device.type])
         self._cuda = self._cuda_texts = None

@@ -33,5 +33,7 @@ def test_one_token_among_others(masked: bool) -> None:
     with torch.inference_mode():
         right = layer()(token, x, x, need_weights=False, attn_mask=each)[0]
         ours = mask.unsqueeze(1) if masked else None
-        found = Attention(layer(), causal=False)(token, x, x, attn_mask=ours)[0]
+        attention = Attention(layer(), causal=False)
+        attention.split()
+        found = attention(token, x, x, attn_mask=ours)[0]
     assert float((found - right).abs().max()) < 1e-6
