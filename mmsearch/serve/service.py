@@ -86,6 +86,7 @@ class Service:
             max_queue=settings.max_queue,
             max_wait_ms=settings.max_wait_ms,
             name="search",
+            on_dropped=self.metrics.on_dropped,
         )
         self._long = _Threads("search", LONG_THREADS, settings.max_queue)
         self._files = _Threads("files", FILE_THREADS, None)
