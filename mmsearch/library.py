@@ -171,10 +171,16 @@ class Library:
         return None if self._active is None else self._active[1]
 
     @property
-    def model(self) -> str | None:
-        """The name of that space's model, as the catalog was last taken in."""
+    def known_space(self) -> Space | None:
+        """The same as the catalog was last taken in: never waits."""
         active = self._active
-        return None if active is None else active[1].name
+        return None if active is None else active[1]
+
+    @property
+    def model(self) -> str | None:
+        """The name of that space's model."""
+        space = self.known_space
+        return None if space is None else space.name
 
     def index_sizes(self) -> dict[Modality, dict[str, int]]:
         """Vectors of each index that is open: found, hidden, and not in its file yet (unsaved)."""

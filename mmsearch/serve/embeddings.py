@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -25,6 +24,7 @@ from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
 from mmsearch.serve.schemas import MAX_QUERY_CHARS, Answer
 from mmsearch.serve.service import Service
+from mmsearch.types import Space
 
 if TYPE_CHECKING:
     from mmsearch.types import Vectors
@@ -125,26 +125,25 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/embeddings", summary="Texts and pictures → vectors", responses=_PROBLEMS)
     async def embeddings(asked: EmbeddingsRequest) -> Embeddings:
-        space = await service.read(lambda: library.space)
-        if space is None:
-            raise IndexMissingError("the library is empty. Fill it with: mmsearch index FOLDER")
-        if asked.model not in _ANY_MODEL and asked.model != space.name:
-            raise HTTPException(
-                HTTPStatus.NOT_FOUND,
-                f"there is no model {asked.model!r} here; this library's is {space.name!r}",
-            )
-        if asked.dimensions not in (None, space.dim):
-            raise QueryError(f"vectors of {space.name} have {space.dim} dimensions, and no others")
         items = [asked.input] if isinstance(asked.input, str) else asked.input
         inputs = [_read(item) for item in items]
-        vectors = await _embed(service, inputs, space.dim)
+        space = library.known_space
+        while True:
+            if _unfit(asked, space) is not None:  # another process may have changed the model
+                space = await service.read(lambda: library.space)
+            if (error := _unfit(asked, space)) is not None:
+                raise error
+            of, vectors = await _embed(service, inputs)
+            if of is not None and of == space:
+                break
+            space = of or library.known_space
         words = sum(1 if isinstance(one, bytes) else len(one.split()) for one in inputs)
         return Embeddings(
             data=[
                 Embedding(index=n, embedding=_written(row, asked.encoding_format))
-                for n, row in enumerate(vectors)
+                for n, (row,) in enumerate(vectors)
             ],
-            model=space.name,
+            model=of.name,
             usage=Usage(prompt_tokens=words, total_tokens=words),
         )
 
@@ -156,24 +155,46 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-async def _embed(service: Service, inputs: Sequence[str | bytes], dim: int) -> "Vectors":
-    """(n, dim) of texts and of the bytes of pictures."""
-    vectors = np.zeros((len(inputs), dim), np.float32)
+def _unfit(asked: EmbeddingsRequest, space: Space | None) -> Exception | None:
+    """Why the library cannot give such vectors; None where it can."""
+    if space is None:
+        return IndexMissingError("the library is empty. Fill it with: mmsearch index FOLDER")
+    if asked.model not in _ANY_MODEL and asked.model != space.name:
+        return HTTPException(
+            HTTPStatus.NOT_FOUND,
+            f"there is no model {asked.model!r} here; this library's is {space.name!r}",
+        )
+    if asked.dimensions not in (None, space.dim):
+        return QueryError(f"vectors of {space.name} have {space.dim} dimensions, and no others")
+    return None
+
+
+async def _embed(
+    service: Service, inputs: Sequence[str | bytes]
+) -> tuple[Space | None, "list[Vectors]"]:
+    """The vectors (1, dim) of texts and of the bytes of pictures, and of which space.
+
+    None where that changed meanwhile.
+    """
     texts = [n for n, one in enumerate(inputs) if isinstance(one, str)]
     pictures = [n for n, one in enumerate(inputs) if isinstance(one, bytes)]
     if len(pictures) > MAX_PICTURES:
         raise QueryError(f"at most {MAX_PICTURES} pictures at once, not {len(pictures)}")
+    vectors: dict[int, Vectors] = {}
+    spaces: list[Space] = []
     for part in batches(texts, _TURN):
-        given = [str(inputs[n]) for n in part]
-        vectors[part] = await service.infer(service.library.embed_texts, given)
+        space, found = await service.text_vectors([str(inputs[n]) for n in part])
+        vectors |= {n: found[at : at + 1] for at, n in enumerate(part)}
+        spaces.append(space)
     for n in pictures:
         data = inputs[n]
         assert isinstance(data, bytes)
         if len(data) > service.settings.max_upload_bytes:
             raise too_large(service.settings.max_upload_bytes)
-        picture = await service.picture(data)
-        vectors[n] = (await service.infer(service.library.embed_pictures, [picture]))[0]
-    return vectors
+        space, vectors[n] = await service.picture_vector(await service.picture(data))
+        spaces.append(space)
+    one = spaces[0] if all(space == spaces[0] for space in spaces) else None
+    return one, [vectors[n] for n in range(len(inputs))]
 
 
 def _read(item: str | Item) -> str | bytes:

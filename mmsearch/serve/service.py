@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+import numpy as np
+
 from mmsearch.errors import MmsearchError, OverloadedError
 from mmsearch.queryencoder import NotKeptError
 from mmsearch.serve import heap
@@ -25,7 +27,7 @@ from mmsearch.types import ImageHit, Modality, TextHit
 if TYPE_CHECKING:
     from mmsearch.library import Library
     from mmsearch.query import QueryPicture, Question
-    from mmsearch.types import Answer
+    from mmsearch.types import Answer, Space, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +212,41 @@ class Service:
         exchanges = [] if exchange is None else [exchange]
         with observing(lambda stage, s: self.metrics.on_stage(stage, s, exchanges)):
             return call(question), self.library.model
+
+    async def text_vectors(self, texts: Sequence[str]) -> tuple[Space, Vectors]:
+        """The vectors (n, dim) of texts as they are, and of which space; encoded together with what
+        others ask for."""
+        work = self.batcher.submit("text vectors", self._text_vectors, texts, len(texts))
+        return await unless_gone(work)
+
+    async def picture_vector(self, picture: QueryPicture) -> tuple[Space, Vectors]:
+        """The same of a picture, (1, dim). Raises DecodeError."""
+        work = self.batcher.submit("picture vectors", self._picture_vectors, picture)
+        return await unless_gone(work)
+
+    def _text_vectors(self, jobs: Sequence[Sequence[str]]) -> list[tuple[Space, Vectors]]:
+        texts = [text for job in jobs for text in job]
+        with self.metrics.encoding("text", len(texts)):
+            space, found = self._in_one_space(lambda: self.library.embed_texts(texts))
+        ends = np.cumsum([len(job) for job in jobs])[:-1]
+        return [(space, part) for part in np.split(found, ends)]
+
+    def _picture_vectors(self, jobs: Sequence[QueryPicture]) -> list[tuple[Space, Vectors]]:
+        def embedded() -> Vectors:
+            self.library.keep_pictures([one for one in jobs if one.content_id is None])
+            return self.library.embed_pictures(jobs)
+
+        with self.metrics.encoding("image", len(jobs)):
+            space, found = self._in_one_space(embedded)
+        return [(space, found[n : n + 1]) for n in range(len(jobs))]
+
+    def _in_one_space(self, embed: Callable[[], Vectors]) -> tuple[Space, Vectors]:
+        """What `embed` gives, done again where the library's model changed meanwhile."""
+        while True:
+            before = self.library.space
+            found = embed()
+            if before is not None and self.library.space == before:
+                return before, found
 
     async def _keep(
         self, *, texts: Sequence[str] = (), pictures: Sequence[QueryPicture] = ()

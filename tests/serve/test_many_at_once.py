@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -116,6 +118,44 @@ def test_pictures_go_through_the_model_together(service: Service, library: Libra
     service.close()
     assert sample(service, "mmsearch_encode_batch_size_sum", modality="image") == 4
     assert sample(service, "mmsearch_encode_batch_size_count", modality="image") == 1
+
+
+def test_vectors_that_many_ask_for_are_made_together(library: Library, settings: Settings) -> None:
+    app = create_app(library, settings)
+    service: Service = app.state.service
+    texts = [[f"vector {n}", f"another {n}"] for n in range(5)]
+    pictures = [encoded(draw("navy", "ellipse", (60 + n, 50))) for n in range(3)]
+
+    async def main() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+
+            def ask(given: list[str]) -> asyncio.Task[httpx.Response]:
+                return asyncio.create_task(client.post("/v1/embeddings", json={"input": given}))
+
+            await ask(["the first one loads"])
+            async with busy_model(service) as may_end:
+                asked = [ask(given) for given in texts]
+                await until(lambda: len(service.batcher) == len(asked))
+                may_end.set()
+                answers = [await task for task in asked]
+            shown = [f"data:image/png;base64,{base64.b64encode(p).decode()}" for p in pictures]
+            for one in pictures:
+                await service.picture(one)  # decoded once, so that they come at once below
+            tasks = [ask([one]) for one in shown]
+            return answers + [await task for task in tasks]
+
+    answers = asyncio.run(main())
+    service.close()
+    assert [answer.status_code for answer in answers] == [200] * len(answers)
+    assert sample(service, "mmsearch_encode_batch_size_count", modality="text") == 2
+    assert sample(service, "mmsearch_encode_batch_size_sum", modality="text") == 1 + 10
+    for given, answer in zip(texts, answers, strict=False):
+        found = [one["embedding"] for one in answer.json()["data"]]
+        np.testing.assert_allclose(found, library.embed_texts(given), atol=1e-5)
+    for picture, answer in zip(pictures, answers[len(texts) :], strict=True):
+        (found,) = (one["embedding"] for one in answer.json()["data"])
+        np.testing.assert_allclose(found, library.embed_pictures([picture])[0], atol=1e-3)
 
 
 def test_what_was_asked_before_does_not_wait_for_the_model(
