@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -429,11 +429,11 @@ class Library:
         """
         with one_thread():  # judging and ranking are small products too
             try:
-                self._need_space()
-                prepared = [self._prepared_or_none(modality, one) for one in questions]
-                self._compare(modality, [one for one in prepared if one is not None])
+                active = self._need_space()
+                prepared = [self._tried(modality, one) for one in questions]
+                self._compare(modality, [one for one in prepared if isinstance(one, _Prepared)])
                 found = [
-                    self._found(modality, question, one)
+                    self._found(modality, question, one, active)
                     for question, one in zip(questions, prepared, strict=True)
                 ]
                 good = [one for one in found if not isinstance(one, MmsearchError)]
@@ -457,28 +457,34 @@ class Library:
                 return text_hits(self.catalog, found)
             return image_hits(self.catalog, [ranked for ranked, _ in found])
 
-    def _found(
-        self, modality: Modality, question: Question, prepared: _Prepared | None
-    ) -> _Found | MmsearchError:
-        """What answers, or why nothing does; looked for again where searches moved to another space
-        meanwhile."""
+    def _tried(self, modality: Modality, question: Question) -> _Prepared | MmsearchError:
+        """The question prepared, or why it cannot be."""
         try:
-            while True:
-                active = self._active
-                try:
-                    return self._ranked(modality, prepared or self._prepared(modality, question))
-                except (SpaceMismatchError, NotFoundError):
-                    if self._need_space() == active:
-                        raise
-                    prepared = None
+            return self._prepared(modality, question)
         except MmsearchError as exc:
             return exc
 
-    def _prepared_or_none(self, modality: Modality, question: Question) -> _Prepared | None:
-        """None where something is wrong, which `_found` will find."""
-        with suppress(MmsearchError):
-            return self._prepared(modality, question)
-        return None
+    def _found(
+        self,
+        modality: Modality,
+        question: Question,
+        prepared: _Prepared | MmsearchError,
+        active: tuple[int, Space],
+    ) -> _Found | MmsearchError:
+        """What answers, or why nothing does; looked for again where searches moved to another space
+        since it was prepared in `active`."""
+        while True:
+            try:
+                if isinstance(prepared, MmsearchError):
+                    raise prepared
+                return self._ranked(modality, prepared)
+            except (SpaceMismatchError, NotFoundError) as exc:
+                now = self._need_space()
+                if now == active:
+                    return exc
+                active, prepared = now, self._tried(modality, question)
+            except MmsearchError as exc:
+                return exc
 
     def _prepared(self, modality: Modality, question: Question) -> _Prepared:
         if modality == "text" and question.group:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import event
 
-from mmsearch.errors import MmsearchError, NotFoundError, QueryError
+from mmsearch.errors import (
+    DecodeError,
+    MmsearchError,
+    NotFoundError,
+    QueryError,
+    SpaceMismatchError,
+    StoreError,
+)
 from mmsearch.index import scan
 from mmsearch.library import Library
 from mmsearch.query import Question, Term
@@ -75,6 +83,55 @@ def test_what_is_wrong_with_one_is_told_to_that_one(postcard_library: Library) -
     grouped = postcard_library.ask_many("text", [question("red", group=True), good])
     assert isinstance(grouped[0], QueryError)
     assert isinstance(grouped[1], Answer)
+
+
+@pytest.mark.parametrize("wrong", ["a picture", "words"])
+def test_what_fails_is_tried_once(
+    postcard_library: Library, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that does not stop decoding takes all its time each time."""
+    tries: list[int] = []
+
+    def fails(*_: Any) -> Any:
+        tries.append(1)
+        raise DecodeError("a.jpg", "no picture") if wrong == "a picture" else StoreError("gone")
+
+    if wrong == "a picture":
+        monkeypatch.setattr(postcard_library._encoding, "query", fails)
+    else:
+        monkeypatch.setattr(postcard_library.catalog.words, "named", fails)
+    with pytest.raises(DecodeError if wrong == "a picture" else StoreError):
+        postcard_library.ask(question("red"))
+    assert len(tries) == 1
+
+
+def test_searches_that_move_to_another_model_meanwhile(
+    postcard_library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked again, in the space that searches use now."""
+    asked, moved = question("red"), []
+    right = postcard_library.ask(asked)
+    prepared = postcard_library._prepared
+    need_space = postcard_library._need_space
+
+    def of_another_space(*given: Any) -> Any:
+        found = prepared(*given)
+        if moved:
+            return found
+        moved.append(1)
+        return replace(found, space=replace(found.space, fingerprint="0" * 64))
+
+    def in_another_space() -> Any:
+        id_, space = need_space()
+        return (id_, space) if moved else (id_ + 1, space)
+
+    monkeypatch.setattr(postcard_library, "_prepared", of_another_space)
+    monkeypatch.setattr(postcard_library, "_need_space", in_another_space)
+    assert postcard_library.ask_many("image", [asked, asked]) == [right, right]
+    # Where nothing moved, it is told.
+    moved.clear()
+    monkeypatch.setattr(postcard_library, "_need_space", need_space)
+    assert isinstance(postcard_library.ask_many("image", [asked])[0], SpaceMismatchError)
 
 
 def test_an_empty_library_is_told_to_all(tmp_path: Any) -> None:
