@@ -3,7 +3,7 @@
 
 import { bestOf, describe, el, figure, icon, strength } from "./dom.js";
 import { Gone, thumbnail } from "./api.js";
-import { GAP, beside, justify, ratioOf } from "./rows.js";
+import { GAP, beside, justify, middleOf, ratioOf } from "./rows.js";
 import { ID_TYPE } from "./take.js";
 
 const FIRST_PAGE = 60;
@@ -55,6 +55,7 @@ export class Grid {
     this.loading = false;
     this.load = null;
     this.current = 0;
+    this.column = null;
     this.anchor = 0;
     this.rows = [];
     this.cut = 0;
@@ -410,8 +411,17 @@ export class Grid {
     if (key === "ArrowLeft") return at - 1;
     if (key === "Home") return 0;
     if (key === "End") return this.rows.length ? this.rows.at(-1).first + this.rows.at(-1).tiles.length - 1 : 0;
-    if (key === "ArrowUp") return beside(this.rows, at, -1) ?? -1;
-    if (key === "ArrowDown") return beside(this.rows, at, 1) ?? at;
+    if (key === "ArrowUp") return this.vertically(-1) ?? -1;
+    if (key === "ArrowDown") return this.vertically(1) ?? at;
     return null;
+  }
+
+  /** The tile above or below: in the column that was left by the same keys, so that up undoes down. */
+  vertically(step) {
+    const at = this.current;
+    const here = this.column?.at === at ? this.column.middle : middleOf(this.rows, at);
+    const next = beside(this.rows, at, step, here);
+    if (next !== null) this.column = { at: next, middle: here };
+    return next;
   }
 }

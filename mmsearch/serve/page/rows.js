@@ -40,14 +40,24 @@ export function justify(ratios, width, ended) {
   return { rows, height: Math.max(0, top - GAP) };
 }
 
-/** The tile of the row above or below (step -1 or 1) whose middle is nearest; null past the edge. */
-export function beside(rows, at, step) {
-  const index = rows.findIndex((row) => at >= row.first && at < row.first + row.tiles.length);
-  const row = rows[index];
+function rowOf(rows, at) {
+  return rows.findIndex((row) => at >= row.first && at < row.first + row.tiles.length);
+}
+
+const middle = (tile) => tile.left + tile.width / 2;
+
+/** Where the middle of a tile is across the page; null where there is no such tile. */
+export function middleOf(rows, at) {
+  const row = rows[rowOf(rows, at)];
+  return row ? middle(row.tiles[at - row.first]) : null;
+}
+
+/** The tile of the row above or below (step -1 or 1) whose middle is nearest to `here`; null past
+ * the edge. */
+export function beside(rows, at, step, here) {
+  const index = rowOf(rows, at);
   const other = rows[index + step];
-  if (!row || !other) return null;
-  const middle = (tile) => tile.left + tile.width / 2;
-  const here = middle(row.tiles[at - row.first]);
+  if (index < 0 || !other) return null;
   let best = 0;
   other.tiles.forEach((tile, n) => {
     if (Math.abs(middle(tile) - here) < Math.abs(middle(other.tiles[best]) - here)) best = n;
