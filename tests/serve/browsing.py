@@ -186,6 +186,9 @@ def open_page(browser: Browser, server: Server, weak_too: bool) -> Iterator[Open
 
     yield open_
     for context in contexts:
+        for page in context.pages:
+            # What is still being asked is of no interest any more.
+            page.unroute_all(behavior="ignoreErrors")
         context.close()
     # What the browser itself says of a refused or unanswered request is not the page's doing.
     unexpected = [text for text in wrong if not EXPECTED_ERRORS.search(text)]
