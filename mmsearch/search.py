@@ -275,7 +275,7 @@ def image_hits(catalog: Catalog, found: Sequence[Ranked]) -> list[tuple[ImageHit
     """For each answer its pictures, with the texts written for them, in the same order."""
     ids = _all_ids(found)
     records = catalog.image_records(ids)
-    written = catalog.captions_of(ids)
+    written = catalog.linked_bodies(ids)
     return [
         tuple(
             ImageHit(

@@ -29,17 +29,18 @@ def question(text: str, **options: Any) -> Question:
     return Question((Term(text=text),), **({"k": 7} | options))
 
 
-MIXED = [
-    *(question(text) for text in WORDS),
-    question("postcard", k=3, offset=4),
-    question("red", min_relevance=0.4),
-    question("red", words=False, exact=True),
-    question("blue", where=None, diversity=0.5),
-    question("blue", k=40),
-    Question((Term(text="red"), Term(text="star", weight=-0.5)), k=5),
-    Question((Term(image_id=1), Term(text="night", weight=0.3)), k=5),
-    Question((Term(vector=tuple(np.eye(48)[3])),), k=5),
-]
+def mixed(dim: int) -> list[Question]:
+    return [
+        *(question(text) for text in WORDS),
+        question("postcard", k=3, offset=4),
+        question("red", min_relevance=0.4),
+        question("red", words=False, exact=True),
+        question("blue", where=None, diversity=0.5),
+        question("blue", k=40),
+        Question((Term(text="red"), Term(text="star", weight=-0.5)), k=5),
+        Question((Term(image_id=1), Term(text="night", weight=0.3)), k=5),
+        Question((Term(vector=tuple(np.eye(dim)[3])),), k=5),
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -47,18 +48,10 @@ def _any_index_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "LARGE", 1)
 
 
-def fitting(library: Library, questions: list[Question]) -> list[Question]:
-    assert library.space is not None
-    dim = library.space.dim
-    return [
-        Question((Term(vector=tuple(np.eye(dim)[3])),), k=5) if one.terms[0].vector else one
-        for one in questions
-    ]
-
-
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_as_one_by_one_to_the_bit(postcard_library: Library, modality: Modality) -> None:
-    asked = fitting(postcard_library, MIXED)
+    assert postcard_library.space is not None
+    asked = mixed(postcard_library.space.dim)
     postcard_library.keep_texts([t.text for one in asked for t in one.terms if t.text is not None])
     ask: Any = postcard_library.ask if modality == "image" else postcard_library.ask_texts
     alone = [ask(one) for one in asked]

@@ -19,10 +19,13 @@ from mmsearch.encode.lastblock import FirstToken
 
 
 class Packed(nn.Module):
-    """act(x W' + b) for x (..., in), bfloat16; the activation is a GELU or none."""
+    """act(x W' + b) for x (..., in) to (..., out), both bfloat16; act is a GELU or nothing.
+
+    Raises RuntimeError where `can_pack` says no.
+    """
 
     def __init__(self, linear: nn.Linear, gelu: str | None = None) -> None:
-        """gelu: its `approximate`."""
+        """linear: in bfloat16. gelu: `approximate` of the GELU; None for no activation."""
         super().__init__()
         with torch.no_grad():
             # No parameter: it is opaque, and stays where and what it is.

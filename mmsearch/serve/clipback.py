@@ -193,10 +193,8 @@ def _metadata(service: Service, ids: Sequence[int], base_url: str) -> dict[int, 
 
 def _captions(service: Service, ids: Sequence[int]) -> dict[int, str]:
     """The first text that was written for each picture that has one."""
-    catalog = service.library.catalog
-    linked = {id_: texts[0] for id_, texts in catalog.linked_texts(ids).items() if texts}
-    records = catalog.text_records(list(linked.values()))
-    return {id_: printable(records[text].body) for id_, text in linked.items() if text in records}
+    bodies = service.library.catalog.linked_bodies(ids)
+    return {id_: printable(first) for id_, (first, *_) in bodies.items()}
 
 
 def _picture(

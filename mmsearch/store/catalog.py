@@ -85,7 +85,7 @@ _LINKED_TEXTS = (
     .order_by(text_.c.id)
 )
 # A text may be written for several files of a picture.
-_CAPTIONS = (
+_LINKED_BODIES = (
     sa.select(image.c.content_id, text_.c.content_id.label("text_id"), passage.c.body)
     .join(image, image.c.id == text_.c.image_id)
     .join(passage, passage.c.content_id == text_.c.content_id)
@@ -296,11 +296,12 @@ class Catalog:
                     found[row.content_id].append(row.text_id)
         return found
 
-    def captions_of(self, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
-        """For each picture the texts written for it, without doubles, in that order."""
+    def linked_bodies(self, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+        """For each picture that has any: what the texts say that were written for it, in the order
+        of `linked_texts`, without doubles."""
         found: dict[int, dict[int, str]] = defaultdict(dict)
         for part in batches(image_ids, IDS_A_QUERY):
-            for id_, text_id, body in self._read.rows(_CAPTIONS, ids=ids_parameter(part)):
+            for id_, text_id, body in self._read.rows(_LINKED_BODIES, ids=ids_parameter(part)):
                 found[id_].setdefault(text_id, body)
         return {id_: tuple(bodies.values()) for id_, bodies in found.items()}
 

@@ -72,19 +72,25 @@ def test_an_error_is_raised_for_the_batch_and_all_after_it() -> None:
         thread.put(np.array([1]), bad, _NEVER).result()
 
 
-def test_what_was_not_begun_is_dropped_at_the_end() -> None:
-    begun, release = threading.Event(), threading.Event()
+class Slow:
+    """Texts that take until they are released."""
 
-    def slow() -> str:
-        begun.set()
-        release.wait()
+    def __init__(self) -> None:
+        self.begun, self.release = threading.Event(), threading.Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        self.release.wait()
         return ""
 
+
+def test_what_was_not_begun_is_dropped_at_the_end() -> None:
+    slow = Slow()
     with model() as thread:
         first = thread.put(np.array([1]), slow, _NEVER)
         second = thread.put(np.array([2]), str, _NEVER)
-        begun.wait()
-        threading.Timer(0.05, release.set).start()
+        slow.begun.wait()
+        threading.Timer(0.05, slow.release.set).start()
     assert first.done()
     assert not second.done()
 
@@ -181,19 +187,13 @@ def test_a_model_that_waits_is_given_few(
 
 
 def test_idle_is_who_waits_for_something_to_do() -> None:
-    begun, release = threading.Event(), threading.Event()
-
-    def slow() -> str:
-        begun.set()
-        release.wait()
-        return ""
-
+    slow = Slow()
     with model() as thread:
         first = thread.put(np.array([1]), slow, _NEVER)
-        begun.wait()
+        slow.begun.wait()
         assert not thread.idle
         second = thread.put(np.array([2]), str, _NEVER)
-        release.set()
+        slow.release.set()
         first.result()
         second.result()
         while not thread.idle:  # it is about to ask for the next

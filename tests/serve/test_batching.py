@@ -239,7 +239,7 @@ def test_a_burst_is_waited_for_as_long_as_it_goes_on(
         again = []
         for n in range(3):  # the fourth has gone
             again.append(batcher.submit("text", model.run, f"again {n}"))
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.6)  # in time for each, not for all three together
         model.may_run.release(2)
         await asyncio.gather(*again)
 
