@@ -112,16 +112,17 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
         cors_origins=settings.cors_origins,
     )
     app.add_middleware(watch.Watch, service=service)
-    app.include_router(login.router(gate, access.cookie_name_of, access.SESSION_S))
-    app.include_router(queries.router(service))
-    app.include_router(items.router(service))
-    app.include_router(zip.router(service))
-    app.include_router(classify.router(service))
-    app.include_router(embeddings.router(service))
-    app.include_router(clipback.router(service))
-    app.include_router(indexing.router(indexing.Desk(service, uploads, runs)))
-    app.include_router(_status_router(service))
-    app.include_router(_page_router())
+    # One router, not one in another: those are matched twice. What is asked most comes first.
+    queries.add_routes(app.router, service)
+    embeddings.add_routes(app.router, service)
+    items.add_routes(app.router, service)
+    zip.add_routes(app.router, service)
+    classify.add_routes(app.router, service)
+    clipback.add_routes(app.router, service)
+    indexing.add_routes(app.router, indexing.Desk(service, uploads, runs))
+    login.add_routes(app.router, gate, access.cookie_name_of, access.SESSION_S)
+    _add_status_routes(app.router, service)
+    _add_page(app.router)
     app.mount("/assets", _Assets(directory=PAGE))
     _document_problems(app)
     return app
@@ -139,8 +140,7 @@ def make_gate(library: Library, settings: Settings, local_token: str | None) -> 
     )
 
 
-def _status_router(service: Service) -> APIRouter:
-    routes = APIRouter(tags=["status"])
+def _add_status_routes(routes: APIRouter, service: Service) -> None:
     settings = service.settings
     limits = Limits(
         max_k=settings.max_k,
@@ -173,11 +173,12 @@ def _status_router(service: Service) -> APIRouter:
             return JSONResponse({"status": "ready"})
         return problem(503, service.problem or "the model is being loaded", kind="not-ready")
 
-    routes.add_api_route("/v1/status", status, summary="What is being served")
-    routes.add_api_route("/healthz", healthz, summary="The process answers")
+    routes.add_api_route("/v1/status", status, tags=["status"], summary="What is being served")
+    routes.add_api_route("/healthz", healthz, tags=["status"], summary="The process answers")
     routes.add_api_route(
         "/readyz",
         readyz,
+        tags=["status"],
         summary="The model is loaded, so answers come at once",
         response_model=Health,
         responses=documented(503),
@@ -185,22 +186,19 @@ def _status_router(service: Service) -> APIRouter:
     routes.add_api_route(
         "/metrics",
         metrics,
+        tags=["status"],
         summary="Numbers for Prometheus",
         response_class=Response,
         responses=documented(422)
         | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    return routes
 
 
-def _page_router() -> APIRouter:
-    routes = APIRouter(include_in_schema=False)
-
+def _add_page(routes: APIRouter) -> None:
     async def index() -> Response:
         return FileResponse(PAGE / "index.html", headers=_REVALIDATE)
 
-    routes.add_api_route("/", index)
-    return routes
+    routes.add_api_route("/", index, include_in_schema=False)
 
 
 #: The names of the assets carry no version: the browser asks each time, and is told "unchanged".

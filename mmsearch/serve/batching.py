@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -25,23 +26,10 @@ Result = TypeVar("Result")
 
 #: Turns of an event loop from the result of a future to the last byte of an answer, or more.
 _STEPS = 10
+_NEVER = sys.maxsize
 
 #: Runs a batch: items in, as many results out, in the same order.
 Run = Callable[[Sequence[Any]], Sequence[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What was run at once: for metrics.
-
-    name: what the items are. items: their sizes added up. waited: seconds that each job was in the
-    queue. took: seconds of the run.
-    """
-
-    name: str
-    items: int
-    waited: tuple[float, ...]
-    took: float
 
 
 @dataclass(eq=False, slots=True)
@@ -73,7 +61,7 @@ class Batcher:
         max_wait_ms: float = 0.0,
         max_queue: int,
         name: str = "model",
-        on_batch: Callable[[Batch], None] | None = None,
+        on_batch: Callable[[Sequence[float]], None] | None = None,
         on_dropped: Callable[[int], None] | None = None,
     ) -> None:
         """max_batch: sizes that a batch adds up to, at most, unless one job alone is larger.
@@ -83,7 +71,8 @@ class Batcher:
             what comes at once.
         max_queue: jobs that may wait; one more is refused.
         name: what they wait for, in the refusal.
-        on_batch, on_dropped: told of each batch, and of how many jobs nobody awaited any more.
+        on_batch: told, of each batch, how many seconds each of its jobs was in the queue.
+        on_dropped: told how many jobs nobody awaited any more.
         """
         self._max_batch = max_batch
         self._max_wait_s = max_wait_ms / 1000
@@ -93,6 +82,9 @@ class Batcher:
         self._queue: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        # So many jobs wake the thread, while it waits: not each one, which would have to wait for
+        # the interpreter's lock only to wait on.
+        self._wake_at = _NEVER
         # How many jobs the last batch had; 0 after idling for longer than a batch is waited for.
         self._last = 0
         self._took = 0.0
@@ -147,7 +139,8 @@ class Batcher:
                 name = f"mmsearch-{self._name}"
                 self._thread = threading.Thread(target=self._work, name=name, daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if len(self._queue) >= self._wake_at:
+                self._wake()
         return future
 
     def close(self) -> None:
@@ -155,7 +148,7 @@ class Batcher:
         with self._changed:
             self._closed = True
             left, self._queue = list(self._queue), deque()
-            self._changed.notify()
+            self._wake()
         stopping = OverloadedError("the service is stopping; ask again when it is back")
         self._answer([(job, None, stopping) for job in left])
 
@@ -174,13 +167,13 @@ class Batcher:
                     return None
                 # Who was answered reads it first: that may take as long as the answers took.
                 lately = max(self._max_wait_s, self._took) if self._last > 1 else None
-                if not self._changed.wait(lately):
+                if not self._wait(lately, jobs=1):
                     self._last = 0
             if self._max_wait_s and self._last > 1 and not self._queue[0].alone:
                 wanted = min(self._last, self._max_batch)
                 until = time.perf_counter() + self._took
-                while not self._closed and len(self._queue) < wanted:
-                    if self._changed.wait(self._max_wait_s):
+                while not self._closed and (here := len(self._queue)) < wanted:
+                    if self._wait(self._max_wait_s, jobs=wanted) or len(self._queue) > here:
                         continue
                     if not self._unsent or time.perf_counter() > until:
                         break
@@ -188,6 +181,13 @@ class Batcher:
             if not self._queue:
                 return []
             return self._take()
+
+    def _wait(self, seconds: float | None, *, jobs: int) -> bool:
+        """Until so many jobs are there, or something else is new; False where nothing is."""
+        self._wake_at = jobs
+        woken = self._changed.wait(seconds)
+        self._wake_at = _NEVER
+        return woken
 
     def _take(self) -> list[_Job]:
         batch = [self._queue.popleft()]
@@ -216,11 +216,10 @@ class Batcher:
     def _run(self, batch: list[_Job]) -> None:
         began = time.perf_counter()
         outcomes = _outcomes(batch)
-        took = self._took = time.perf_counter() - began
+        self._took = time.perf_counter() - began
         self._answer(outcomes)
         if self._on_batch is not None and not batch[0].alone:
-            waited = tuple(began - job.queued for job in batch)
-            self._on_batch(Batch(batch[0].name, sum(job.size for job in batch), waited, took))
+            self._on_batch([began - job.queued for job in batch])
 
     def _answer(self, outcomes: Sequence[_Outcome]) -> None:
         loops = dict.fromkeys(job.future.get_loop() for job, _, _ in outcomes)
@@ -251,7 +250,12 @@ class Batcher:
             return
         with self._changed:
             self._unsent -= 1
-            self._changed.notify()
+            if not self._unsent and self._wake_at != _NEVER:
+                self._wake()
+
+    def _wake(self) -> None:
+        self._wake_at = _NEVER
+        self._changed.notify()
 
 
 _Outcome = tuple[_Job, Any, BaseException | None]

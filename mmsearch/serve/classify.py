@@ -178,12 +178,11 @@ _LABEL_ITEMS["items"]["anyOf"] = [
 ]
 
 
-def router(service: Service) -> APIRouter:
+def add_routes(routes: APIRouter, service: Service) -> None:
     """The route that classifies, for this service."""
-    routes = APIRouter(prefix="/v1")
 
     @routes.post(
-        "/classify",
+        "/v1/classify",
         summary="Pictures or texts → which of some labels they are about",
         tags=["classify"],
         responses=_PROBLEMS,
@@ -213,8 +212,6 @@ def router(service: Service) -> APIRouter:
             took_ms=round((time.perf_counter() - began) * 1000, 3),
             items=answers,
         )
-
-    return routes
 
 
 class _Asked:

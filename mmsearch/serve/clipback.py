@@ -79,9 +79,8 @@ class MetadataRequest(BaseModel):
     indice_name: str | None = None
 
 
-def router(service: Service) -> APIRouter:
-    """The routes that speak as clip-retrieval does."""
-    routes = APIRouter(tags=["clip-retrieval"])
+def add_routes(routes: APIRouter, service: Service) -> None:
+    """Adds the routes that speak as clip-retrieval does."""
     library = service.library
     name = printable(library.path.resolve().name) or "mmsearch"
 
@@ -91,12 +90,13 @@ def router(service: Service) -> APIRouter:
                 HTTPStatus.NOT_FOUND, f"there is no indice {asked!r} here; /indices-list: {name!r}"
             )
 
-    @routes.get("/indices-list", summary="The name of the one index")
+    @routes.get("/indices-list", tags=["clip-retrieval"], summary="The name of the one index")
     async def indices() -> list[str]:
         return [name]
 
     @routes.post(
         "/knn-service",
+        tags=["clip-retrieval"],
         summary="Text, picture or vector → nearest pictures or texts",
         responses=_PROBLEMS,
         openapi_extra=_body(KnnRequest),
@@ -123,6 +123,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post(
         "/metadata",
+        tags=["clip-retrieval"],
         summary="What is known of some results",
         responses=_PROBLEMS,
         openapi_extra=_body(MetadataRequest),
@@ -132,8 +133,6 @@ def router(service: Service) -> APIRouter:
         check_name(asked.indice_name)
         known = await service.read(_metadata, service, asked.ids, str(request.base_url))
         return [{"id": id_, "metadata": known[id_]} for id_ in asked.ids if id_ in known]
-
-    return routes
 
 
 def _body(model: type[BaseModel]) -> dict[str, Any]:

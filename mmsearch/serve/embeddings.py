@@ -118,12 +118,16 @@ class Models(Answer):
     data: list[Model]
 
 
-def router(service: Service) -> APIRouter:
-    """The routes that give vectors."""
-    routes = APIRouter(prefix="/v1", tags=["embeddings"])
+def add_routes(routes: APIRouter, service: Service) -> None:
+    """Adds the routes that give vectors."""
     library = service.library
 
-    @routes.post("/embeddings", summary="Texts and pictures → vectors", responses=_PROBLEMS)
+    @routes.post(
+        "/v1/embeddings",
+        tags=["embeddings"],
+        summary="Texts and pictures → vectors",
+        responses=_PROBLEMS,
+    )
     async def embeddings(asked: EmbeddingsRequest) -> Embeddings:
         items = [asked.input] if isinstance(asked.input, str) else asked.input
         inputs = [_read(item) for item in items]
@@ -147,12 +151,10 @@ def router(service: Service) -> APIRouter:
             usage=Usage(prompt_tokens=words, total_tokens=words),
         )
 
-    @routes.get("/models", summary="The models that vectors can be had of")
+    @routes.get("/v1/models", tags=["embeddings"], summary="The models that vectors can be had of")
     async def models() -> Models:
         name = await service.read(service.model)
         return Models(data=[] if name is None else [Model(id=name)])
-
-    return routes
 
 
 def _unfit(asked: EmbeddingsRequest, space: Space | None) -> Exception | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-import uuid
 from collections import defaultdict
 from contextvars import ContextVar
 from typing import TypeVar
@@ -20,6 +20,8 @@ current: ContextVar[Exchange | None] = ContextVar("mmsearch_exchange", default=N
 
 #: What an id from outside may look like: it goes into logs and headers.
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}")
+#: New ids: no two are alike, and nobody is let in for knowing one.
+_ids = random.Random()
 
 
 class ClientGoneError(MmsearchError):
@@ -33,7 +35,7 @@ def request_id(given: bytes | None) -> str:
     """The id that a client gave its request, if it is a plain one, or a new one."""
     if given is not None and _SANE_ID.fullmatch(given):
         return given.decode("ascii")
-    return uuid.uuid4().hex
+    return f"{_ids.getrandbits(128):032x}"
 
 
 class Exchange:
@@ -89,13 +91,19 @@ class Exchange:
         """
         if self._watch is None:
             self._watch = asyncio.create_task(self._until_gone())
-        try:
-            await asyncio.wait((work, self._watch), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
-            raise ClientGoneError
-        finally:
+
+        def give_up(_: asyncio.Task[None]) -> None:
             work.cancel()  # which does nothing to one that is done
+
+        self._watch.add_done_callback(give_up)
+        try:
+            return await work  # which is cancelled with this task
+        except asyncio.CancelledError:
+            if self.is_gone and not _is_cancelling():
+                raise ClientGoneError from None
+            raise
+        finally:
+            self._watch.remove_done_callback(give_up)
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -105,6 +113,11 @@ class Exchange:
         """Stops watching the client: it has its answer."""
         if self._watch is not None:
             self._watch.cancel()
+
+
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def unless_gone(work: asyncio.Future[T]) -> T:

@@ -9,6 +9,7 @@ https://web.dev/articles/fetch-metadata.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import socket
@@ -16,7 +17,7 @@ from collections.abc import Collection
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,6 +39,12 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+#: What every answer says, unless its route says otherwise, as ASGI has it. What a person searches
+#: for is nobody's to keep.
+_DEFAULTS = [
+    (name.lower().encode("ascii"), value.encode("ascii"))
+    for name, value in (*SECURITY_HEADERS.items(), ("Cache-Control", "no-store"))
+]
 
 #: A JSON question is a few kilobytes at most.
 MAX_JSON_BYTES = 64 << 10
@@ -52,7 +59,7 @@ _CORS = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, X-API-Key, X-Request-Id",
     "Access-Control-Max-Age": "600",
 }
-_CORS_EXPOSED = "ETag, Retry-After, X-Request-Id"
+_CORS_EXPOSED = b"ETag, Retry-After, X-Request-Id"
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -236,34 +243,31 @@ class _Answer:
         self._send = send
         self.head = head
         self.started = False
-        self._more: dict[str, str] = {}
+        self._more: list[tuple[bytes, bytes]] = []
 
     def vary(self) -> None:
         """Caches must not give one origin the answer to another."""
-        self._more["Vary"] = "Origin"
+        self._more.append((b"vary", b"Origin"))
 
     def allow(self, origin: str) -> None:
         """Lets the page of this origin read the answer."""
-        self._more |= {
-            "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": _CORS_EXPOSED,
-        }
+        self._more += [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", _CORS_EXPOSED),
+        ]
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
-            for name, value in self._more.items():
-                headers.append(name, value)
-            # What a person searches for is nobody's to keep, unless a route says so.
-            headers.setdefault("Cache-Control", "no-store")
+            given = {name for name, _ in message["headers"]}
+            added = [pair for pair in _DEFAULTS if pair[0] not in given]
+            message["headers"] = [*message["headers"], *added, *self._more]
         elif self.head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
 
 
+@functools.lru_cache(maxsize=64)
 def _name_of(host: str) -> str:
     """The name in a Host header, without its port: "[::1]:80" -> "::1"."""
     try:

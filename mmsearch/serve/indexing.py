@@ -178,14 +178,14 @@ class Desk:
         )
 
 
-def router(desk: Desk) -> APIRouter:
-    """The routes that change the library."""
-    routes = APIRouter(prefix="/v1", tags=["indexing"])
+def add_routes(routes: APIRouter, desk: Desk) -> None:
+    """Adds the routes that change the library."""
     service, uploads, runs = desk.service, desk.uploads, desk.runs
     library = service.library
 
     @routes.post(
-        "/images",
+        "/v1/images",
+        tags=["indexing"],
         summary="Keep a picture in the library",
         status_code=HTTPStatus.ACCEPTED,
         dependencies=[MayWrite],
@@ -216,7 +216,8 @@ def router(desk: Desk) -> APIRouter:
         return Uploaded(path=printable(str(path)), image_id=known.content_id, run=RunState.of(run))
 
     @routes.post(
-        "/texts",
+        "/v1/texts",
+        tags=["indexing"],
         summary="Keep a text in the library",
         status_code=HTTPStatus.ACCEPTED,
         dependencies=[MayWrite],
@@ -235,7 +236,8 @@ def router(desk: Desk) -> APIRouter:
         return Uploaded(path=printable(str(path)), image_id=given.image_id, run=RunState.of(run))
 
     @routes.delete(
-        "/images/{image_id}",
+        "/v1/images/{image_id}",
+        tags=["indexing"],
         summary="Delete a picture that was uploaded",
         status_code=HTTPStatus.ACCEPTED,
         dependencies=[MayWrite],
@@ -257,7 +259,8 @@ def router(desk: Desk) -> APIRouter:
         )
 
     @routes.delete(
-        "/texts/{text_id:int}",
+        "/v1/texts/{text_id:int}",
+        tags=["indexing"],
         summary="Delete a text that was uploaded",
         status_code=HTTPStatus.ACCEPTED,
         dependencies=[MayWrite],
@@ -276,7 +279,8 @@ def router(desk: Desk) -> APIRouter:
         return Deleted(deleted=[printable(record.body)], remaining=[], run=RunState.of(run))
 
     @routes.get(
-        "/sources",
+        "/v1/sources",
+        tags=["indexing"],
         summary="The places that the library was read from",
         dependencies=[MayFollow],
     )
@@ -284,7 +288,8 @@ def router(desk: Desk) -> APIRouter:
         return [Source.of(record) for record in await service.read(library.sources)]
 
     @routes.post(
-        "/index",
+        "/v1/index",
+        tags=["indexing"],
         summary="Read a source again",
         status_code=HTTPStatus.ACCEPTED,
         dependencies=[MayWrite],
@@ -304,12 +309,15 @@ def router(desk: Desk) -> APIRouter:
             await runs.ended(run, wait)
         return [RunState.of(run) for run in started]
 
-    @routes.get("/index", summary="What is being read", dependencies=[MayFollow])
+    @routes.get(
+        "/v1/index", tags=["indexing"], summary="What is being read", dependencies=[MayFollow]
+    )
     async def state() -> Indexing:
         return await desk.state()
 
     @routes.get(
-        "/index/events",
+        "/v1/index/events",
+        tags=["indexing"],
         summary="The same, as server-sent events: one `index` event whenever something changes",
         dependencies=[MayFollow],
         response_class=Response,
@@ -326,8 +334,6 @@ def router(desk: Desk) -> APIRouter:
                     yield ": still here\n\n"
 
         return StreamingResponse(stream(), media_type="text/event-stream")
-
-    return routes
 
 
 def _text(library: Any, text_id: int) -> TextRecord:

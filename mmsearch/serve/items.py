@@ -59,12 +59,16 @@ def read_original(library: Library, image_id: int) -> bytes:
         raise _gone(record, exc) from exc
 
 
-def router(service: Service) -> APIRouter:
-    """The routes about single pictures, for this service."""
-    routes = APIRouter(prefix="/v1/images", tags=["pictures"])
+def add_routes(routes: APIRouter, service: Service) -> None:
+    """Adds the routes about single pictures, for this service."""
     library = service.library
 
-    @routes.get("/{image_id}", summary="What is known of a picture", responses=_PROBLEMS)
+    @routes.get(
+        "/v1/images/{image_id}",
+        tags=["pictures"],
+        summary="What is known of a picture",
+        responses=_PROBLEMS,
+    )
     async def image(image_id: _ImageId) -> Image:
         record = await service.read(library.image, image_id)
         linked = await service.read(library.image_captions, image_id)
@@ -72,7 +76,8 @@ def router(service: Service) -> APIRouter:
         return Image.of(record, captions, show_gps=service.settings.show_gps)
 
     @routes.get(
-        "/{image_id}/file",
+        "/v1/images/{image_id}/file",
+        tags=["pictures"],
         summary="The picture's file, as it is",
         response_class=Response,
         responses={200: {"content": {"image/*": _IMAGE_BODY}}, **_FILE_PROBLEMS},
@@ -90,7 +95,8 @@ def router(service: Service) -> APIRouter:
         return Response(data, headers=headers, media_type=media_type(record.info.format))
 
     @routes.get(
-        "/{image_id}/thumbnail",
+        "/v1/images/{image_id}/thumbnail",
+        tags=["pictures"],
         summary="The picture small, upright and without its metadata",
         response_class=Response,
         responses={200: {"content": {"image/webp": _IMAGE_BODY}}, **_FILE_PROBLEMS},
@@ -119,8 +125,6 @@ def router(service: Service) -> APIRouter:
             raise _gone(record, exc) from exc
         kind = "image/webp" if data[8:12] == b"WEBP" else "image/jpeg"
         return Response(data, headers=headers, media_type=kind)
-
-    return routes
 
 
 def media_type(picture_format: str) -> str:

@@ -116,12 +116,14 @@ def safe_path(path: str) -> str:
     return path if plain and fits else "/"
 
 
-def router(gate: Gate, cookie_name: Callable[[Request], str], max_age_s: int) -> APIRouter:
-    """The routes that begin and end a browser's session."""
-    routes = APIRouter(tags=["keys"])
+def add_routes(
+    routes: APIRouter, gate: Gate, cookie_name: Callable[[Request], str], max_age_s: int
+) -> None:
+    """Adds the routes that begin and end a browser's session."""
 
     @routes.post(
         LOGIN_PATH,
+        tags=["keys"],
         summary="Show a key once, and get a cookie for it",
         response_class=RedirectResponse,
         status_code=HTTPStatus.SEE_OTHER,
@@ -153,6 +155,7 @@ def router(gate: Gate, cookie_name: Callable[[Request], str], max_age_s: int) ->
 
     @routes.post(
         "/v1/logout",
+        tags=["keys"],
         summary="End the browser's session",
         response_class=RedirectResponse,
         status_code=HTTPStatus.SEE_OTHER,
@@ -161,8 +164,6 @@ def router(gate: Gate, cookie_name: Callable[[Request], str], max_age_s: int) ->
         response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
         _set(response, request, cookie_name(request), "", 0)
         return response
-
-    return routes
 
 
 def _set(response: Response, request: Request, name: str, value: str, max_age_s: int) -> None:

@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 import mmsearch
 from mmsearch.encode.memory import gpu_memory
 from mmsearch.errors import MmsearchError
-from mmsearch.serve.batching import Batch
 from mmsearch.types import LibraryStatus, Modality
 
 if TYPE_CHECKING:
@@ -113,10 +112,11 @@ class Metrics:
     def _gauge(self, name: str, about: str) -> Gauge:
         return Gauge(name, about, registry=self.registry)
 
-    def on_batch(self, batch: Batch) -> None:
-        """Notes how long what went through the model's thread at once had waited for it."""
-        for waited in batch.waited:
-            self.stages.labels("queue").observe(waited)
+    def on_batch(self, waited: Iterable[float]) -> None:
+        """Notes for how many seconds each job of a batch had waited for the model's thread."""
+        queue = self.stages.labels("queue")
+        for seconds in waited:
+            queue.observe(seconds)
 
     @contextmanager
     def encoding(self, modality: Modality, items: int) -> Iterator[None]:

@@ -94,9 +94,8 @@ class _Asked:
         }
 
 
-def router(service: Service) -> APIRouter:
-    """The routes that search, for this service."""
-    routes = APIRouter(prefix="/v1")
+def add_routes(routes: APIRouter, service: Service) -> None:
+    """Adds the routes that search, for this service."""
     library, max_k = service.library, service.settings.max_k
     default_k = min(DEFAULT_K, max_k)
     k_range = Query(ge=1, le=max_k, description="answers to give")
@@ -137,16 +136,16 @@ def router(service: Service) -> APIRouter:
             return images(asked, await call(library.ask, question))
         return texts(asked, await call(library.ask_texts, question))
 
-    @routes.get("/search", summary="Words → pictures", tags=["search"], responses=_PROBLEMS)
+    @routes.get("/v1/search", summary="Words → pictures", tags=["search"], responses=_PROBLEMS)
     async def search(asked: Annotated[ask, Query()]) -> ImageResults:  # type: ignore[valid-type]
         return cast(ImageResults, await respond(_request(cast(_Ask, asked), "image")))
 
-    @routes.get("/texts/search", summary="Words → texts", tags=["search"], responses=_PROBLEMS)
+    @routes.get("/v1/texts/search", summary="Words → texts", tags=["search"], responses=_PROBLEMS)
     async def search_texts(asked: Annotated[ask, Query()]) -> TextResults:  # type: ignore[valid-type]
         return cast(TextResults, await respond(_request(cast(_Ask, asked), "text")))
 
     @routes.post(
-        "/search",
+        "/v1/search",
         summary="Words, pictures of the library, weighted parts → pictures or texts",
         tags=["search"],
         responses=_UPLOAD_PROBLEMS | _BY_ID_PROBLEMS,
@@ -155,7 +154,7 @@ def router(service: Service) -> APIRouter:
         return await respond(question)
 
     @routes.post(
-        "/search/image",
+        "/v1/search/image",
         summary="Uploaded pictures (and words) → pictures or texts",
         tags=["search"],
         responses=_UPLOAD_PROBLEMS,
@@ -188,7 +187,7 @@ def router(service: Service) -> APIRouter:
         return await respond(request, pictures)
 
     @routes.post(
-        "/captions",
+        "/v1/captions",
         summary="An uploaded picture → texts of the library that describe it",
         tags=["captions"],
         responses=_UPLOAD_PROBLEMS,
@@ -203,7 +202,7 @@ def router(service: Service) -> APIRouter:
         return cast(TextResults, await respond(request, [await service.picture(image)]))
 
     @routes.get(
-        "/images/{image_id}/captions",
+        "/v1/images/{image_id}/captions",
         summary="A picture of the library → its own texts, then others that fit",
         tags=["captions"],
         responses=_BY_ID_PROBLEMS,
@@ -230,7 +229,7 @@ def router(service: Service) -> APIRouter:
         return TextResults(**asked.frame(answer, model), hits=own + others[:k])
 
     @routes.get(
-        "/images/{image_id}/similar",
+        "/v1/images/{image_id}/similar",
         summary="A picture of the library → pictures like it",
         tags=["search"],
         responses=_BY_ID_PROBLEMS,
@@ -245,7 +244,7 @@ def router(service: Service) -> APIRouter:
         return cast(ImageResults, await respond(request))
 
     @routes.get(
-        "/facets",
+        "/v1/facets",
         summary="What the pictures have in common that satisfy a condition",
         tags=["search"],
         responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -257,8 +256,6 @@ def router(service: Service) -> APIRouter:
     ) -> Facets:
         allowed = condition(where, places=service.settings.show_gps)
         return Facets.of(await service.read(library.facets, allowed))
-
-    return routes
 
 
 def _request(asked: _Ask, modality: Modality) -> SearchRequest:

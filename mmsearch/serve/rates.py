@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import time
 from collections import OrderedDict
@@ -34,6 +35,7 @@ class Buckets:
         return wait
 
 
+@functools.lru_cache(maxsize=1024)
 def client_of(address: str) -> str:
     """Who is behind an address: of IPv6 the network of 64 bits, which one household has whole."""
     try:

@@ -66,6 +66,7 @@ def run(
     config = uvicorn.Config(
         app,
         log_config=None,
+        access_log=False,  # mmsearch.serve.watch writes these lines
         lifespan="on",
         http=Wire,
         ws="none",

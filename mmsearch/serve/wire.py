@@ -21,6 +21,58 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 log = logging.getLogger(__name__)
 
 
+class _Joining(asyncio.Transport):
+    """A transport that sends what is written in one turn of the event loop as one.
+
+    uvicorn writes the head of an answer and its body: each would be a call of the system, and wake
+    the client.
+    """
+
+    #: More is not kept back.
+    most_bytes = 64 << 10
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._kept: list[bytes | bytearray | memoryview[Any]] = []
+        self._bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if not self._kept:
+            self._loop.call_soon(self._send)
+        self._kept.append(data)
+        self._bytes += len(data)
+        if self._bytes > self.most_bytes:
+            self._send()
+
+    def _send(self) -> None:
+        if self._kept:
+            data = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+            self._kept, self._bytes = [], 0
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._kept.clear()
+        self._transport.abort()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+
 class Wire(HttpToolsProtocol):
     """uvicorn's protocol, bounded. For `uvicorn.Config(http=Wire)`."""
 
@@ -48,7 +100,7 @@ class Wire(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         is_full = len(self.connections) >= self.max_connections
-        super().connection_made(transport)
+        super().connection_made(_Joining(transport, self.loop))
         self._start_head()
         if is_full:
             self._make_room()

@@ -51,13 +51,13 @@ class _Sent:
         return data
 
 
-def router(service: Service) -> APIRouter:
+def add_routes(routes: APIRouter, service: Service) -> None:
     """The route that gives several pictures, for this service."""
-    routes = APIRouter(prefix="/v1", tags=["pictures"])
     library = service.library
 
     @routes.get(
-        "/images.zip",
+        "/v1/images.zip",
+        tags=["pictures"],
         summary="The files of several pictures in one ZIP file",
         response_class=Response,
         responses={
@@ -91,8 +91,6 @@ def router(service: Service) -> APIRouter:
         return StreamingResponse(
             _zipped(service, records), headers=headers, media_type="application/zip"
         )
-
-    return routes
 
 
 async def _zipped(service: Service, records: Sequence[ImageRecord]) -> AsyncIterator[bytes]:

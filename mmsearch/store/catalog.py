@@ -26,7 +26,6 @@ from mmsearch.store.schema import (
     picture,
     source,
     space,
-    state,
     text_,
 )
 from mmsearch.store.sizes import Sizes
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 
 
 # What every search asks, built once.
-_REVISION = sa.select(state.c.revision)
+_REVISION = "SELECT revision FROM state"
 _PICTURES = sa.select(picture).where(among_ids(picture.c.content_id))
 _FILES = (
     sa.select(image.c.content_id, image.c.path, image.c.member, source.c.location, source.c.kind)
@@ -161,7 +160,7 @@ class Catalog:
 
     def revision(self) -> int:
         """A number that grows with every committed change."""
-        return int(self._read.scalar(_REVISION) or 0)
+        return int(self._read.driver_scalar(_REVISION) or 0)
 
     # --- spaces ---------------------------------------------------------------------------------
 

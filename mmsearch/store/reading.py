@@ -56,10 +56,11 @@ class Reading:
         with translate_errors(self.path), self._engine.connect() as connection:
             return connection.execute(statement).scalar()
 
-    def driver_scalar(self, statement: str, parameters: tuple[Any, ...]) -> Any:
+    def driver_scalar(self, statement: str, parameters: tuple[Any, ...] = ()) -> Any:
         """The same for the text of a statement and values as the database keeps them: cheaper."""
-        with translate_errors(self.path), self._engine.connect() as connection:
-            return connection.exec_driver_sql(statement, parameters).scalar()
+        with self._driver() as connection:
+            rows = connection.execute(statement, parameters).fetchall()
+            return rows[0][0] if rows else None
 
     @contextmanager
     def moment(self) -> Iterator[sa.Connection]:
@@ -72,10 +73,20 @@ class Reading:
     def driver_moment(self) -> Iterator[sqlite3.Connection]:
         """The same for many small queries: the driver's own connection. What SQLAlchemy does around
         a statement takes twice as long as most of these themselves."""
-        with self.moment() as connection:
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, sqlite3.Connection)
-            yield driver
+        with self._driver() as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    @contextmanager
+    def _driver(self) -> Iterator[sqlite3.Connection]:
+        with translate_errors(self.path):
+            pooled = self._engine.raw_connection()
+            try:
+                driver = pooled.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                yield driver
+            finally:
+                pooled.close()  # which ends the transaction, if there is one
 
     def chunks(self, statement: sa.Executable, size: int, *, mapped: bool = True) -> Iterator[Rows]:
         """The rows, up to `size` at a time, as one moment had them: only so many are in memory.

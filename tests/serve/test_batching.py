@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmsearch.errors import OverloadedError, QueryError
-from mmsearch.serve.batching import Batch, Batcher
+from mmsearch.serve.batching import Batcher
 from mmsearch.serve.exchange import ClientGoneError, Exchange
 
 DEADLINE_S = 60
@@ -64,7 +64,7 @@ async def begun(model: Model) -> None:
 
 
 def test_what_waits_together_is_run_together(model: Model, make: Callable[..., Batcher]) -> None:
-    seen: list[Batch] = []
+    seen: list[Sequence[float]] = []
     batcher = make(max_batch=4, on_batch=seen.append)
 
     async def main() -> None:
@@ -79,8 +79,8 @@ def test_what_waits_together_is_run_together(model: Model, make: Callable[..., B
     run(main())
     assert model.batches == [["first"], [0, 1, 2, 3], [4, 5]]
     batcher.close()
-    assert [batch.items for batch in seen[:2]] == [1, 4]
-    assert all(batch.name == "text" and len(batch.waited) == batch.items for batch in seen)
+    assert [len(waited) for waited in seen[:2]] == [1, 4]
+    assert all(seconds >= 0 for waited in seen for seconds in waited)
 
 
 def test_kinds_do_not_mix_and_keep_their_order(model: Model, make: Callable[..., Batcher]) -> None:

@@ -31,7 +31,7 @@ def asking(library: Library, settings: Settings) -> Iterator[TestClient]:
     app = FastAPI()
     problems.install(app)
     app.add_middleware(Guard, bound_to=settings.host, max_upload_bytes=settings.max_upload_bytes)
-    app.include_router(classify.router(service))
+    classify.add_routes(app.router, service)
     with TestClient(app, base_url=BASE_URL, raise_server_exceptions=False) as client:
         yield client
     service.close()
