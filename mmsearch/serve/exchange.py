@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -57,9 +58,10 @@ class Exchange:
         self._is_whole = False
         self._watch: asyncio.Task[None] | None = None
 
-    def took(self, stage: str, seconds: float) -> None:
-        """Notes how long a stage took, in all if it comes several times."""
-        self.stages[stage] += seconds
+    def took(self, stages: Mapping[str, float]) -> None:
+        """Adds how many seconds stages took."""
+        for stage, seconds in stages.items():
+            self.stages[stage] += seconds
 
     @property
     def is_gone(self) -> bool:

@@ -22,7 +22,6 @@ from mmsearch.errors import MmsearchError
 from mmsearch.types import LibraryStatus, Modality
 
 if TYPE_CHECKING:
-    from mmsearch.serve.exchange import Exchange
     from mmsearch.serve.service import Service
 
 #: Seconds. A cached answer takes two milliseconds, a cold model some seconds.
@@ -129,11 +128,9 @@ class Metrics:
         """Notes how many jobs were given up before they cost anything."""
         self.dropped.inc(jobs)
 
-    def on_stage(self, stage: str, seconds: float, exchanges: Iterable[Exchange]) -> None:
-        """Notes what a stage took of one answer, or of many at once: for all, and for each."""
+    def on_stage(self, stage: str, seconds: float) -> None:
+        """Notes what a stage took of one answer, or of many at once."""
         self.stages.labels(stage).observe(seconds)
-        for exchange in exchanges:
-            exchange.took(stage, seconds)
 
     def asked_cache(self, modality: str, hits: int, misses: int) -> None:
         """Notes how many vectors were kept, and how many not."""

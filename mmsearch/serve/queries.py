@@ -4,12 +4,13 @@
 # own, and FastAPI could not resolve them from strings.
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, File, Form, Path, Query, UploadFile
+from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
 from pydantic import Field, TypeAdapter, ValidationError, create_model
 
 from mmsearch import filters
@@ -107,6 +108,7 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         k=(Annotated[int, k_field], default_k),
     )
     ask = create_model("Ask", __base__=_Ask, k=(Annotated[int, k_field], default_k))
+    read_address, in_address = _in_address(ask)
     read_request = TypeAdapter(search_request)
 
     def images(asked: _Asked, found: tuple[Answer[ImageHit], str | None]) -> ImageResults:
@@ -136,13 +138,25 @@ def add_routes(routes: APIRouter, service: Service) -> None:
             return images(asked, await call(library.ask, question))
         return texts(asked, await call(library.ask_texts, question))
 
-    @routes.get("/v1/search", summary="Words → pictures", tags=["search"], responses=_PROBLEMS)
-    async def search(asked: Annotated[ask, Query()]) -> ImageResults:  # type: ignore[valid-type]
-        return cast(ImageResults, await respond(_request(cast(_Ask, asked), "image")))
+    @routes.get(
+        "/v1/search",
+        summary="Words → pictures",
+        tags=["search"],
+        responses=_PROBLEMS,
+        openapi_extra=in_address,
+    )
+    async def search(request: Request) -> ImageResults:
+        return cast(ImageResults, await respond(_request(read_address(request), "image")))
 
-    @routes.get("/v1/texts/search", summary="Words → texts", tags=["search"], responses=_PROBLEMS)
-    async def search_texts(asked: Annotated[ask, Query()]) -> TextResults:  # type: ignore[valid-type]
-        return cast(TextResults, await respond(_request(cast(_Ask, asked), "text")))
+    @routes.get(
+        "/v1/texts/search",
+        summary="Words → texts",
+        tags=["search"],
+        responses=_PROBLEMS,
+        openapi_extra=in_address,
+    )
+    async def search_texts(request: Request) -> TextResults:
+        return cast(TextResults, await respond(_request(read_address(request), "text")))
 
     @routes.post(
         "/v1/search",
@@ -256,6 +270,30 @@ def add_routes(routes: APIRouter, service: Service) -> None:
     ) -> Facets:
         allowed = condition(where, places=service.settings.show_gps)
         return Facets.of(await service.read(library.facets, allowed))
+
+
+def _in_address(ask: type[_Ask]) -> tuple[Callable[[Request], _Ask], dict[str, Any]]:
+    """What reads a question in an address, and how OpenAPI describes its parameters.
+
+    FastAPI would do both for a parameter `Annotated[ask, Query()]`, but takes ten times as long to
+    read it, a third of all that HTTP costs of a search.
+    """
+    reader = TypeAdapter(ask)
+    schema = ask.model_json_schema()
+    parameters = [
+        {"name": name, "in": "query", "required": name in schema["required"], "schema": field}
+        | {key: field[key] for key in ("description",) if key in field}
+        for name, field in schema["properties"].items()
+    ]
+
+    def read(request: Request) -> _Ask:
+        try:
+            return reader.validate_python(dict(request.query_params))
+        except ValidationError as exc:
+            errors = [{**error, "loc": ("query", *error["loc"])} for error in exc.errors()]
+            raise RequestValidationError(errors) from exc
+
+    return read, {"parameters": parameters}
 
 
 def _request(asked: _Ask, modality: Modality) -> SearchRequest:

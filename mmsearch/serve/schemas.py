@@ -498,7 +498,11 @@ def condition(where: str | dict[str, Any] | None, *, places: bool) -> filters.Fi
 
 def file_name(path: str) -> str:
     """The last part of a catalog path, also of a member of an archive."""
-    return printable(PurePath(path.replace("\\", "/")).name) or "picture"
+    path = path.replace("\\", "/")
+    name = path.rpartition("/")[2]
+    if name in ("", "."):
+        name = PurePath(path).name
+    return printable(name) or "picture"
 
 
 def _clean(text: str | None) -> str | None:

@@ -7,8 +7,10 @@ import contextvars
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -195,22 +197,32 @@ class Service:
     def _answers(self, asked: Sequence[_Asked]) -> list[_Said]:
         """What the library says to questions of one modality, without running the model."""
         modality = asked[0].modality
-        exchanges = [one.exchange for one in asked if one.exchange is not None]
-
-        def on_stage(stage: str, seconds: float) -> None:
-            self.metrics.on_stage(stage, seconds, exchanges)
-
-        with observing(on_stage), self.library.kept_only():
+        with self._observing([one.exchange for one in asked]), self.library.kept_only():
             answers = self.library.ask_many(modality, [one.question for one in asked])
             model = self.library.model
         return [(answer, model) for answer in answers]
 
+    @contextmanager
+    def _observing(self, exchanges: Sequence[Exchange | None]) -> Iterator[None]:
+        """Within, stages count for the service; all together, for each of these exchanges."""
+        took: defaultdict[str, float] = defaultdict(float)
+
+        def on_stage(stage: str, seconds: float) -> None:
+            self.metrics.on_stage(stage, seconds)
+            took[stage] += seconds
+
+        try:
+            with observing(on_stage):
+                yield
+        finally:
+            for exchange in exchanges:
+                if exchange is not None:
+                    exchange.took(took)
+
     def _answered(
         self, call: Callable[[Question], Answer[Hit]], question: Question
     ) -> tuple[Answer[Hit], str | None]:
-        exchange = current.get()
-        exchanges = [] if exchange is None else [exchange]
-        with observing(lambda stage, s: self.metrics.on_stage(stage, s, exchanges)):
+        with self._observing([current.get()]):
             return call(question), self.library.model
 
     async def text_vectors(self, texts: Sequence[str]) -> tuple[Space, Vectors]:
