@@ -27,6 +27,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,8 +52,9 @@ Scores = NDArray[np.float64]
 MANY = 10_000
 #: How many common parts are looked at; the others play no part.
 _COMMON_PARTS = 3
-#: How many that are common are remembered.
+#: How many that are common are remembered, and how many ids of what has the others: 20 MB.
 _MOST_KEPT = 4000
+_MOST_IDS = 1_000_000
 #: Parts of a query that are looked at, and characters of it.
 MAX_PARTS = 16
 MAX_QUERY = 2000
@@ -167,6 +170,23 @@ class _Matched:
     own: NDArray[np.bool_]
 
 
+@dataclass(slots=True)
+class _Having:
+    """What has a match in its own words, and, of pictures, the texts; both ascending.
+
+    matched: what that comes to for a part, once it was worked out.
+    """
+
+    own: Ids
+    texts: Ids
+    matched: _Matched | None = None
+
+    @property
+    def size(self) -> int:
+        """How much there is to look at."""
+        return len(self.own) + 2 * len(self.texts)
+
+
 class Words:
     """The words of one catalog. Thread-safe."""
 
@@ -224,27 +244,55 @@ class Words:
             return _Search(connection, modality, common).totals(parts, only)
 
 
+#: The table that is searched, and what FTS5 looks for there.
+_Looked = tuple[str, str]
+#: What one that nobody has takes of memory, in ids.
+_OVERHEAD = 50
+
+
 class _Common:
     """What is known of the words at one revision of the catalog. Grows; thread-safe.
 
-    To find out that very many have a part takes reading all of those that are counted, ten thousand
-    rows, and the words that people look for are just those that very many captions have.
+    People look for the same words again and again, and just those have many captions: to find out
+    that very many have a part takes reading all of those that are counted, ten thousand rows, and
+    to follow the links of a thousand texts takes milliseconds.
     """
 
     def __init__(self, revision: int) -> None:
         self.revision = revision
         #: How many rows each table has, as far as that makes a difference.
         self.known: dict[str, int] = {}
-        self._parts: set[tuple[str, str]] = set()
+        self._parts: set[_Looked] = set()
+        self._having: OrderedDict[_Looked, _Having] = OrderedDict()
+        self._ids = 0
+        self._lock = threading.Lock()
 
-    def __contains__(self, part: tuple[str, str]) -> bool:
-        """part: the table that is searched, and what FTS5 looks for there."""
+    def __contains__(self, part: _Looked) -> bool:
+        """Whether very many are known to have it."""
         return part in self._parts
 
-    def add(self, part: tuple[str, str]) -> None:
+    def add(self, part: _Looked) -> None:
         """Notes that very many have this."""
         if len(self._parts) < _MOST_KEPT:
             self._parts.add(part)
+
+    def get(self, part: _Looked) -> _Having | None:
+        """What has it, if that is kept."""
+        with self._lock:
+            having = self._having.get(part)
+            if having is not None:
+                self._having.move_to_end(part)
+            return having
+
+    def keep(self, part: _Looked, having: _Having) -> None:
+        """Keeps what has it, in place of what was asked for longest ago."""
+        with self._lock:
+            if part not in self._having:
+                self._having[part] = having
+                self._ids += _OVERHEAD + having.size
+            while self._ids > _MOST_IDS:
+                _, oldest = self._having.popitem(last=False)
+                self._ids -= _OVERHEAD + oldest.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,18 +340,24 @@ class _Search:
             self._common.known[self._own] = known
         return known
 
-    def _having(self, match: str) -> tuple[Ids, Ids] | None:
-        """What has a match in its own words, and, of pictures, the texts; None for very many."""
-        if (self._own, match) in self._common:
+    def _having(self, match: str) -> _Having | None:
+        """What has a match; None for very many."""
+        looked = (self._own, match)
+        if looked in self._common:
             return None
+        known = self._common.get(looked)
+        if known is not None:
+            return known
         own = self._rows(self._own, match, MANY + 1)
         texts = np.empty(0, np.int64)
         if self._images and len(own) <= MANY:
             texts = self._rows("text_words", match, MANY // 2 + 1)
-        if len(own) + 2 * len(texts) > MANY:
-            self._common.add((self._own, match))
+        having = _Having(own, texts)
+        if having.size > MANY:
+            self._common.add(looked)
             return None
-        return own, texts
+        self._common.keep(looked, having)
+        return having
 
     def _of_texts(self, texts: Ids, *, as_own: bool) -> _Matched:
         """The pictures that these texts are linked to: the stronger, the more of them are.
@@ -329,8 +383,8 @@ class _Search:
         counted = 0.0
         scored: list[tuple[_Matched, float]] = []
         found: list[str] = []
-        for part, own, texts in rare:
-            matched = self._matched(part, own, texts)
+        for part, having in rare:
+            matched = self._matched(part, having)
             n = len(matched.ids)
             if n > _NEARLY_ALL * known:
                 continue
@@ -341,39 +395,48 @@ class _Search:
         counted += len(common)
         if not common:
             return _totals(scored, counted, only)
-        among = self._among(found, common, _every([m for m, _ in scored]))
+        among = self._among(found, common, _every([m for m, _ in scored])) if found else []
         together = _sum([])
         if len(common) > 1 and not any(m.own.any() for m, _ in scored):
             together = self._together(common)
+        if not among:
+            among = [_sum([])] * len(common)
         scored += [(_either(a, together), _idf(known, MANY)) for a in among]
         return _totals(scored, counted, only)
 
-    def _split(self, parts: Sequence[Part]) -> tuple[list[tuple[Part, Ids, Ids]], list[Part]]:
-        """Parts with the pictures and the texts that have them, the rarest first; common parts."""
-        probed: list[tuple[Part, Ids, Ids]] = []
+    def _split(self, parts: Sequence[Part]) -> tuple[list[tuple[Part, _Having]], list[Part]]:
+        """Parts with what has them, the rarest first; common parts."""
+        probed: list[tuple[Part, _Having]] = []
         common: list[Part] = []
         for part in parts:
             having = self._having(part.match())
             if having is None:
                 common.append(part)
             else:
-                probed.append((part, *having))
-        probed.sort(key=lambda row: len(row[1]) + 2 * len(row[2]))
+                probed.append((part, having))
+        probed.sort(key=lambda row: row[1].size)
         total = 0
-        rare: list[tuple[Part, Ids, Ids]] = []
-        for part, own, texts in probed:
-            total += len(own) + 2 * len(texts)
+        rare: list[tuple[Part, _Having]] = []
+        for part, having in probed:
+            total += having.size
             if total > MANY:
                 common.append(part)
             else:
-                rare.append((part, own, texts))
+                rare.append((part, having))
         return rare, common[:_COMMON_PARTS]
 
-    def _matched(self, part: Part, own: Ids, texts: Ids) -> _Matched:
+    def _matched(self, part: Part, having: _Having) -> _Matched:
         if not self._images:
-            return _own(own, _CAPTION_WEIGHT)
-        found = [self._of_texts(texts, as_own=part.quoted)]
-        if len(own):
+            return _own(having.own, _CAPTION_WEIGHT)
+        if part.quoted:
+            return self._of_pictures(part, having)
+        if having.matched is None:
+            having.matched = self._of_pictures(part, having)
+        return having.matched
+
+    def _of_pictures(self, part: Part, having: _Having) -> _Matched:
+        found = [self._of_texts(having.texts, as_own=part.quoted)]
+        if len(having.own):
             for column, weight in _WEIGHTS.items():
                 match = f"{column} : ({part.match()})"
                 found.append(_own(self._rows("image_words", match, MANY + 1), weight))
@@ -419,8 +482,10 @@ class _Search:
         having = self._having(" AND ".join(f"({part.match()})" for part in parts))
         if having is None:
             return _sum([])
-        own, texts = having
-        return _sum([_own(own, 1.0), self._of_texts(texts, as_own=False)])
+        if having.matched is None:
+            of_texts = self._of_texts(having.texts, as_own=False)
+            having.matched = _sum([_own(having.own, 1.0), of_texts])
+        return having.matched
 
 
 def _scalar(connection: sqlite3.Connection, query: str, *values: object) -> Any:
@@ -447,14 +512,19 @@ def _every(found: Sequence[_Matched]) -> Ids:
 
 def _either(a: _Matched, b: _Matched) -> _Matched:
     """What is in any of the two, as it is in the first, or else in the second."""
+    if not len(b.ids):
+        return a
     new = ~np.isin(b.ids, a.ids)
     return _sum([a, _Matched(b.ids[new], b.strength[new], b.own[new])])
 
 
 def _sum(found: Sequence[_Matched]) -> _Matched:
     """Each content once, its strengths added."""
+    found = [m for m in found if len(m.ids)]
     if not found:
         return _own(np.empty(0, np.int64), 0.0)
+    if len(found) == 1 and (found[0].ids[1:] > found[0].ids[:-1]).all():
+        return found[0]
     ids, at = np.unique(np.concatenate([m.ids for m in found]), return_inverse=True)
     strength = np.bincount(at, np.concatenate([m.strength for m in found]), minlength=len(ids))
     own = np.bincount(at, np.concatenate([m.own for m in found]), minlength=len(ids)) > 0

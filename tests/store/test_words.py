@@ -23,7 +23,7 @@ from mmsearch.store import Catalog, CatalogWriter, ImageRow
 from mmsearch.store.mend import examined
 from mmsearch.store.terms import stored, terms
 from mmsearch.store.word_rows import TABLE_SQL, TABLES, TRIGGER_SQL
-from mmsearch.store.words import MAX_PARTS, parse
+from mmsearch.store.words import MAX_PARTS, Words, parse
 from mmsearch.types import PictureInfo
 
 LIBRARIES = Path(__file__).parent / "libraries"
@@ -240,6 +240,48 @@ def test_common_words_are_bounded(
     ranked = catalog.words.named("germany 2019 lake", 9)
     assert names(catalog, ranked.ids) == ["germany/2019/IMG_2040.jpg", "germany/2019/IMG_2041.jpg"]
     assert ranked.share == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("room", [0, 120, 1_000_000])
+def test_what_is_remembered_of_words_changes_no_answer(
+    filled: None,
+    catalog: Catalog,
+    writer: CatalogWriter,
+    source: int,
+    space_id: int,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+) -> None:
+    monkeypatch.setattr("mmsearch.store.words._MOST_IDS", room)
+    queries = ["boat", "germany boat", '"boat" lake', "2019 boat", "mist", "nowhere boat", "boat"]
+
+    def answers(words: Words) -> list[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = []
+        for query, modality in itertools.product(queries, ("image", "text")):
+            ranked = words.named(query, 9, modality=modality)
+            of = words.find(query, modality, 9)
+            found.append((ranked.ids.tolist(), ranked.ranks.tolist(), ranked.share, of.tolist()))
+        return found
+
+    def each_asked_anew() -> list[tuple[object, ...]]:
+        monkeypatch.setattr("mmsearch.store.words._Common.get", lambda self, part: None)
+        with closing(Catalog(catalog.path)) as other:
+            expected = answers(other.words)
+        monkeypatch.undo()
+        monkeypatch.setattr("mmsearch.store.words._MOST_IDS", room)
+        return expected
+
+    before = each_asked_anew()
+    assert answers(catalog.words) == answers(catalog.words) == before
+    writer.commit(
+        space_id,
+        images=[image(source, "boat.jpg", "boat.jpg")],
+        texts=[text(source, "c.jsonl", "4", "a boat in germany", "x/SunsetBeach.jpg")],
+    )
+    writer.link()
+    after = each_asked_anew()
+    assert after != before
+    assert answers(catalog.words) == answers(catalog.words) == after
 
 
 # --- the same, by hand --------------------------------------------------------------------------
