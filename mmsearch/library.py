@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mmsearch import filters, prompts
-from mmsearch.backgrounds import Backgrounds
-from mmsearch.duplicates import THRESHOLD
-from mmsearch.encode.blas import one_thread
-from mmsearch.errors import (
-    IndexMissingError,
-    MmsearchError,
-    ModelUnavailableError,
-    NotFoundError,
-    QueryError,
-    SpaceMismatchError,
-)
-from mmsearch.fusion import MOST_NAMED
+from mmsearch import filters
+from mmsearch.answering import Answering, expansion
+from mmsearch.errors import MmsearchError, NotFoundError
 from mmsearch.index import manifest
-from mmsearch.indexes import Indexes
+from mmsearch.opened import Opened
 from mmsearch.query import ImageInput, QueryPicture, Question, Term
-from mmsearch.queryencoder import QueryEncoder, same_space
-from mmsearch.search import Ranked, Ranking, first_depth, image_hits, nearest_for, text_hits
-from mmsearch.sharing import SharedLock
-from mmsearch.stages import stage
+from mmsearch.queryencoder import QueryEncoder
 from mmsearch.store import Catalog
 from mmsearch.types import (
     MODALITIES,
@@ -55,30 +37,8 @@ if TYPE_CHECKING:
     from mmsearch.encode import Encoder, TextEncoder
     from mmsearch.filters import Facets, Filter
     from mmsearch.index.flat import FlatIndex
-    from mmsearch.queryencoder import QueryVector
-    from mmsearch.store.words import Ranked as Named
     from mmsearch.types import Vectors
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A question, and all that is found out before vectors are compared.
-
-    only: the contents that may answer. named: those that its words name. captions: see `_captions`.
-    """
-
-    space: Space
-    question: Question
-    query: QueryVector
-    only: NDArray[np.int64] | None
-    named: Named | None
-    captions: Vectors | None
-
-
-#: What answers a question, and the pictures of the library that it looks for.
-_Found = tuple[Ranked, frozenset[int]]
 
 CATALOG_NAME = "catalog.db"
 INDEX_FOLDER = "index"
@@ -88,10 +48,6 @@ UPLOADS_FOLDER = "uploads"
 #: Pictures of queries and thumbnails decoded at once, and how many may never come to an end.
 _DECODERS = 8
 _MAX_STUCK = 4
-#: Questions that look at more of the nearest are not compared together with others; most look at
-#: no more than this.
-_COMPARED_DEEP = 2000
-_MOST_LOOK_AT = 200
 
 
 class Options(TypedDict, total=False):
@@ -137,12 +93,8 @@ class Library:
             _DECODERS, self._limits.max_seconds, name="mmsearch-decode", max_stuck=_MAX_STUCK
         )
         self._encoding = QueryEncoder(self.catalog, device, self._limits, self._decoders)
-        # Searches share it; what changes the indexes has it alone.
-        self._lock = SharedLock()
-        self._indexes: Indexes | None = None
-        self._backgrounds: Backgrounds | None = None
-        self._active: tuple[int, Space] | None = None
-        self._revision = -1
+        self._opened = Opened(path, path / INDEX_FOLDER, self.catalog, self._encoding)
+        self._answering = Answering(self.catalog, self._encoding, self._opened)
 
     def __enter__(self) -> Self:
         return self
@@ -157,9 +109,7 @@ class Library:
 
     def close(self) -> None:
         """Lets go of the catalog and the indexes."""
-        with self._lock.alone():
-            self._indexes = self._backgrounds = self._active = None
-            self._revision = -1
+        self._opened.close()
         self.catalog.close()
 
     # --- model ----------------------------------------------------------------------------------
@@ -167,13 +117,13 @@ class Library:
     @property
     def space(self) -> Space | None:
         """The space that queries are embedded in; None while nothing is indexed."""
-        self.refresh()
-        return None if self._active is None else self._active[1]
+        active = self._opened.active
+        return None if active is None else active[1]
 
     @property
     def known_space(self) -> Space | None:
         """The same as the catalog was last taken in: never waits."""
-        active = self._active
+        active = self._opened.known
         return None if active is None else active[1]
 
     @property
@@ -184,24 +134,11 @@ class Library:
 
     def index_sizes(self) -> dict[Modality, dict[str, int]]:
         """Vectors of each index that is open: found, hidden, and not in its file yet (unsaved)."""
-        with self._lock.shared():
-            opened = {} if self._indexes is None else self._indexes.all_opened()
-            return {
-                modality: {"found": len(index), "hidden": index.gone, "unsaved": index.delta}
-                for modality, index in opened.items()
-            }
-
-    def _need_space(self) -> tuple[int, Space]:
-        self.refresh()
-        if self._active is None:
-            raise IndexMissingError(
-                f"the library at {self.path} is empty. Fill it with: mmsearch index FOLDER"
-            )
-        return self._active
+        return self._opened.sizes()
 
     def text_encoder(self) -> TextEncoder:
         """What encodes texts as questions are encoded. Raises what `encoder` raises."""
-        return self._encoding.for_texts(self._need_space()[1])
+        return self._encoding.for_texts(self._opened.need()[1])
 
     def encoder(self) -> Encoder:
         """The model of the active space, images and texts. Loads torch on first use.
@@ -210,7 +147,7 @@ class Library:
             ModelUnavailableError: its weights are not here.
             SpaceMismatchError: the weights are not those the library was indexed with.
         """
-        return self._encoding.whole(self._need_space()[1])
+        return self._encoding.whole(self._opened.need()[1])
 
     def look_up(self, image: str | Path | bytes) -> QueryPicture:
         """A picture to ask about, and whether the library knows its bytes. Needs no model.
@@ -237,11 +174,11 @@ class Library:
             # Before faiss: whichever of the two comes first brings the OpenMP runtime, and torch
             # suffers more from the other one's.
             self.encoder()
-            space = self._need_space()[1]
+            space = self._opened.need()[1]
             self._encoding.texts(space, ["warm"])
             for modality in MODALITIES:
                 self.index(modality)
-            self._captions(space)
+            self._opened.captions(space)
 
     # --- for who encodes the questions of many together ------------------------------------------
 
@@ -257,32 +194,32 @@ class Library:
 
         A guess that waits for nothing: the space that searches use may have changed.
         """
-        active = self._active
-        sentences = self._encoding.sentences(question.terms, self._expand(question))
+        active = self._opened.known
+        sentences = self._encoding.sentences(question.terms, expansion(question))
         if active is None:
             return [], len(sentences)
         return self._encoding.lacking(active[1], sentences), len(sentences)
 
     def keep_texts(self, texts: Sequence[str]) -> None:
         """Encodes texts together, as far as their vectors are not kept, and keeps those."""
-        self._encoding.texts(self._need_space()[1], texts)
+        self._encoding.texts(self._opened.need()[1], texts)
 
     def keeps(self, picture: QueryPicture) -> bool:
         """Whether a picture to ask about need not be decoded: its vector is kept."""
-        active = self._active
+        active = self._opened.known
         return active is not None and self._encoding.keeps(active[1], picture)
 
     def keep_pictures(self, pictures: Sequence[QueryPicture]) -> None:
         """The same as `keep_texts` for pictures."""
-        self._encoding.images(self._need_space()[1], pictures)
+        self._encoding.images(self._opened.need()[1], pictures)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """(n, dim): the vectors of texts as they are, not put into sentences."""
-        return self._encoding.texts(self._need_space()[1], texts)
+        return self._encoding.texts(self._opened.need()[1], texts)
 
     def embed_pictures(self, pictures: Sequence[ImageInput]) -> Vectors:
         """(n, dim): the vectors of pictures. Raises DecodeError."""
-        space_id, space = self._need_space()
+        space_id, space = self._opened.need()
         return self._encoding.pictures(space_id, space, pictures)
 
     @property
@@ -294,66 +231,23 @@ class Library:
 
     def index(self, modality: Modality) -> FlatIndex:
         """The index of one modality in the active space, up to date with the catalog."""
-        self._need_space()
-        return self._opened(modality)
-
-    def _opened(self, modality: Modality) -> FlatIndex:
-        """The same, as far as the catalog was last taken in."""
-        with self._lock.shared():
-            index = None if self._indexes is None else self._indexes.opened(modality)
-        if index is not None:
-            return index
-        with self._lock.alone():
-            self._need_space()  # closed or emptied meanwhile
-            assert self._indexes is not None
-            return self._indexes.get(modality, device=self._encoding.loaded_device)
-
-    def _searching(self) -> AbstractContextManager[None]:
-        """Within, no index changes. On a GPU only one thread may search."""
-        on_gpu = self._encoding.loaded_device.startswith("cuda")
-        return self._lock.alone() if on_gpu else self._lock.shared()
+        self._opened.need()
+        return self._opened.index(modality)
 
     def refresh(self) -> bool:
         """Takes in what was committed since the last look; True when there was something."""
-        if self._lock.is_shared_here:
-            return False  # in the middle of a search, for which nothing may change
-        revision = self.catalog.revision()
-        if revision == self._revision:
-            if self._indexes is not None and self._indexes.waiting:
-                with self._lock.alone():
-                    if self._indexes is not None:
-                        self._indexes.take_merged()
-            return False
-        with self._lock.alone():
-            if revision == self._revision:
-                return True  # another thread was quicker
-            active = self.catalog.active_space()
-            if active != self._active or (self._indexes and self._indexes.disowned()):
-                folder = self.path / INDEX_FOLDER
-                self._indexes = active and Indexes(folder, self.catalog, *active)
-                self._backgrounds = active and Backgrounds(
-                    folder, active[1], keep=not self.catalog.read_only
-                )
-                self._active = active
-            if self._indexes is not None:
-                self._indexes.refresh()
-            self._revision = revision
-        return True
+        return self._opened.refresh()
 
     def save_indexes(self) -> None:
         """Writes the index files, where enough is new to be worth it. Only for the writer."""
-        self.refresh()
-        with self._lock.alone():
-            if self._indexes is not None:
-                self._indexes.save()
+        self._opened.save()
 
     def save_background(self, encoder: Encoder) -> None:
         """Writes what relevance is told by, unless it is there, so that no search has to wait.
 
         encoder: a model at hand; nothing is done when it is not that of the active space.
         """
-        if self.space == encoder.space and self._backgrounds is not None:
-            self._backgrounds.captions(encoder.encode_texts)
+        self._opened.save_captions(encoder)
 
     # --- search ---------------------------------------------------------------------------------
 
@@ -427,141 +321,7 @@ class Library:
         Less work than one by one: the vectors are compared with all of them at once, and records
         looked up for all. Each answer is the same to the bit.
         """
-        with one_thread():  # judging and ranking are small products too
-            try:
-                active = self._need_space()
-                prepared = [self._tried(modality, one) for one in questions]
-                self._compare(modality, [one for one in prepared if isinstance(one, _Prepared)])
-                found = [
-                    self._found(modality, question, one, active)
-                    for question, one in zip(questions, prepared, strict=True)
-                ]
-                good = [one for one in found if not isinstance(one, MmsearchError)]
-                hits = iter(self._hits(modality, good))
-            except MmsearchError as exc:  # of the library, not of one question
-                return [exc] * len(questions)
-        return [
-            one
-            if isinstance(one, MmsearchError)
-            else Answer(
-                next(hits), one[0].allowed, one[0].cut, question.where is not None, one[0].nearest
-            )
-            for one, question in zip(found, questions, strict=True)
-        ]
-
-    def _hits(
-        self, modality: Modality, found: Sequence[_Found]
-    ) -> Sequence[tuple[ImageHit, ...]] | Sequence[tuple[TextHit, ...]]:
-        with stage("records"):
-            if modality == "text":
-                return text_hits(self.catalog, found)
-            return image_hits(self.catalog, [ranked for ranked, _ in found])
-
-    def _tried(self, modality: Modality, question: Question) -> _Prepared | MmsearchError:
-        """The question prepared, or why it cannot be."""
-        try:
-            return self._prepared(modality, question)
-        except MmsearchError as exc:
-            return exc
-
-    def _found(
-        self,
-        modality: Modality,
-        question: Question,
-        prepared: _Prepared | MmsearchError,
-        active: tuple[int, Space],
-    ) -> _Found | MmsearchError:
-        """What answers, or why nothing does; looked for again where searches moved to another space
-        since it was prepared in `active`."""
-        while True:
-            try:
-                if isinstance(prepared, MmsearchError):
-                    raise prepared
-                return self._ranked(modality, prepared)
-            except (SpaceMismatchError, NotFoundError) as exc:
-                now = self._need_space()
-                if now == active:
-                    return exc
-                active, prepared = now, self._tried(modality, question)
-            except MmsearchError as exc:
-                return exc
-
-    def _prepared(self, modality: Modality, question: Question) -> _Prepared:
-        if modality == "text" and question.group:
-            raise QueryError("only pictures can be grouped: texts that are the same come once")
-        # As the catalog was last taken in.
-        space_id, space = self._active or self._need_space()
-        with stage("query"):
-            expand = self._expand(question)
-            query = self._encoding.query(space_id, space, question.terms, expand)
-            captions = self._captions(space)
-        where = question.where
-        with stage("words"):
-            only = None if where is None else self.catalog.select(where, modality)
-            named = None
-            if question.words and question.texts:
-                words = " ".join(question.texts)
-                named = self.catalog.words.named(words, MOST_NAMED, only, modality)
-        return _Prepared(space, question, query, only, named, captions)
-
-    def _compare(self, modality: Modality, prepared: Sequence[_Prepared]) -> None:
-        """Compares questions that are about to be ranked with all vectors, in one go.
-
-        Each then finds the same, only sooner.
-        """
-        if len(prepared) < 2:
-            return
-        deep: dict[bool, list[tuple[Vectors, int]]] = {False: [], True: []}
-        index = self._opened(modality)
-        for one in prepared:
-            first = first_depth(one.question, cuts=one.question.min_relevance > 0)
-            depth = nearest_for(first, one.question, one.named)
-            if one.only is None and depth <= _COMPARED_DEEP and one.space == index.space:
-                # Most look at few of the nearest: not at as many as the deepest one.
-                deep[depth > _MOST_LOOK_AT].append((one.query.vector, depth))
-        with stage("compare"), self._searching():
-            for some in deep.values():
-                if some:
-                    vectors = np.concatenate([vector for vector, _ in some])
-                    index.search_ahead(vectors, max(depth for _, depth in some))
-
-    def _ranked(self, modality: Modality, prepared: _Prepared) -> _Found:
-        with stage("search"):
-            index = self._opened(modality)
-            # All of them now: none can be opened while others search.
-            pictures, texts = self._opened("image"), self._opened("text")
-            backgrounds = self._backgrounds
-            with self._searching():
-                same_space(prepared.space, index.space)
-                background = None
-                if backgrounds is not None and prepared.captions is not None:
-                    background = backgrounds.get(pictures, texts, prepared.captions)
-                ranking = Ranking(
-                    index,
-                    prepared.query,
-                    prepared.question,
-                    only=prepared.only,
-                    named=prepared.named,
-                    background=background,
-                    alike=THRESHOLD,
-                )
-                return ranking.page(), prepared.query.about
-
-    def _captions(self, space: Space) -> Vectors | None:
-        """The vectors of everyday captions; None where the model that makes them is not here."""
-        backgrounds = self._backgrounds
-        if backgrounds is None or backgrounds.space != space:
-            return None
-        try:
-            return backgrounds.captions(lambda texts: self._encoding.texts(space, texts))
-        except (ModelUnavailableError, SpaceMismatchError) as exc:
-            # Pictures like one of the library are found without the model.
-            logger.info("no relevance can be told: %s", exc)
-            return None
-
-    def _expand(self, question: Question) -> Callable[[str], Sequence[str]] | None:
-        """The sentences that words of a question are put into; None leaves them as they are."""
-        return prompts.expand if question.expand else None
+        return self._answering.answers(modality, questions)
 
     def facets(self, where: Filter | str | None = None) -> Facets:
         """What the pictures have in common that satisfy a condition, counted.

@@ -104,8 +104,8 @@ def test_searches_that_move_to_another_model_meanwhile(
     """It is asked again, in the space that searches use now."""
     asked, moved = question("red"), []
     right = postcard_library.ask(asked)
-    prepared = postcard_library._prepared
-    need_space = postcard_library._need_space
+    answering, opened = postcard_library._answering, postcard_library._opened
+    prepared, need = answering._prepared, opened.need
 
     def of_another_space(*given: Any) -> Any:
         found = prepared(*given)
@@ -115,15 +115,15 @@ def test_searches_that_move_to_another_model_meanwhile(
         return replace(found, space=replace(found.space, fingerprint="0" * 64))
 
     def in_another_space() -> Any:
-        id_, space = need_space()
+        id_, space = need()
         return (id_, space) if moved else (id_ + 1, space)
 
-    monkeypatch.setattr(postcard_library, "_prepared", of_another_space)
-    monkeypatch.setattr(postcard_library, "_need_space", in_another_space)
+    monkeypatch.setattr(answering, "_prepared", of_another_space)
+    monkeypatch.setattr(opened, "need", in_another_space)
     assert postcard_library.ask_many("image", [asked, asked]) == [right, right]
     # Where nothing moved, it is told.
     moved.clear()
-    monkeypatch.setattr(postcard_library, "_need_space", need_space)
+    monkeypatch.setattr(opened, "need", need)
     assert isinstance(postcard_library.ask_many("image", [asked])[0], SpaceMismatchError)
 
 
