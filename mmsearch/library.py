@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from mmsearch import filters
 from mmsearch.answering import Answering, expansion
 from mmsearch.errors import MmsearchError, NotFoundError
-from mmsearch.index import manifest
+from mmsearch.index import measured
 from mmsearch.opened import Opened
 from mmsearch.query import ImageInput, QueryPicture, Question, Term
 from mmsearch.queryencoder import QueryEncoder
@@ -28,6 +28,7 @@ from mmsearch.types import (
     Modality,
     SourceRecord,
     Space,
+    SpaceStatus,
     TextHit,
     TextRecord,
 )
@@ -95,6 +96,8 @@ class Library:
         self._encoding = QueryEncoder(self.catalog, device, self._limits, self._decoders)
         self._opened = Opened(path, path / INDEX_FOLDER, self.catalog, self._encoding)
         self._answering = Answering(self.catalog, self._encoding, self._opened)
+        # What was counted at a revision.
+        self._counted: tuple[int, dict[str, int], tuple[SpaceStatus, ...]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -379,18 +382,22 @@ class Library:
 
     def status(self) -> LibraryStatus:
         """Counts, spaces and indexes. Needs neither the model nor FAISS."""
-        spaces = self.catalog.spaces()
-        active = next((s for s in spaces if s.active), None)
+        # Counting reads all rows, and services are asked every few seconds.
+        revision = self.catalog.revision()
+        if self._counted is None or self._counted[0] != revision:
+            self._counted = revision, self.catalog.counts(), tuple(self.catalog.spaces())
+        _, counts, spaces = self._counted
+        folder = self.path / INDEX_FOLDER
         return LibraryStatus(
             path=str(self.path),
-            **self.catalog.counts(),
+            **counts,
             bytes=_bytes_in(self.path),
-            spaces=tuple(spaces),
-            index=()
-            if active is None
-            else (
-                manifest.status("image", active.images, active.space.dim),
-                manifest.status("text", active.texts, active.space.dim),
+            spaces=spaces,
+            index=tuple(
+                measured.status(folder, item.space, modality, vectors)
+                for item in spaces
+                if item.active
+                for modality, vectors in zip(MODALITIES, (item.images, item.texts), strict=True)
             ),
         )
 

@@ -350,3 +350,22 @@ def test_status(library: Library, model: str) -> None:
     (source,) = library.sources()
     assert (source.kind, source.images, source.texts, source.missing) == ("folder", 8, 4, 0)
     assert source.indexed_at is not None
+
+
+def test_rows_are_counted_once_a_commit(
+    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, counted = library.catalog.counts, []
+
+    def counting() -> dict[str, int]:
+        counted.append(1)
+        return counts()
+
+    monkeypatch.setattr(library.catalog, "counts", counting)
+    before = library.status()
+    assert library.status() == before
+    assert len(counted) == 1
+    write(photos / "new.png", encoded(50))
+    run(library.path)
+    assert library.status().images == before.images + 1
+    assert len(counted) == 2

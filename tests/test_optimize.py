@@ -128,6 +128,8 @@ def test_chosen_with_the_texts_of_the_library(path: Path) -> None:
         assert about is not None
         assert about.factory == result.chosen.factory
         assert about.recall == result.chosen.recall
+        told_of = server.status().index[0]
+        assert (told_of.approximate, told_of.recall) == (about.factory, about.recall)
         server.refresh()
         index = server.index("image")
         assert index.fast is not None
@@ -136,6 +138,7 @@ def test_chosen_with_the_texts_of_the_library(path: Path) -> None:
         assert not make_exact(library, "image")
         server.refresh()
         assert server.index("image").fast is None
+        assert server.status().index[0].approximate is None
     assert not list((path / "index").glob("*.fast*"))
 
 

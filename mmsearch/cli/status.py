@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,8 @@ from mmsearch.types import IndexStatus
 @library_option
 def status(failed: bool, as_json: bool, library: Path | None) -> None:
     """What the library holds, which model it was read with, and what failed."""
-    from mmsearch.index import measured
-    from mmsearch.library import INDEX_FOLDER
-
     with open_library(library) as lib:
         found = lib.status()
-        found = replace(
-            found,
-            index=tuple(
-                measured.status(lib.path / INDEX_FOLDER, item.space, index.modality, index.vectors)
-                for item in found.spaces
-                if item.active
-                for index in found.index
-            ),
-        )
         failures = lib.failures() if failed else []
     if as_json:
         document: dict[str, Any] = asdict(found)

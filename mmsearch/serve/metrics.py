@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 import mmsearch
 from mmsearch.encode.memory import gpu_memory
 from mmsearch.errors import MmsearchError
-from mmsearch.types import LibraryStatus, Modality
+from mmsearch.types import Modality
 
 if TYPE_CHECKING:
     from mmsearch.serve.service import Service
@@ -150,11 +150,10 @@ class Metrics:
 
 
 class _Library(Collector):
-    """What the library holds, read when it is asked for, and again only after a commit."""
+    """What the library holds, read when it is asked for."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._read: tuple[int, LibraryStatus] | None = None
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: otherwise the library would be read to find the names."""
@@ -166,13 +165,11 @@ class _Library(Collector):
         library = self._service.library
         try:
             revision = library.catalog.revision()
-            if self._read is None or self._read[0] != revision:
-                self._read = revision, library.status()
+            status = library.status()
             sizes = library.index_sizes()
         except MmsearchError:
             # The catalog cannot be read now; what the service itself counts is told all the same.
             return
-        status = self._read[1]
         space = next((s.space for s in status.spaces if s.active), None)
         about = GaugeMetricFamily(
             "mmsearch_info",

@@ -401,6 +401,11 @@ class Index(Answer):
     factory: str
     vectors: int
     bytes_per_vector: float
+    approximate: str | None = Field(
+        description="the index that searches begin with; null where every vector is compared"
+    )
+    recall: float | None = Field(description="recall@10 of that one, when it was measured")
+    outgrown: bool = Field(description="so much has changed since that it may not hold any more")
 
     @classmethod
     def of(cls, status: IndexStatus) -> Self:
@@ -410,6 +415,9 @@ class Index(Answer):
             factory=status.factory,
             vectors=status.vectors,
             bytes_per_vector=status.bytes_per_vector,
+            approximate=status.approximate,
+            recall=None if status.approximate is None else status.recall,
+            outgrown=status.outgrown,
         )
 
 

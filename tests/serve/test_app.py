@@ -42,6 +42,10 @@ def test_the_status_is_the_librarys(client: TestClient, library: Library) -> Non
     assert answer["library"] == str(library.path)
     assert [space["model"] for space in answer["spaces"]] == [s.space.name for s in status.spaces]
     assert [index["modality"] for index in answer["index"]] == ["image", "text"]
+    assert [(index["approximate"], index["recall"]) for index in answer["index"]] == [
+        (None, None),
+        (None, None),
+    ]
     assert answer["limits"] == {
         "max_k": 200,
         "max_offset": 10_000,

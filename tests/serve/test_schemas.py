@@ -7,8 +7,15 @@ from datetime import datetime
 
 import pytest
 
-from mmsearch.serve.schemas import Image, ImageAnswer, TextAnswer, file_name, version_token
-from mmsearch.types import ImageHit, ImageRecord, PictureInfo, TextHit, TextRecord
+from mmsearch.serve.schemas import (
+    Image,
+    ImageAnswer,
+    Index,
+    TextAnswer,
+    file_name,
+    version_token,
+)
+from mmsearch.types import ImageHit, ImageRecord, IndexStatus, PictureInfo, TextHit, TextRecord
 
 RECORD = ImageRecord(
     7,
@@ -51,10 +58,22 @@ def test_places_only_when_asked_for() -> None:
         ("C:\\photos\\c.jpg", "c.jpg"),
         ("c.jpg", "c.jpg"),
         ("/", "picture"),
+        ("", "picture"),
+        ("a/b/", "b"),
+        ("a/b/.", "b"),
+        ("a/..", ".."),
+        ("a\udce9/b\udce9", "b\ufffd"),
     ],
 )
 def test_file_names(path: str, name: str) -> None:
     assert file_name(path) == name
+
+
+def test_an_approximate_index_is_told() -> None:
+    exact = IndexStatus("image", "SQfp16", 10, 72.0)
+    assert (Index.of(exact).approximate, Index.of(exact).recall) == (None, None)
+    told = Index.of(dataclasses.replace(exact, approximate="IVF4", recall=0.97, outgrown=True))
+    assert (told.approximate, told.recall, told.outgrown) == ("IVF4", 0.97, True)
 
 
 def test_the_token_follows_the_picture() -> None:
