@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 
 class _Joining(asyncio.Transport):
-    """A transport that sends what is written in one turn of the event loop as one.
+    """A transport that sends what is written in one turn of the event loop, or up to a `flush`, as
+    one.
 
     uvicorn writes the head of an answer and its body: each would be a call of the system, and wake
     the client.
@@ -40,20 +41,21 @@ class _Joining(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         if not self._kept:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.flush)
         self._kept.append(data)
         self._bytes += len(data)
         if self._bytes > self.most_bytes:
-            self._send()
+            self.flush()
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Sends what is kept back."""
         if self._kept:
             data = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
             self._kept, self._bytes = [], 0
             self._transport.write(data)
 
     def close(self) -> None:
-        self._send()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:
@@ -201,6 +203,8 @@ class Wire(HttpToolsProtocol):
     # --- the end --------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
+        assert isinstance(self.transport, _Joining)
+        self.transport.flush()
         super().on_response_complete()
         if self.transport.is_closing():
             self._end_within(self.max_stall_s)
