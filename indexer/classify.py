@@ -19,9 +19,16 @@ from mmsearch import archive
 from mmsearch.archive import Member
 from mmsearch.batches import batches
 from mmsearch.errors import QueryError, SourceError, os_reason
+from mmsearch.overview import (
+    ScanProblem,
+)
 from mmsearch.store import Catalog, CatalogWriter
 from mmsearch.store.lock import writing
-from mmsearch.types import DEFAULT_LIMITS, DecodeLimits, Modality, ScanProblem
+from mmsearch.types import (
+    DEFAULT_LIMITS,
+    DecodeLimits,
+    Modality,
+)
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder, TextEncoder

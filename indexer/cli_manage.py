@@ -21,7 +21,9 @@ from mmsearch.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mmsearch.types import SourceRecord
+    from mmsearch.overview import (
+        SourceRecord,
+    )
 
 _yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 

@@ -21,10 +21,17 @@ from mmsearch.errors import (
 from mmsearch.files import delete_thumbnails
 from mmsearch.index import manifest
 from mmsearch.library import CATALOG_NAME, INDEX_FOLDER, THUMBS_FOLDER, Library
+from mmsearch.overview import (
+    SourceRecord,
+    SpaceStatus,
+)
 from mmsearch.store import Catalog, CatalogWriter
 from mmsearch.store.lock import writing
 from mmsearch.store.manage import Removal
-from mmsearch.types import MODALITIES, SourceRecord, Space, SpaceStatus
+from mmsearch.types import (
+    MODALITIES,
+    Space,
+)
 
 #: How many of the known files are looked for at the new place of sources, all together.
 _COMPARED = 300

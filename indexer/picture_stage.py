@@ -23,8 +23,10 @@ from indexer.text_stage import DraftText, TextEmbedder, embedded_texts
 from mmsearch import archive
 from mmsearch.archive import Member
 from mmsearch.errors import os_reason
+from mmsearch.overview import (
+    ScanProblem,
+)
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, ImageRow, Pending, TextRow
-from mmsearch.types import ScanProblem
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder

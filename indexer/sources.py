@@ -19,7 +19,9 @@ from indexer.texts import is_caption_file, sidecar_for
 from mmsearch.archive import is_archive
 from mmsearch.decode import IMAGE_SUFFIXES
 from mmsearch.errors import SourceError, os_reason
-from mmsearch.types import ScanProblem
+from mmsearch.overview import (
+    ScanProblem,
+)
 
 Kind = Literal["image", "archive", "texts", "sidecar"]
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from indexer.sources import IGNORED_NAMES, FileEntry, Sights, entry_for, kind_of, scan
 from mmsearch.errors import SourceError
-from mmsearch.types import ScanProblem, SourceRecord
+from mmsearch.overview import (
+    ScanProblem,
+    SourceRecord,
+)
 
 
 @dataclass(frozen=True, slots=True)

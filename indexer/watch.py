@@ -33,8 +33,10 @@ from mmsearch.errors import (
     StoreError,
 )
 from mmsearch.library import CATALOG_NAME
+from mmsearch.overview import (
+    SourceRecord,
+)
 from mmsearch.store import Catalog
-from mmsearch.types import SourceRecord
 
 Why = Literal["start", "change", "rescan"]
 

@@ -24,7 +24,9 @@ from mmsearch import tarheaders
 from mmsearch.archivestream import ArchiveStream, RefusedError, xz_stream
 from mmsearch.decode import IMAGE_SUFFIXES
 from mmsearch.errors import DecodeError
-from mmsearch.types import ScanProblem
+from mmsearch.overview import (
+    ScanProblem,
+)
 
 ARCHIVE_SUFFIXES = (
     ".zip", ".cbz", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",

@@ -14,6 +14,12 @@ from mmsearch.answering import Answering, expansion
 from mmsearch.errors import MmsearchError, NotFoundError
 from mmsearch.index import measured
 from mmsearch.opened import Opened
+from mmsearch.overview import (
+    Failure,
+    LibraryStatus,
+    SourceRecord,
+    SpaceStatus,
+)
 from mmsearch.query import ImageInput, QueryPicture, Question, Term
 from mmsearch.queryencoder import QueryEncoder
 from mmsearch.store import Catalog
@@ -21,14 +27,10 @@ from mmsearch.types import (
     MODALITIES,
     Answer,
     DecodeLimits,
-    Failure,
     ImageHit,
     ImageRecord,
-    LibraryStatus,
     Modality,
-    SourceRecord,
     Space,
-    SpaceStatus,
     TextHit,
     TextRecord,
 )

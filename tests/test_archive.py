@@ -28,7 +28,9 @@ from mmsearch.archive import (
     split_member_path,
 )
 from mmsearch.errors import DecodeError
-from mmsearch.types import ScanProblem
+from mmsearch.overview import (
+    ScanProblem,
+)
 
 RANDOM = os.urandom(3000)
 MANY = {"a.jpg": RANDOM[:1000], "deep/er/b.PNG": RANDOM[1000:2500], "deep/c.webp": b"tiny"}

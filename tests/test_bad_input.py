@@ -12,7 +12,9 @@ from indexer.texts import BadText, read_texts
 from mmsearch.archive import Member, member_path, members
 from mmsearch.decode import decode
 from mmsearch.errors import DecodeError
-from mmsearch.types import ScanProblem
+from mmsearch.overview import (
+    ScanProblem,
+)
 
 
 def outcome(data: bytes, source: str) -> str:

@@ -31,8 +31,13 @@ from mmsearch.archive import ArchiveLimits, Member, members, read_member
 from mmsearch.decode import decode
 from mmsearch.errors import DecodeError, DecodeTimeoutError, ImageTooLargeError
 from mmsearch.library import Library
+from mmsearch.overview import (
+    ScanProblem,
+)
 from mmsearch.plaintext import clean
-from mmsearch.types import DecodeLimits, ScanProblem
+from mmsearch.types import (
+    DecodeLimits,
+)
 
 #: Accents in the wrong order: sorting them takes time by the square of their number.
 ACCENTS = "\u0301\u0323" * 250_000

@@ -16,6 +16,7 @@ LEVELS = {
     "mmsearch": 0,  # the package itself: what it opens, it imports inside functions
     "mmsearch.errors": 0,
     "mmsearch.types": 0,
+    "mmsearch.overview": 0,
     "mmsearch.settings": 0,
     "mmsearch.batches": 0,
     "mmsearch.points": 0,
@@ -67,6 +68,7 @@ LEVELS = {
 SIBLINGS = {
     ("mmsearch.backgrounds", "mmsearch.relevance"),
     ("mmsearch.settings", "mmsearch.types"),
+    ("mmsearch.overview", "mmsearch.types"),
     ("mmsearch.decode", "mmsearch.metadata"),
     ("mmsearch.decode", "mmsearch.structure"),
     ("mmsearch.archive", "mmsearch.decode"),

@@ -21,9 +21,16 @@ from indexer.report import Progress, Silence
 from mmsearch.encode import load_encoder, presets, space_at_hand
 from mmsearch.errors import RefusedError
 from mmsearch.library import CATALOG_NAME, Library
+from mmsearch.overview import (
+    SourceRecord,
+)
 from mmsearch.store import Catalog, CatalogWriter
 from mmsearch.store.lock import writing
-from mmsearch.types import DEFAULT_LIMITS, DecodeLimits, SourceRecord, Space
+from mmsearch.types import (
+    DEFAULT_LIMITS,
+    DecodeLimits,
+    Space,
+)
 
 _ROWS_A_SURVEY = 4096
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from mmsearch import archive
 from mmsearch.errors import RefusedError
+from mmsearch.overview import (
+    SourceRecord,
+)
 from mmsearch.store.exchange import as_named
-from mmsearch.types import SourceRecord
 
 #: Folders that no source should be by guess: "/", "/home", "/mnt/x" hold more than was meant.
 _LEAST_PARTS = 3

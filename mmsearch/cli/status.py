@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from mmsearch.cli.options import json_option, library_option, open_library, print_json, printable
-from mmsearch.types import IndexStatus
+from mmsearch.overview import (
+    IndexStatus,
+)
 
 
 @click.command()

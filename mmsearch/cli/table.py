@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.cells import cell_len, chop_cells, set_cell_size
 
 from mmsearch.cli.options import nothing_matches, printable
 from mmsearch.errors import MmsearchError
@@ -64,13 +61,28 @@ def print_images(
         caption = printable(hit.captions[0]) if hit.captions else ""
         rows.append((str(rank), shown(hit.relevance), f"{hit.score:.3f}", name, caption))
     # In a pipe there is no width to fit: rows stay whole, and click takes the styles away.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = _columns() if sys.stdout.isatty() else None
     for number, cells in enumerate(fitted(rows, width)):
         styled = (
             click.style(cell, bold=number == 0, dim=number > 0 and column in _DIM)
             for column, cell in enumerate(cells)
         )
         click.echo("  ".join(styled))
+
+
+def _columns() -> int:
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
+
+
+def cell_len(text: str) -> int:
+    """How many cells of the terminal a text takes."""
+    if text.isascii():
+        return len(text)  # without controls: see `printable`
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def fitted(rows: Sequence[Row], width: int | None) -> Iterator[Row]:
@@ -87,14 +99,32 @@ def fitted(rows: Sequence[Row], width: int | None) -> Iterator[Row]:
         widths[3] = max(_LEAST, min(widths[3], max(left // 2, left - for_captions)))
         widths[4] = min(widths[4], max(0, left - widths[3] - 2))
     for *numbers, picture, caption in rows:
-        first, *more = chop_cells(picture, widths[3]) or [""]
+        first, *more = _chopped(picture, widths[3])
         cut = caption
         if cell_len(caption) > widths[4]:
-            cut = set_cell_size(caption, max(0, widths[4] - 1)) + "…" * (widths[4] > 0)
+            cut = _resized(caption, max(0, widths[4] - 1)) + "…" * (widths[4] > 0)
         aligned = [number.rjust(cells) for number, cells in zip(numbers, widths, strict=False)]
-        yield (*aligned, set_cell_size(first, widths[3]), cut) if cut else (*aligned, first)
+        yield (*aligned, _resized(first, widths[3]), cut) if cut else (*aligned, first)
         for part in more:
             yield (*(" " * cells for cells in widths[:3]), part)
+
+
+def _chopped(text: str, cells: int) -> list[str]:
+    """The text in rows of so many cells; one at least."""
+    if cell_len(text) <= cells:
+        return [text]
+    from rich.cells import chop_cells
+
+    return chop_cells(text, cells) or [""]
+
+
+def _resized(text: str, cells: int) -> str:
+    """The text filled up or cut off to so many cells."""
+    if cell_len(text) <= cells:
+        return text + " " * (cells - cell_len(text))
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, cells)
 
 
 def shown(relevance: float | None) -> str:
@@ -127,6 +157,8 @@ def graphics_protocol(environ: Mapping[str, str]) -> str | None:
 
 def _inline(library: Library | Remote, hit: ImageHit, protocol: str) -> str:
     """The escape sequence that draws the thumbnail of a hit; empty if there is none to draw."""
+    from base64 import b64encode
+
     from PIL import Image
 
     try:
@@ -135,7 +167,7 @@ def _inline(library: Library | Remote, hit: ImageHit, protocol: str) -> str:
         return "(its file is gone)"
     png = io.BytesIO()
     thumbnail.save(png, "PNG")
-    data = base64.b64encode(png.getvalue()).decode("ascii")
+    data = b64encode(png.getvalue()).decode("ascii")
     if protocol == "iterm":
         return f"\x1b]1337;File=inline=1;height={_ROWS};preserveAspectRatio=1:{data}\x07"
     # https://sw.kovidgoyal.net/kitty/graphics-protocol/: f=100 is PNG, chunks of at most 4096.

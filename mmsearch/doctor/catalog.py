@@ -7,12 +7,14 @@ from pathlib import Path
 
 from mmsearch.doctor.finding import NEXT_RUN, Finding, mended
 from mmsearch.errors import StoreError
+from mmsearch.overview import (
+    SpaceStatus,
+)
 from mmsearch.store import Catalog
 from mmsearch.store import engine as db
 from mmsearch.store.check import CatalogCheck
 from mmsearch.store.connect import is_damage
 from mmsearch.store.mend import CatalogMender, examined
-from mmsearch.types import SpaceStatus
 
 
 def check_file(path: Path, *, repair: bool) -> Finding:

@@ -19,8 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmsearch.errors import StoreError, VectorIndexError
+from mmsearch.overview import (
+    IndexStatus,
+)
 from mmsearch.points import reached
-from mmsearch.types import IndexStatus, Modality, Space
+from mmsearch.types import (
+    Modality,
+    Space,
+)
 
 if TYPE_CHECKING:
     import numpy as np

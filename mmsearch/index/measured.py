@@ -21,8 +21,14 @@ from pathlib import Path
 from mmsearch.errors import VectorIndexError
 from mmsearch.index import manifest
 from mmsearch.index.manifest import Manifest, move
+from mmsearch.overview import (
+    IndexStatus,
+)
 from mmsearch.points import reached
-from mmsearch.types import IndexStatus, Modality, Space
+from mmsearch.types import (
+    Modality,
+    Space,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from mmsearch.errors import NotFoundError, QueryError, RefusedError
+from mmsearch.overview import (
+    SourceRecord,
+)
 from mmsearch.plaintext import clean
 from mmsearch.serve.access import MayFollow, MayWrite
 from mmsearch.serve.guard import too_large
@@ -28,7 +31,10 @@ from mmsearch.serve.runs import Run, Runs, State
 from mmsearch.serve.schemas import MAX_ID, Answer, ImageId, printable
 from mmsearch.serve.service import Service
 from mmsearch.serve.uploads import MAX_TEXT_CHARS, Uploads
-from mmsearch.types import ImageRecord, SourceRecord, TextRecord
+from mmsearch.types import (
+    ImageRecord,
+    TextRecord,
+)
 
 #: Seconds after which a stream without news says that it is still there.
 HEARTBEAT_S = 15.0

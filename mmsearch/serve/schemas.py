@@ -12,13 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from mmsearch import filters
 from mmsearch.errors import QueryError
+from mmsearch.overview import (
+    IndexStatus,
+    LibraryStatus,
+    SpaceStatus,
+)
 from mmsearch.query import MAX_TERMS
 from mmsearch.types import (
     ImageHit,
     ImageRecord,
-    IndexStatus,
-    LibraryStatus,
-    SpaceStatus,
     TextHit,
     TextRecord,
 )

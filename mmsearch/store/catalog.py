@@ -14,6 +14,11 @@ import sqlalchemy as sa
 
 from mmsearch.batches import batches
 from mmsearch.errors import NotFoundError
+from mmsearch.overview import (
+    Failure,
+    SourceRecord,
+    SpaceStatus,
+)
 from mmsearch.store import engine as db
 from mmsearch.store.reading import IDS_A_QUERY, Reading, among_ids, ids_parameter
 from mmsearch.store.schema import (
@@ -33,13 +38,10 @@ from mmsearch.store.tags import Tag, TagCount, tag_counts, tags_of
 from mmsearch.store.vectors import Vectors
 from mmsearch.store.words import Words
 from mmsearch.types import (
-    Failure,
     ImageRecord,
     Modality,
     PictureInfo,
-    SourceRecord,
     Space,
-    SpaceStatus,
     TextRecord,
 )
 

@@ -45,8 +45,13 @@ from indexer.sources import FileEntry, scan
 from mmsearch import archive
 from mmsearch.decode import decode, thumbnail
 from mmsearch.errors import DecodeError
+from mmsearch.overview import (
+    ScanProblem,
+)
 from mmsearch.plaintext import clean
-from mmsearch.types import DecodeLimits, ScanProblem
+from mmsearch.types import (
+    DecodeLimits,
+)
 
 #: Pictures here have at most 64 x 64 pixels; a damaged header may say more, up to this.
 _LIMITS = DecodeLimits(max_pixels=1_000_000, max_bytes=1 << 20, max_seconds=5)

@@ -12,7 +12,9 @@ import pytest
 from indexer import sources
 from indexer.sources import FileEntry, entry_for, kind_of, scan
 from mmsearch.errors import MmsearchError, SourceError
-from mmsearch.types import ScanProblem
+from mmsearch.overview import (
+    ScanProblem,
+)
 
 needs_permissions = pytest.mark.skipif(
     os.name != "posix" or os.geteuid() == 0, reason="the superuser may read everything"

@@ -7,6 +7,9 @@ from datetime import datetime
 
 import pytest
 
+from mmsearch.overview import (
+    IndexStatus,
+)
 from mmsearch.serve.schemas import (
     Image,
     ImageAnswer,
@@ -15,7 +18,13 @@ from mmsearch.serve.schemas import (
     file_name,
     version_token,
 )
-from mmsearch.types import ImageHit, ImageRecord, IndexStatus, PictureInfo, TextHit, TextRecord
+from mmsearch.types import (
+    ImageHit,
+    ImageRecord,
+    PictureInfo,
+    TextHit,
+    TextRecord,
+)
 
 RECORD = ImageRecord(
     7,
