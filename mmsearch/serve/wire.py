@@ -40,6 +40,10 @@ class _Joining(asyncio.Transport):
         self._bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if len(data) > self.most_bytes:  # a file: not to be copied
+            self.flush()
+            self._transport.write(data)
+            return
         if not self._kept:
             self._loop.call_soon(self.flush)
         self._kept.append(data)
