@@ -177,6 +177,9 @@ class Answering:
             pictures, texts = self._opened.index("image"), self._opened.index("text")
             with self._opened.searching():
                 same_space(prepared.space, index.space)
+                # What relevance is told by is that of the active space, which may have changed
+                # while this waited for others.
+                same_space((self._opened.known or self._opened.need())[1], index.space)
                 background = None
                 if prepared.captions is not None:
                     background = self._opened.background(pictures, texts, prepared.captions)

@@ -389,6 +389,7 @@ class Library:
         if self._counted is None or self._counted[0] != revision:
             self._counted = revision, self.catalog.counts(), tuple(self.catalog.spaces())
         _, counts, spaces = self._counted
+        counts = counts | {"failed": self.catalog.failed()}
         folder = self.path / INDEX_FOLDER
         return LibraryStatus(
             path=str(self.path),

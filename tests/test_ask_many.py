@@ -127,6 +127,39 @@ def test_searches_that_move_to_another_model_meanwhile(
     assert isinstance(postcard_library.ask_many("image", [asked])[0], SpaceMismatchError)
 
 
+def test_searches_that_move_while_a_question_waits_for_the_indexes(
+    postcard_library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the other space's background would be made of the indexes of this one."""
+    asked = question("red")
+    right = postcard_library.ask(asked)
+    answering, opened = postcard_library._answering, postcard_library._opened
+    prepared, searching, here = answering._prepared, opened.searching, opened.need()
+    elsewhere = here[0] + 1, replace(here[1], fingerprint="0" * 64)
+    tries: list[int] = []
+
+    def preparing(*given: Any) -> Any:
+        tries.append(1)
+        return prepared(*given)
+
+    def waiting() -> Any:
+        if len(tries) == 1:
+            opened._active = elsewhere
+        return searching()
+
+    def need() -> Any:
+        if opened._active == elsewhere:  # and back, so that there are indexes to search
+            opened._active = here
+            return elsewhere
+        return here
+
+    monkeypatch.setattr(answering, "_prepared", preparing)
+    monkeypatch.setattr(opened, "searching", waiting)
+    monkeypatch.setattr(opened, "need", need)
+    assert postcard_library.ask(asked) == right
+    assert len(tries) == 2
+
+
 def test_an_empty_library_is_told_to_all(tmp_path: Any) -> None:
     from mmsearch.store import CatalogWriter
 

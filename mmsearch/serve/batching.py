@@ -183,7 +183,7 @@ class Batcher:
             return self._take()
 
     def _wait(self, seconds: float | None, *, jobs: int) -> bool:
-        """Until so many jobs are there, or something else is new; False where nothing is."""
+        """Until so many jobs are there, or something else is new; False after these seconds."""
         self._wake_at = jobs
         woken = self._changed.wait(seconds)
         self._wake_at = _NEVER

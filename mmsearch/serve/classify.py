@@ -179,7 +179,7 @@ _LABEL_ITEMS["items"]["anyOf"] = [
 
 
 def add_routes(routes: APIRouter, service: Service) -> None:
-    """The route that classifies, for this service."""
+    """Adds the route that classifies, for this service."""
 
     @routes.post(
         "/v1/classify",

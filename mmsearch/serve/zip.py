@@ -52,7 +52,7 @@ class _Sent:
 
 
 def add_routes(routes: APIRouter, service: Service) -> None:
-    """The route that gives several pictures, for this service."""
+    """Adds the route that gives several pictures, for this service."""
     library = service.library
 
     @routes.get(

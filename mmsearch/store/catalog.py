@@ -363,8 +363,12 @@ class Catalog:
             "links": texts[1],
             "carried": texts[2] - texts[0],
             "missing": pictures[1],
-            "failed": self._read.scalar(sa.select(rows).select_from(failure)),
+            "failed": self.failed(),
         }
+
+    def failed(self) -> int:
+        """How many inputs could not be used. Some of them are forgotten without a new revision."""
+        return int(self._read.scalar(sa.select(sa.func.count()).select_from(failure)))
 
     def failures(self) -> list[Failure]:
         """Every input that could not be used, in order of path."""

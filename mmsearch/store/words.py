@@ -52,9 +52,9 @@ Scores = NDArray[np.float64]
 MANY = 10_000
 #: How many common parts are looked at; the others play no part.
 _COMMON_PARTS = 3
-#: How many that are common are remembered, and how many ids of what has the others: 20 MB.
+#: How many that are common are remembered, and how much of what has the others: in ids, 16 MB.
 _MOST_KEPT = 4000
-_MOST_IDS = 1_000_000
+_MOST_IDS = 2_000_000
 #: Parts of a query that are looked at, and characters of it.
 MAX_PARTS = 16
 MAX_QUERY = 2000
@@ -186,6 +186,12 @@ class _Having:
         """How much there is to look at."""
         return len(self.own) + 2 * len(self.texts)
 
+    @property
+    def held(self) -> int:
+        """What it takes of memory, in ids: what was worked out takes two for each."""
+        matched = 0 if self.matched is None else 2 * len(self.matched.ids)
+        return len(self.own) + len(self.texts) + matched
+
 
 class Words:
     """The words of one catalog. Thread-safe."""
@@ -246,7 +252,7 @@ class Words:
 
 #: The table that is searched, and what FTS5 looks for there.
 _Looked = tuple[str, str]
-#: What one that nobody has takes of memory, in ids.
+#: What one that nobody has takes of memory besides its text, in ids.
 _OVERHEAD = 50
 
 
@@ -263,8 +269,8 @@ class _Common:
         #: How many rows each table has, as far as that makes a difference.
         self.known: dict[str, int] = {}
         self._parts: set[_Looked] = set()
-        self._having: OrderedDict[_Looked, _Having] = OrderedDict()
-        self._ids = 0
+        self._having: OrderedDict[_Looked, tuple[_Having, int]] = OrderedDict()
+        self._held = 0  # the second numbers of these, added up
         self._lock = threading.Lock()
 
     def __contains__(self, part: _Looked) -> bool:
@@ -279,20 +285,21 @@ class _Common:
     def get(self, part: _Looked) -> _Having | None:
         """What has it, if that is kept."""
         with self._lock:
-            having = self._having.get(part)
-            if having is not None:
-                self._having.move_to_end(part)
-            return having
+            if part not in self._having:
+                return None
+            self._having.move_to_end(part)
+            return self._having[part][0]
 
     def keep(self, part: _Looked, having: _Having) -> None:
-        """Keeps what has it, in place of what was asked for longest ago."""
+        """Keeps what has it, as it is now, in place of what was asked for longest ago."""
+        held = _OVERHEAD + len(part[1]) // 2 + having.held
         with self._lock:
-            if part not in self._having:
-                self._having[part] = having
-                self._ids += _OVERHEAD + having.size
-            while self._ids > _MOST_IDS:
-                _, oldest = self._having.popitem(last=False)
-                self._ids -= _OVERHEAD + oldest.size
+            _, before = self._having.pop(part, (None, 0))
+            self._having[part] = having, held
+            self._held += held - before
+            while self._held > _MOST_IDS:
+                _, (_, oldest) = self._having.popitem(last=False)
+                self._held -= oldest
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +439,7 @@ class _Search:
             return self._of_pictures(part, having)
         if having.matched is None:
             having.matched = self._of_pictures(part, having)
+            self._common.keep((self._own, part.match()), having)
         return having.matched
 
     def _of_pictures(self, part: Part, having: _Having) -> _Matched:
@@ -479,12 +487,14 @@ class _Search:
 
     def _together(self, parts: Sequence[Part]) -> _Matched:
         """What has all of several common parts in one row of words; nothing if that is common."""
-        having = self._having(" AND ".join(f"({part.match()})" for part in parts))
+        match = " AND ".join(f"({part.match()})" for part in parts)
+        having = self._having(match)
         if having is None:
             return _sum([])
         if having.matched is None:
             of_texts = self._of_texts(having.texts, as_own=False)
             having.matched = _sum([_own(having.own, 1.0), of_texts])
+            self._common.keep((self._own, match), having)
         return having.matched
 
 

@@ -242,6 +242,7 @@ def test_common_words_are_bounded(
     assert ranked.share == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("many", [2, 10_000])
 @pytest.mark.parametrize("room", [0, 120, 1_000_000])
 def test_what_is_remembered_of_words_changes_no_answer(
     filled: None,
@@ -251,9 +252,12 @@ def test_what_is_remembered_of_words_changes_no_answer(
     space_id: int,
     monkeypatch: pytest.MonkeyPatch,
     room: int,
+    many: int,
 ) -> None:
     monkeypatch.setattr("mmsearch.store.words._MOST_IDS", room)
+    monkeypatch.setattr("mmsearch.store.words.MANY", many)
     queries = ["boat", "germany boat", '"boat" lake', "2019 boat", "mist", "nowhere boat", "boat"]
+    queries += ["2019 jpg", "germany 2019 jpg", "2019 germany jpg boat"]
 
     def answers(words: Words) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []
@@ -264,12 +268,9 @@ def test_what_is_remembered_of_words_changes_no_answer(
         return found
 
     def each_asked_anew() -> list[tuple[object, ...]]:
-        monkeypatch.setattr("mmsearch.store.words._Common.get", lambda self, part: None)
-        with closing(Catalog(catalog.path)) as other:
-            expected = answers(other.words)
-        monkeypatch.undo()
-        monkeypatch.setattr("mmsearch.store.words._MOST_IDS", room)
-        return expected
+        with monkeypatch.context() as forgetful, closing(Catalog(catalog.path)) as other:
+            forgetful.setattr("mmsearch.store.words._Common.get", lambda self, part: None)
+            return answers(other.words)
 
     before = each_asked_anew()
     assert answers(catalog.words) == answers(catalog.words) == before
