@@ -61,7 +61,11 @@ def print_images(
         caption = printable(hit.captions[0]) if hit.captions else ""
         rows.append((str(rank), shown(hit.relevance), f"{hit.score:.3f}", name, caption))
     # In a pipe there is no width to fit: rows stay whole, and click takes the styles away.
-    width = _columns() if sys.stdout.isatty() else None
+    width = None
+    if sys.stdout.isatty():
+        from shutil import get_terminal_size
+
+        width = get_terminal_size().columns
     for number, cells in enumerate(fitted(rows, width)):
         styled = (
             click.style(cell, bold=number == 0, dim=number > 0 and column in _DIM)
@@ -70,13 +74,7 @@ def print_images(
         click.echo("  ".join(styled))
 
 
-def _columns() -> int:
-    from shutil import get_terminal_size
-
-    return get_terminal_size().columns
-
-
-def cell_len(text: str) -> int:
+def _cells(text: str) -> int:
     """How many cells of the terminal a text takes."""
     if text.isascii():
         return len(text)  # without controls: see `printable`
@@ -92,7 +90,7 @@ def fitted(rows: Sequence[Row], width: int | None) -> Iterator[Row]:
     the next row and a caption is cut off. Written here because rich's tables take longer to load
     than all the rest of a search that a service answers.
     """
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
     if width is not None:
         left = width - sum(widths[:3]) - 2 * 3
         for_captions = widths[4] + 2 if widths[4] else 0
@@ -101,7 +99,7 @@ def fitted(rows: Sequence[Row], width: int | None) -> Iterator[Row]:
     for *numbers, picture, caption in rows:
         first, *more = _chopped(picture, widths[3])
         cut = caption
-        if cell_len(caption) > widths[4]:
+        if _cells(caption) > widths[4]:
             cut = _resized(caption, max(0, widths[4] - 1)) + "…" * (widths[4] > 0)
         aligned = [number.rjust(cells) for number, cells in zip(numbers, widths, strict=False)]
         yield (*aligned, _resized(first, widths[3]), cut) if cut else (*aligned, first)
@@ -111,7 +109,7 @@ def fitted(rows: Sequence[Row], width: int | None) -> Iterator[Row]:
 
 def _chopped(text: str, cells: int) -> list[str]:
     """The text in rows of so many cells; one at least."""
-    if cell_len(text) <= cells:
+    if _cells(text) <= cells:
         return [text]
     from rich.cells import chop_cells
 
@@ -120,8 +118,8 @@ def _chopped(text: str, cells: int) -> list[str]:
 
 def _resized(text: str, cells: int) -> str:
     """The text filled up or cut off to so many cells."""
-    if cell_len(text) <= cells:
-        return text + " " * (cells - cell_len(text))
+    if _cells(text) <= cells:
+        return text + " " * (cells - _cells(text))
     from rich.cells import set_cell_size
 
     return set_cell_size(text, cells)

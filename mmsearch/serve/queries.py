@@ -275,14 +275,19 @@ def add_routes(routes: APIRouter, service: Service) -> None:
 def _in_address(ask: type[_Ask]) -> tuple[Callable[[Request], _Ask], dict[str, Any]]:
     """What reads a question in an address, and how OpenAPI describes its parameters.
 
-    FastAPI would do both for a parameter `Annotated[ask, Query()]`, but takes ten times as long to
-    read it, a third of all that HTTP costs of a search.
+    FastAPI would do both for a parameter `Annotated[ask, Query()]`, but its way to read one took a
+    fifth of all that HTTP costs of a search. Raises what it raises, RequestValidationError.
     """
     reader = TypeAdapter(ask)
     schema = ask.model_json_schema()
     parameters = [
-        {"name": name, "in": "query", "required": name in schema["required"], "schema": field}
-        | {key: field[key] for key in ("description",) if key in field}
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema["required"],
+            "schema": field,
+            "description": field["description"],
+        }
         for name, field in schema["properties"].items()
     ]
 

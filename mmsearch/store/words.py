@@ -1,10 +1,10 @@
 """Finding pictures and texts by the words that are written with them.
 
-A query is cut into parts: words, and phrases in quotation marks. Nothing in it is syntax of the
-database. A part matches where its terms (mmsearch.store.terms) stand one after the other: in a file
-name, a folder, a tag, camera or day of a picture, or in a text linked to it; for texts, in the
-text. English function words ("the", "of"), "a photo of" and the like play no part, nor does a part
-that more than nine in ten have, which tells nothing apart.
+A query is cut into parts (mmsearch.store.word_parts). A part matches where its terms
+(mmsearch.store.terms) stand one after the other: in a file name, a folder, a tag, camera or day of
+a picture, or in a text linked to it; for texts, in the text. English function words ("the", "of"),
+"a photo of" and the like play no part, nor does a part that more than nine in ten have, which tells
+nothing apart.
 
 What `find` returns has at least half of the parts that count, those that occur nowhere included: so
 "germany at night" finds the folder germany, and "a circuit diagram on a beach" not every beach.
@@ -24,19 +24,17 @@ row of words. So no query takes long, however many match.
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.store.terms import UNSPACED, terms, ways
+from mmsearch.store.word_parts import Part, parse
 
 if TYPE_CHECKING:
     import sqlite3
@@ -55,9 +53,6 @@ _COMMON_PARTS = 3
 #: How many that are common are remembered, and how much of what has the others: in ids, 16 MB.
 _MOST_KEPT = 4000
 _MOST_IDS = 2_000_000
-#: Parts of a query that are looked at, and characters of it.
-MAX_PARTS = 16
-MAX_QUERY = 2000
 #: The least share of the parts that what is found has.
 _LEAST_SHARE = 0.5
 #: A part that a larger share has tells nothing apart.
@@ -67,81 +62,6 @@ _PAIR_NOWHERE = 0.5
 _K1 = 1.2
 _WEIGHTS = {"names": 3.0, "about": 2.0, "folders": 1.0}
 _CAPTION_WEIGHT = 1.5
-
-_QUOTED = re.compile('["“”„«»]([^"“”„«»]*)["“”„«»]')
-_BETWEEN_WORDS = re.compile(r"[\s,;:/\\|()\[\]{}<>!?+&=~*^#@\"“”„«»。，、！？：；（）《》…]+")
-_RUN = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
-_UNSPACED = re.compile(f"[{UNSPACED}]")
-#: What people write because they look for pictures, and files are called all the same.
-_ASKED_FOR = re.compile(
-    r"\b(?:photo(?:graph)?|picture|image|pic|snapshot|shot|view)s? (?:of|showing|with)\b", re.I
-)
-#: Words that sentences need and pictures are not of.
-_FUNCTION_WORDS = frozenset({
-    "a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "for", "from", "had", "has",
-    "have", "he", "her", "his", "i", "in", "into", "is", "it", "its", "me", "my", "of", "on", "or",
-    "our", "she", "so", "some", "than", "that", "the", "their", "them", "there", "these", "they",
-    "this", "those", "to", "was", "we", "were", "which", "with", "you", "your", "s", "t",
-})  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What is looked for as one. ways: it is there when the terms of one of them follow each other.
-
-    pair: two neighbouring characters of a script without spaces, which need not be of one word.
-    quoted: it stood in quotation marks.
-    """
-
-    ways: tuple[tuple[str, ...], ...]
-    pair: bool = False
-    quoted: bool = False
-
-    def match(self) -> str:
-        """The part as FTS5 takes it. Terms are letters, marks and digits, so nothing can end it."""
-        return " OR ".join(f'"{" ".join(way)}"' for way in self.ways)
-
-
-def parse(query: str) -> list[Part]:
-    """The parts of a query, each once, at most MAX_PARTS; none when it holds no words."""
-    query = query[:MAX_QUERY]
-    found = dict.fromkeys(_parts(query))
-    counting = [part for part in found if not _is_function_word(part)]
-    return (counting or list(found))[:MAX_PARTS]
-
-
-def _is_function_word(part: Part) -> bool:
-    return (
-        not part.quoted
-        and len(part.ways) == 1
-        and len(part.ways[0]) == 1
-        and part.ways[0][0] in _FUNCTION_WORDS
-    )
-
-
-def _parts(query: str) -> Iterator[Part]:
-    for n, piece in enumerate(_QUOTED.split(query)):
-        if n % 2:
-            phrase = tuple(terms(piece))
-            if phrase:
-                yield Part((phrase,), quoted=True)
-            continue
-        for word in _BETWEEN_WORDS.split(_ASKED_FOR.sub(" ", piece)):
-            for run in _RUN.findall(word):
-                if _UNSPACED.match(run):
-                    yield from _pairs(terms(run))
-                elif ways_ := ways(run):
-                    yield Part(tuple(tuple(way) for way in ways_))
-
-
-def _pairs(characters: Sequence[str]) -> Iterator[Part]:
-    """Where words begin and end is not written: every two neighbours may be one."""
-    if len(characters) <= 2:
-        if characters:
-            yield Part((tuple(characters),))
-        return
-    for pair in itertools.pairwise(characters):
-        yield Part((pair,), pair=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,12 +322,13 @@ class _Search:
         counted += len(common)
         if not common:
             return _totals(scored, counted, only)
-        among = self._among(found, common, _every([m for m, _ in scored])) if found else []
+        if found:
+            among = self._among(found, common, _every([m for m, _ in scored]))
+        else:
+            among = [_sum([])] * len(common)
         together = _sum([])
         if len(common) > 1 and not any(m.own.any() for m, _ in scored):
             together = self._together(common)
-        if not among:
-            among = [_sum([])] * len(common)
         scored += [(_either(a, together), _idf(known, MANY)) for a in among]
         return _totals(scored, counted, only)
 
@@ -458,10 +379,8 @@ class _Search:
         own_words = self._own_words(found) if self._images else []
         matched = []
         for part in common:
-            texts = found[:0]
-            if rare:
-                match = f"({' OR '.join(rare)}) AND ({part.match()})"
-                texts = self._rows("text_words", match, MANY // 2 if self._images else MANY)
+            match = f"({' OR '.join(rare)}) AND ({part.match()})"
+            texts = self._rows("text_words", match, MANY // 2 if self._images else MANY)
             if not self._images:
                 matched.append(_own(texts, _CAPTION_WEIGHT))
                 continue

@@ -22,8 +22,9 @@ from mmsearch.doctor.finding import Finding
 from mmsearch.store import Catalog, CatalogWriter, ImageRow
 from mmsearch.store.mend import examined
 from mmsearch.store.terms import stored, terms
+from mmsearch.store.word_parts import MAX_PARTS, parse
 from mmsearch.store.word_rows import TABLE_SQL, TABLES, TRIGGER_SQL
-from mmsearch.store.words import MAX_PARTS, Words, parse
+from mmsearch.store.words import Words
 from mmsearch.types import PictureInfo
 
 LIBRARIES = Path(__file__).parent / "libraries"
