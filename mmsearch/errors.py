@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class MmsearchError(Exception):
@@ -13,6 +13,18 @@ class MmsearchError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: by message and attributes, which `__init__` may not take as such."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(
+    kind: type[MmsearchError], args: tuple[object, ...], attributes: dict[str, Any]
+) -> MmsearchError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class DecodeError(MmsearchError):

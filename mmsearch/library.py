@@ -21,7 +21,7 @@ from mmsearch.overview import (
     SpaceStatus,
 )
 from mmsearch.query import ImageInput, QueryPicture, Question, Term
-from mmsearch.queryencoder import QueryEncoder
+from mmsearch.queryencoder import Kept, QueryEncoder
 from mmsearch.store import Catalog
 from mmsearch.types import (
     MODALITIES,
@@ -137,6 +137,11 @@ class Library:
         space = self.known_space
         return None if space is None else space.name
 
+    @property
+    def loaded_device(self) -> str:
+        """Where the model runs; "cpu" while it is not loaded."""
+        return self._encoding.loaded_device
+
     def index_sizes(self) -> dict[Modality, dict[str, int]]:
         """Vectors of each index that is open: found, hidden, and not in its file yet (unsaved)."""
         return self._opened.sizes()
@@ -173,12 +178,18 @@ class Library:
         """
         return self._encoding.prepared(picture, min_side)
 
-    def warm(self) -> None:
-        """Loads the model and the indexes now, so that the first query does not wait for them."""
+    def warm(self, *, texts_only: bool = False) -> None:
+        """Loads the model and the indexes now, so that the first query does not wait for them.
+
+        texts_only: of the model, what encodes the texts of questions.
+        """
         if self.space is not None:
             # Before faiss: whichever of the two comes first brings the OpenMP runtime, and torch
             # suffers more from the other one's.
-            self.encoder()
+            if texts_only:
+                self._encoding.hasten(self._opened.need()[1])
+            else:
+                self.encoder()
             space = self._opened.need()[1]
             self._encoding.texts(space, ["warm"])
             for modality in MODALITIES:
@@ -194,13 +205,17 @@ class Library:
         """
         return self._encoding.kept_only()
 
+    def sentences(self, question: Question) -> list[str]:
+        """The texts whose vectors a question needs."""
+        return self._encoding.sentences(question.terms, expansion(question))
+
     def lacking(self, question: Question) -> tuple[list[str], int]:
         """The sentences of a question whose vectors are not kept, and how many it has in all.
 
         A guess that waits for nothing: the space that searches use may have changed.
         """
         active = self._opened.known
-        sentences = self._encoding.sentences(question.terms, expansion(question))
+        sentences = self.sentences(question)
         if active is None:
             return [], len(sentences)
         return self._encoding.lacking(active[1], sentences), len(sentences)
@@ -218,14 +233,24 @@ class Library:
         """The same as `keep_texts` for pictures."""
         self._encoding.images(self._opened.need()[1], pictures)
 
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """(n, dim): the vectors of texts as they are, not put into sentences."""
-        return self._encoding.texts(self._opened.need()[1], texts)
+    def embed_texts(self, texts: Sequence[str]) -> tuple[Space, Vectors]:
+        """The space, and (n, dim): the vectors of texts as they are, not put into sentences."""
+        space = self._opened.need()[1]
+        return space, self._encoding.texts(space, texts)
 
-    def embed_pictures(self, pictures: Sequence[ImageInput]) -> Vectors:
-        """(n, dim): the vectors of pictures. Raises DecodeError."""
+    def embed_pictures(self, pictures: Sequence[ImageInput]) -> tuple[Space, Vectors]:
+        """The same of pictures. Raises DecodeError."""
         space_id, space = self._opened.need()
-        return self._encoding.pictures(space_id, space, pictures)
+        return space, self._encoding.pictures(space_id, space, pictures)
+
+    def kept_texts(self, texts: Sequence[str]) -> Kept:
+        """The vectors that are kept of these texts: for another process's `keep`."""
+        active = self._opened.known
+        return Kept("", {}) if active is None else self._encoding.kept_texts(active[1], texts)
+
+    def keep(self, kept: Kept) -> None:
+        """Keeps vectors that another process made of texts."""
+        self._encoding.keep(kept)
 
     @property
     def kept(self) -> int:

@@ -65,6 +65,14 @@ class QueryVector:
     parts: tuple[QueryPart, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Vectors (1, dim) of texts, in the space of this fingerprint."""
+
+    fingerprint: str
+    vectors: dict[str, Vectors]
+
+
 class QueryEncoder:
     """The models of a library's spaces, loaded when a query first needs them. Thread-safe.
 
@@ -133,6 +141,16 @@ class QueryEncoder:
             if (space.fingerprint, text) not in self._kept_texts
         ]
 
+    def kept_texts(self, space: Space, texts: Sequence[str]) -> Kept:
+        """The vectors that are kept of these texts."""
+        found = {text: self._kept_texts.get((space.fingerprint, text)) for text in texts}
+        return Kept(space.fingerprint, {t: v for t, v in found.items() if v is not None})
+
+    def keep(self, kept: Kept) -> None:
+        """Keeps vectors that another process made."""
+        for text, vector in kept.vectors.items():
+            self._kept_texts.put((kept.fingerprint, text), vector)
+
     def texts(self, space: Space, texts: Sequence[str]) -> Vectors:
         """(n, dim). Every interface takes this way, so that all give the same scores.
 
@@ -163,6 +181,12 @@ class QueryEncoder:
         quick precision. Loaded on first use; errors as of `load_text_encoder`."""
         with self._lock:
             return self._for_texts(space)
+
+    def hasten(self, space: Space) -> None:
+        """Loads what encodes texts, by the quickest means: for a process that encodes many."""
+        from mmsearch.encode import hasten
+
+        hasten(self.for_texts(space))
 
     def _for_texts(self, space: Space) -> Encoder | TextEncoder:
         loaded = self._encoder

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     max_k: Annotated[int, Field(gt=0)] = 1000
     max_batch: Annotated[int, Field(gt=0)] = 32
     max_wait_ms: Annotated[float, Field(ge=0)] = 2.0
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     max_queue: Annotated[int, Field(gt=0)] = 256
     show_gps: bool = False
     keys_file: Path | None = None

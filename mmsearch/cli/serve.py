@@ -23,6 +23,11 @@ from mmsearch.cli.options import device_option, library_option, load_settings, o
     help="Let pages of https://photos.example ask, with a key. May be given several times.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes that answer questions, for many people and cores. [1: the service's own]",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -37,6 +42,7 @@ def serve(
     port: int | None,
     insecure_no_key: bool,
     cors_origins: tuple[str, ...],
+    workers: int | None,
     log_format: Literal["text", "json"],
     no_access_log: bool,
     device: str | None,
@@ -57,6 +63,7 @@ def serve(
     settings = load_settings(
         **({"insecure_no_key": True} if insecure_no_key else {}),
         **({"cors_origins": cors_origins} if cors_origins else {}),
+        **({"workers": workers} if workers is not None else {}),
     )
     with open_library(library, device) as lib:
         run(

@@ -191,7 +191,8 @@ class NumpyTextEncoder:
                 )
             )
         weights = sum(layer[0].size for block in self._blocks for layer in block)
-        self._large = weights >= _LARGE
+        #: Whether it takes torch, once that is loaded.
+        self.is_large = weights >= _LARGE
         wanted = (self._positions.shape[1], self._space.dim)
         if self._projection.shape != wanted or len(self._positions) < (
             self._tokenizer.context_length
@@ -205,7 +206,7 @@ class NumpyTextEncoder:
         """ids (n, length), place of the end token in each (n,) → features (n, dim), not unit."""
         x = self._tensors.rows(self._embedding, ids) + self._positions[: ids.shape[1]]
         # Never imported for this: that takes longer than hundreds of questions.
-        if self._torch is None and self._large and "torch" in sys.modules:
+        if self._torch is None and self.is_large and "torch" in sys.modules:
             self._torch = self._by_torch()
         forward = self._forward if self._torch is None else self._torch.features
         features = forward(x, ends) @ self._projection

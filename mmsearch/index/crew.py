@@ -25,23 +25,35 @@ T = TypeVar("T")
 ALIGNED = 8
 
 _lock = threading.Lock()
+_limit = 1 << 16
 _at_work = 0  # threads that do pieces, of any work
 _helping: set[Future[None]] = set()
 
 
 @cache
-def cores() -> int:
-    """How many threads may work at once: the cores this process may use, or OMP_NUM_THREADS."""
+def _cores() -> int:
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return max(1, min(there or 1, int(allowed) if allowed.isdecimal() else 1 << 16))
+
+
+def cores() -> int:
+    """How many threads may work at once: the cores this process may use, or OMP_NUM_THREADS; or as
+    many as `limit` allows."""
+    return min(_cores(), _limit)
+
+
+def limit(threads: int) -> None:
+    """From now on no more threads work at once: for a process beside others that do the same."""
+    global _limit
+    _limit = threads
 
 
 @cache
 def _helpers() -> ThreadPoolExecutor:
     # The number of FAISS's own threads is each thread's own affair.
     return ThreadPoolExecutor(
-        max(1, cores() - 1),
+        max(1, _cores() - 1),
         "mmsearch-index",
         initializer=faiss.omp_set_num_threads,
         initargs=(1,),

@@ -27,6 +27,8 @@ Result = TypeVar("Result")
 #: Turns of an event loop from the result of a future to the last byte of an answer, or more.
 _STEPS = 10
 _NEVER = sys.maxsize
+#: Said to whoever asks too late.
+STOPPING = "the service is stopping; ask again when it is back"
 
 #: Runs a batch: items in, as many results out, in the same order.
 Run = Callable[[Sequence[Any]], Sequence[Any]]
@@ -88,6 +90,7 @@ class Batcher:
         # How many jobs the last batch had; 0 after idling for longer than a batch is waited for.
         self._last = 0
         self._took = 0.0
+        self._running = 0
         # Batches whose answers the event loop has not sent yet.
         self._unsent = 0
         self._name = name
@@ -96,6 +99,11 @@ class Batcher:
     def __len__(self) -> int:
         """How many jobs wait, those included that nobody awaits any more."""
         return len(self._queue)
+
+    @property
+    def load(self) -> int:
+        """How many jobs wait, or are being run."""
+        return len(self._queue) + self._running
 
     def submit(
         self,
@@ -126,7 +134,7 @@ class Batcher:
         job = _Job(name, run, item, size, alone, future)
         with self._changed:
             if self._closed:
-                raise OverloadedError("the service is stopping; ask again when it is back")
+                raise OverloadedError(STOPPING)
             if len(self._queue) >= self._max_queue:
                 self._forget_the_cancelled()
             if len(self._queue) >= self._max_queue:
@@ -149,7 +157,7 @@ class Batcher:
             self._closed = True
             left, self._queue = list(self._queue), deque()
             self._wake()
-        stopping = OverloadedError("the service is stopping; ask again when it is back")
+        stopping = OverloadedError(STOPPING)
         self._answer([(job, None, stopping) for job in left])
 
     # --- the thread -----------------------------------------------------------------------------
@@ -214,9 +222,9 @@ class Batcher:
                 self._on_dropped(dropped)
 
     def _run(self, batch: list[_Job]) -> None:
-        began = time.perf_counter()
+        began, self._running = time.perf_counter(), len(batch)
         outcomes = _outcomes(batch)
-        self._took = time.perf_counter() - began
+        self._took, self._running = time.perf_counter() - began, 0
         self._answer(outcomes)
         if self._on_batch is not None and not batch[0].alone:
             self._on_batch([began - job.queued for job in batch])

@@ -6,6 +6,7 @@ its own, so that several in one process do not add up.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -91,7 +92,10 @@ class Metrics:
             registry=registry,
         )
         self._gauge("mmsearch_encode_queue_length", "Jobs that wait for the model.").set_function(
-            lambda: len(service.batcher)
+            lambda: service.waiting
+        )
+        self._gauge("mmsearch_workers", "Worker processes that run.").set_function(
+            lambda: len(service.workers.pids)
         )
         self._gauge("mmsearch_query_cache_entries", "Vectors of questions kept.").set_function(
             lambda: service.library.kept
@@ -120,9 +124,14 @@ class Metrics:
     @contextmanager
     def encoding(self, modality: Modality, items: int) -> Iterator[None]:
         """Within, so many texts or pictures go through the model at once."""
+        began = time.perf_counter()
+        yield
+        self.on_encoded(modality, items, time.perf_counter() - began)
+
+    def on_encoded(self, modality: Modality, items: int, seconds: float) -> None:
+        """Notes how long so many texts or pictures took to go through the model at once."""
         self.batches.labels(modality).observe(items)
-        with self.stages.labels("encode").time():
-            yield
+        self.stages.labels("encode").observe(seconds)
 
     def on_dropped(self, jobs: int) -> None:
         """Notes how many jobs were given up before they cost anything."""

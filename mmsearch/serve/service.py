@@ -22,6 +22,7 @@ from mmsearch.serve import heap
 from mmsearch.serve.batching import Batcher
 from mmsearch.serve.exchange import ClientGoneError, Exchange, current, unless_gone
 from mmsearch.serve.metrics import Metrics
+from mmsearch.serve.workers import Worker, Workers
 from mmsearch.settings import Settings
 from mmsearch.stages import observing
 from mmsearch.types import ImageHit, Modality, TextHit
@@ -29,6 +30,7 @@ from mmsearch.types import ImageHit, Modality, TextHit
 if TYPE_CHECKING:
     from mmsearch.library import Library
     from mmsearch.query import QueryPicture, Question
+    from mmsearch.serve.worker import Reply
     from mmsearch.types import Answer, Space, Vectors
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,8 @@ class Service:
     whose vectors are kept, together as well. Not more, because threads that all run Python wait for
     each other at each call of the database: with two that searched, 137 questions a second were
     answered where one answered 182. Only questions that may take long have threads of their own, as
-    have files and uploads.
+    have files and uploads. More cores are used by worker processes, where they are wanted
+    (`Settings.workers`): then they answer most questions.
     """
 
     def __init__(self, library: Library, settings: Settings) -> None:
@@ -92,6 +95,20 @@ class Service:
             name="search",
             on_dropped=self.metrics.on_dropped,
         )
+        wanted = settings.workers if settings.workers > 1 else 0
+        self.workers = Workers(
+            library.path,
+            [
+                Batcher(
+                    max_batch=settings.max_batch,
+                    max_wait_ms=settings.max_wait_ms,
+                    max_queue=-(-settings.max_queue // wanted),
+                    on_batch=self.metrics.on_batch,
+                    on_dropped=self.metrics.on_dropped,
+                )
+                for _ in range(wanted)
+            ],
+        )
         self._long = _Threads("search", LONG_THREADS, settings.max_queue)
         self._files = _Threads("files", FILE_THREADS, None)
         self._uploads = _Threads("uploads", UPLOAD_THREADS, settings.max_queue)
@@ -103,6 +120,11 @@ class Service:
         self.closing = asyncio.Event()
         #: Requests that have come and are not answered yet, but for those without end.
         self.in_flight = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for the model."""
+        return len(self.batcher) + len(self.workers)
 
     async def infer(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what uses the model by itself; calls are answered in the order they came."""
@@ -175,6 +197,8 @@ class Service:
             work = asyncio.ensure_future(
                 self._long.run(_in_context(lambda: self._answers([asked])[0]))
             )
+        elif self.workers.ready and all(term.image is None for term in question.terms):
+            work = self.workers.submit(modality, self._of_worker, asked, max(1, len(lacking)))
         elif lacking:
             work = self.batcher.submit(
                 f"{modality}-question", self._encode_and_answer, asked, len(lacking)
@@ -202,6 +226,30 @@ class Service:
             model = self.library.model
         return [(answer, model) for answer in answers]
 
+    def _of_worker(self, worker: Worker, asked: Sequence[_Asked]) -> Sequence[_Said]:
+        """The same by a worker, which encodes what it must."""
+        questions = [one.question for one in asked]
+        sentences = [text for one in questions for text in self.library.sentences(one)]
+        reply = worker.call(
+            "answer",
+            modality=asked[0].modality,
+            questions=questions,
+            kept=self.library.kept_texts(sentences),
+        )
+        self._encoded_by_worker(reply)
+        for stage, seconds in reply.stages.items():
+            self.metrics.on_stage(stage, seconds)
+        for one in asked:
+            if one.exchange is not None:
+                one.exchange.took(reply.stages)
+        said: Sequence[_Said] = reply.result
+        return said
+
+    def _encoded_by_worker(self, reply: Reply) -> None:
+        if reply.made is not None:
+            self.metrics.on_encoded("text", reply.encoded, reply.encode_s)
+            self.library.keep(reply.made)
+
     @contextmanager
     def _observing(self, exchanges: Sequence[Exchange | None]) -> Iterator[None]:
         """Within, stages count for the service; all together, for each of these exchanges."""
@@ -228,7 +276,11 @@ class Service:
     async def text_vectors(self, texts: Sequence[str]) -> tuple[Space, Vectors]:
         """The vectors (n, dim) of texts as they are, and of which space; encoded together with what
         others ask for."""
-        work = self.batcher.submit("text vectors", self._text_vectors, texts, len(texts))
+        work: asyncio.Future[tuple[Space, Vectors]]
+        if self.workers.ready:
+            work = self.workers.submit("vectors", self._vectors_of_worker, texts, len(texts))
+        else:
+            work = self.batcher.submit("text vectors", self._text_vectors, texts, len(texts))
         return await unless_gone(work)
 
     async def picture_vector(self, picture: QueryPicture) -> tuple[Space, Vectors]:
@@ -239,26 +291,23 @@ class Service:
     def _text_vectors(self, jobs: Sequence[Sequence[str]]) -> list[tuple[Space, Vectors]]:
         texts = [text for job in jobs for text in job]
         with self.metrics.encoding("text", len(texts)):
-            space, found = self._in_one_space(lambda: self.library.embed_texts(texts))
-        ends = np.cumsum([len(job) for job in jobs])[:-1]
-        return [(space, part) for part in np.split(found, ends)]
+            space, found = self.library.embed_texts(texts)
+        return _shared_out(space, found, jobs)
+
+    def _vectors_of_worker(
+        self, worker: Worker, jobs: Sequence[Sequence[str]]
+    ) -> list[tuple[Space, Vectors]]:
+        texts = [text for job in jobs for text in job]
+        reply = worker.call("embed", texts=texts, kept=self.library.kept_texts(texts))
+        self._encoded_by_worker(reply)
+        space, found = reply.result
+        return _shared_out(space, found, jobs)
 
     def _picture_vectors(self, jobs: Sequence[QueryPicture]) -> list[tuple[Space, Vectors]]:
-        def embedded() -> Vectors:
-            self.library.keep_pictures([one for one in jobs if one.content_id is None])
-            return self.library.embed_pictures(jobs)
-
         with self.metrics.encoding("image", len(jobs)):
-            space, found = self._in_one_space(embedded)
+            self.library.keep_pictures([one for one in jobs if one.content_id is None])
+            space, found = self.library.embed_pictures(jobs)
         return [(space, found[n : n + 1]) for n in range(len(jobs))]
-
-    def _in_one_space(self, embed: Callable[[], Vectors]) -> tuple[Space, Vectors]:
-        """What `embed` gives, done again where the library's model changed meanwhile."""
-        while True:
-            before = self.library.space
-            found = embed()
-            if before is not None and self.library.space == before:
-                return before, found
 
     async def _keep(
         self, *, texts: Sequence[str] = (), pictures: Sequence[QueryPicture] = ()
@@ -287,6 +336,7 @@ class Service:
         """Load the model in its thread; questions that come meanwhile wait behind it."""
         try:
             await self.infer(self.library.warm)
+            await self._start_workers()
             await self.infer(heap.settle)
         except MmsearchError as exc:
             # The page, the files and the status still work; a search says the same again.
@@ -298,9 +348,20 @@ class Service:
         else:
             self.state, self.problem = "ready", None
 
+    async def _start_workers(self) -> None:
+        if self.settings.workers < 2:
+            return
+        device = self.library.loaded_device
+        if device != "cpu":
+            log.warning("no workers are started: on %s one process answers", device)
+            return
+        await self.workers.start()
+        log.info("workers: %s", self.workers.pids)
+
     def close(self) -> None:
         """Let running calls end, drop those that wait."""
         heap.unsettle()
+        self.workers.close()
         self.batcher.close()
         self._search.close()
         for threads in (self._long, self._files, self._uploads):
@@ -316,6 +377,14 @@ def _is_long(question: Question) -> bool:
         or question.exact
         or question.offset + question.k > _LONG
     )
+
+
+def _shared_out(
+    space: Space, vectors: Vectors, jobs: Sequence[Sequence[str]]
+) -> list[tuple[Space, Vectors]]:
+    """The vectors (n, dim) of the texts of all jobs, to each its own."""
+    ends = np.cumsum([len(job) for job in jobs])[:-1]
+    return [(space, part) for part in np.split(vectors, ends)]
 
 
 class _Threads:

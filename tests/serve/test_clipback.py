@@ -79,7 +79,7 @@ def test_picture_and_vector(client: TestClient, library: Library, ids: dict[str,
     path = Path(library.image(ids["gold-line.png"]).path)
     known = path.read_bytes()
     found = query(client, image=base64.b64encode(known).decode())
-    vector = library.embed_pictures([known])[0]
+    vector = library.embed_pictures([known])[1][0]
     by_vector = query(client, embedding_input=[float(2 * x) for x in vector])
     assert by_vector[0]["id"] == ids["gold-line.png"]
     assert by_vector[0]["similarity"] == pytest.approx(1, abs=1e-2)

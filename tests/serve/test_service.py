@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_loaded(
         assert client.get("/readyz").status_code == 200
         assert client.get(f"/v1/images/{known}/file").status_code in (200, 410)
 
-    failing = SimpleNamespace(warm=warm, space=None)
+    failing = SimpleNamespace(warm=warm, space=None, path=Path())
     service = Service(cast(Library, failing), settings)
     anyio.run(service.warm)
     assert service.state == "failed"

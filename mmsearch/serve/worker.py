@@ -1,0 +1,158 @@
+"""What a worker process does: answers questions and embeds texts, one order after the other.
+
+It opens the library by itself, for reading, and notices what others commit. The weights of the text
+encoder and the vectors are mapped files: workers share their memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmsearch.errors import MmsearchError
+from mmsearch.serve import heap
+from mmsearch.stages import observing
+
+if TYPE_CHECKING:
+    from mmsearch.library import Library
+    from mmsearch.query import Question
+    from mmsearch.queryencoder import Kept
+    from mmsearch.types import Modality
+
+log = logging.getLogger(__name__)
+
+
+#: See `Order`.
+What = Literal["warm", "answer", "embed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a worker is to do.
+
+    what: "warm", to load what it needs; "answer", `questions` about `modality`; or "embed", `texts`
+        as they are. kept: vectors of their texts that were made before. threads: how many it may
+        work with.
+    """
+
+    what: What
+    threads: int
+    modality: Modality = "image"
+    questions: Sequence[Question] = ()
+    texts: Sequence[str] = ()
+    kept: Kept | None = None
+
+
+@dataclass(slots=True)
+class Reply:
+    """What came of an order.
+
+    result: of "answer", for each question its answer, or why there is none, and the name of the
+        model that compared; of "embed" the space and the vectors (n, dim). error: why there is no
+        result. stages: the seconds that each stage took. encoded, encode_s: how many texts went
+        through the model, in how many seconds; their vectors are in `made`. records: log lines.
+    """
+
+    result: Any = None
+    error: Exception | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    encoded: int = 0
+    encode_s: float = 0.0
+    made: Kept | None = None
+    records: list[logging.LogRecord] = field(default_factory=list)
+
+
+def work(connection: Connection, path: Path) -> None:
+    """Takes orders, until the other end is closed. The target of a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service
+    # Log lines go to the service, which knows how they are to look.
+    lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    logging.getLogger().addHandler(QueueHandler(lines))
+    heap.bound()
+    worker = _Worker(path)
+    # Ended by a service that has ended itself, in whatever way.
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            while not connection.poll(heap.EVERY_S):
+                heap.trim()
+            order: Order = connection.recv()
+            try:
+                reply = worker.do(order)
+            except Exception as exc:  # an edge: told to the service, which answers
+                if not isinstance(exc, MmsearchError):
+                    log.exception("a worker failed")
+                    exc = RuntimeError(f"{type(exc).__name__}: {exc}")
+                reply = Reply(error=exc)
+            reply.records = [lines.get() for _ in range(lines.qsize())]
+            connection.send(reply)
+
+
+class _Worker:
+    """A library, opened with the first order."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def _library(self) -> Library:
+        from mmsearch.library import Library
+
+        return Library(self._path, device="cpu")
+
+    def do(self, order: Order) -> Reply:
+        _use_threads(order.threads)
+        if order.kept is not None:
+            self._library.keep(order.kept)
+        if order.what == "warm":
+            self._library.warm(texts_only=True)
+            # It may have come with torch.
+            _use_threads(order.threads)
+            heap.settle()
+            return Reply()
+        if order.what == "embed":
+            reply = self._encoded(order.texts)
+            reply.result = self._library.embed_texts(order.texts)
+            return reply
+        lacking = [self._library.lacking(one)[0] for one in order.questions]
+        reply = self._encoded([text for texts in lacking for text in texts])
+        took: defaultdict[str, float] = defaultdict(float)
+
+        def on_stage(stage: str, seconds: float) -> None:
+            took[stage] += seconds
+
+        with observing(on_stage):
+            answers = self._library.ask_many(order.modality, order.questions)
+        model = self._library.model
+        reply.result = [(answer, model) for answer in answers]
+        reply.stages = dict(took)
+        return reply
+
+    def _encoded(self, texts: Sequence[str]) -> Reply:
+        """Has the vectors of texts made, as far as they are not kept."""
+        before = self._library.kept_texts(texts).vectors
+        new = [text for text in dict.fromkeys(texts) if text not in before]
+        if not new:
+            return Reply()
+        began = time.perf_counter()
+        self._library.keep_texts(new)
+        took = time.perf_counter() - began
+        return Reply(encoded=len(new), encode_s=took, made=self._library.kept_texts(new))
+
+
+def _use_threads(threads: int) -> None:
+    from mmsearch.encode import use_threads
+    from mmsearch.index.crew import limit
+
+    limit(threads)
+    use_threads(threads)

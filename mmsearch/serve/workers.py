@@ -1,0 +1,187 @@
+"""Processes that answer questions, so that a service takes more than one core's worth of Python.
+
+In one process all Python shares one lock: HTTP, words, ranking and records together take 4 ms a
+question, during which the model's threads wait for each other. With workers the service's own
+process speaks HTTP and hands each batch of questions to the worker that has least to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmsearch.errors import MmsearchError, OverloadedError
+from mmsearch.index.crew import cores
+from mmsearch.serve.batching import STOPPING, Batcher, Run
+from mmsearch.serve.worker import Order, Reply, What, work
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: What a worker may take to end.
+_END_S = 5.0
+#: How often an order is given before its worker's end is told as its failure.
+_TRIES = 2
+
+
+class Worker:
+    """A process, from outside, and the queue of what it is to do."""
+
+    def __init__(self, path: Path, batcher: Batcher, threads: Callable[[int], int]) -> None:
+        """threads: told how many workers more are at work, says how many threads one may use."""
+        self.batcher = batcher
+        self._path = path
+        self._threads = threads
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+        self._closed = False
+
+    def call(self, what: What, **given: Any) -> Reply:
+        """What comes of an order; see `mmsearch.serve.worker`. In the queue's thread. A process
+        that has ended is started again, and given the order once more.
+
+        Raises what the worker says is wrong; OverloadedError when no process can be had.
+        """
+        threads = self._threads(1)
+        try:
+            for _ in range(_TRIES):
+                reply = self._tried(Order(what, threads, **given))
+                if reply is not None:
+                    return _good(reply)
+        finally:
+            self._threads(-1)
+        raise MmsearchError("the process that was to answer has ended, twice; the log says how")
+
+    def _tried(self, order: Order) -> Reply | None:
+        """None where the process ended."""
+        process, connection = self._running()
+        try:
+            connection.send(order)
+            reply: Reply = connection.recv()
+        except (EOFError, OSError) as exc:
+            connection.close()
+            self._connection = None
+            if self._closed:
+                raise OverloadedError(STOPPING) from exc
+            log.error("a worker ended (%s); another takes its place", _end(process))
+            return None
+        return reply
+
+    def _running(self) -> tuple[SpawnProcess, Connection]:
+        if self._process is not None and self._connection is not None:
+            return self._process, self._connection
+        if self._closed:
+            raise OverloadedError(STOPPING)
+        context = multiprocessing.get_context("spawn")  # threads and OpenMP do not survive a fork
+        connection, theirs = context.Pipe()
+        process = context.Process(
+            target=work, args=(theirs, self._path), name="mmsearch worker", daemon=True
+        )
+        try:
+            process.start()
+        except OSError as exc:
+            connection.close()
+            raise OverloadedError(f"no worker could be started: {exc.strerror}") from exc
+        finally:
+            theirs.close()
+        self._process, self._connection = process, connection
+        return process, connection
+
+    @property
+    def pid(self) -> int | None:
+        """The number of its process, while one is there."""
+        process = self._process
+        return process.pid if process is not None and process.is_alive() else None
+
+    def close(self) -> None:
+        """Ends the process, in the middle of an order if need be."""
+        self._closed = True
+        self.batcher.close()
+        if self._process is not None:
+            _end(self._process)
+
+
+class Workers:
+    """The workers of a service. Its calls come from the event loop's thread."""
+
+    def __init__(self, path: Path, batchers: Sequence[Batcher]) -> None:
+        """path: of the library. batchers: the queues of the workers, one each."""
+        self._lock = threading.Lock()
+        self._busy = 0
+        self._members = [Worker(path, batcher, self._threads) for batcher in batchers]
+        self._runs: dict[tuple[Worker, Any], Run] = {}
+        #: Whether they have loaded what they need.
+        self.ready = False
+
+    def __len__(self) -> int:
+        """How many jobs wait for them."""
+        return sum(len(one.batcher) for one in self._members)
+
+    @property
+    def pids(self) -> list[int]:
+        """The numbers of their processes."""
+        return [pid for one in self._members if (pid := one.pid) is not None]
+
+    async def start(self) -> None:
+        """Starts them, and returns when they have loaded what they need. Raises what keeps one
+        from it."""
+        await asyncio.gather(
+            *(one.batcher.call(partial(one.call, "warm")) for one in self._members)
+        )
+        self.ready = True
+
+    def submit(
+        self,
+        name: str,
+        run: Callable[[Worker, Sequence[Item]], Sequence[Result]],
+        item: Item,
+        size: int = 1,
+    ) -> asyncio.Future[Result]:
+        """As `Batcher.submit`, for the worker that has least to do; it is the first argument."""
+        worker = min(self._members, key=lambda one: one.batcher.load)
+        # The same one each time: jobs go together whose function is the same.
+        of_it = self._runs.setdefault((worker, run), partial(run, worker))
+        return worker.batcher.submit(name, of_it, item, size)
+
+    def close(self) -> None:
+        """Ends their processes."""
+        for one in self._members:
+            one.close()
+
+    def _threads(self, more: int) -> int:
+        """Notes that so many more are at work; how many threads each of them should take."""
+        with self._lock:
+            self._busy += more
+            return max(1, cores() // max(1, self._busy))
+
+
+def _good(reply: Reply) -> Reply:
+    for record in reply.records:
+        logging.getLogger(record.name).handle(record)
+    if reply.error is not None:
+        raise reply.error
+    return reply
+
+
+def _end(process: SpawnProcess) -> str:
+    """Sees to it that a process ends; how it did."""
+    process.terminate()
+    process.join(_END_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    code = process.exitcode
+    if code == -signal.SIGKILL:
+        return "killed; memory may have run out"
+    return f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
