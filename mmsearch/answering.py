@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch import prompts
+from mmsearch.blas import one_thread
 from mmsearch.duplicates import THRESHOLD
-from mmsearch.encode.blas import one_thread
 from mmsearch.errors import MmsearchError, NotFoundError, QueryError, SpaceMismatchError
 from mmsearch.fusion import MOST_NAMED
 from mmsearch.queryencoder import QueryEncoder, same_space

@@ -21,6 +21,7 @@ LEVELS = {
     "mmsearch.batches": 0,
     "mmsearch.points": 0,
     "mmsearch.announce": 0,
+    "mmsearch.blas": 0,
     "mmsearch.overhttp": 1,
     "mmsearch.client": 1,
     "mmsearch.recent": 0,

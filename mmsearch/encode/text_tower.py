@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.encode.blas import one_thread
+from mmsearch.blas import one_thread
 from mmsearch.encode.bpe import CLEANINGS, ClipTokenizer
 from mmsearch.encode.protocol import DEFAULT_LOGIT_SCALE
 from mmsearch.errors import EncodeError

@@ -1,9 +1,9 @@
 """Products of vectors in half precision with many queries, where processors multiply such numbers.
 
-Those that do (AVX512-FP16, of Intel's from 2023 on) need not widen the vectors first, which takes
-longer than to multiply them: measured with 100,000 x 512 and 32 queries on one core, 33 ms where
-widened blocks take 87 and their products 73. On others torch has the same products, and takes far
-longer, so both ways are tried once. torch is only used where the model has it loaded already.
+Those that do (AVX512-FP16, of Intel's from 2023 on) need not widen the vectors first: measured with
+100,000 x 512 and 32 queries on one core, 33 ms where to widen them took 87. On others torch has the
+same products, and takes far longer, so both ways are tried once. torch is only used where the model
+has it loaded already.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch import blas
 from mmsearch.index.threads import one_thread
 
 #: What the ways are tried with: vectors, queries, dimensions.
 _TRIED = (4096, 16, 512)
 _TIMES = 3
-#: One score in so many is looked at to find how high those are that are wanted.
-_STRIDE = 32
 
 
 def quicker() -> bool:
@@ -39,11 +37,11 @@ def _quicker() -> bool:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     xq /= np.linalg.norm(xq, axis=1, keepdims=True)
     halves = rows.astype(np.float16)
-    with one_thread():
+    with one_thread(), blas.one_thread():
         found = products(halves, xq)
         by_halves = _seconds(lambda: products(halves, xq))
         # Widening is left out: where that alone decided, little would be gained.
-        by_wide = _seconds(lambda: faiss.knn(xq, rows, 1, faiss.METRIC_INNER_PRODUCT))
+        by_wide = _seconds(lambda: np.matmul(xq, rows.T))
     # Sums in half precision, which some processors may make, would show.
     off = np.abs(found - xq @ halves.astype(np.float32).T).max()
     return bool(off < rounding(dim) and by_halves < by_wide)
@@ -71,25 +69,3 @@ def products(rows: NDArray[np.float16], xq: NDArray[np.float32]) -> NDArray[np.f
     with torch.inference_mode():
         scores = torch.from_numpy(xq).half() @ torch.from_numpy(rows).T
         return np.asarray(scores.numpy())
-
-
-def likely(
-    scores: NDArray[np.float16], k: int
-) -> tuple[list[NDArray[np.int64]], NDArray[np.float32]]:
-    """Of scores (nq, n): for each query the places of those that reach a bound, most often some
-    more than k, and the bounds (nq,)."""
-    # Not negative ones are ordered as the integers of their bits are.
-    bits = scores.view(np.int16)
-    sample = bits[:, ::_STRIDE]
-    rank = -(-3 * k // (2 * _STRIDE)) + 6
-    if rank >= sample.shape[1]:
-        least = np.full(len(scores), -1, np.int16)
-    else:
-        least = np.partition(sample, -rank, axis=1)[:, -rank]
-    every = np.arange(scores.shape[1])
-    places = [
-        np.flatnonzero(row >= bound) if bound >= 0 else every
-        for row, bound in zip(bits, least, strict=True)
-    ]
-    bounds = np.where(least >= 0, least, 0).view(np.float16).astype(np.float32)
-    return places, np.where(least >= 0, bounds, -np.inf)

@@ -8,7 +8,7 @@ the same to the bit whichever way it was found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,35 +17,36 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.blas import one_thread
 from mmsearch.index import halves
 from mmsearch.index.crew import ALIGNED, in_pieces
 
 #: Scores (nq, k) float32, and positions (nq, k) int64, -1 for none.
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
+#: The same of one query, (k,) each.
+_Nearest = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 _IP = faiss.METRIC_INNER_PRODUCT
 #: Bytes of vectors that are worth another thread's while: some 0.4 ms of work.
 _LEAST_BYTES = 1 << 23
 #: From so many queries on, and so many vectors, products are quicker; fewer where they need not be
 #: widened.
-MANY, MANY_HALVES = 8, 4
+MANY, MANY_HALVES = 5, 4
 LARGE = 4096
-#: Vectors that are multiplied at once, and queries: 8 MB of float32 at 512 dimensions.
-_BLOCK = 4096
+#: Vectors that are widened and multiplied at once, in the cache: 4 MB of float32 at 512 dimensions;
+#: those that a thread takes at once; the same in half precision; and queries.
+_BLOCK = 2048
+_PIECE = 8192
+_PIECE_HALVES = 16_384
 _QUERIES = 256
-#: The same in half precision, and the scores of all vectors that are kept: 64 MB.
-_BLOCK_HALVES = 16_384
+#: Scores that are kept: at most 128 MB.
 _SCORES = 1 << 25
-#: So many more than asked for are taken from a product, whose rounding is another.
-_SPARE = 16
+#: One score in so many is looked at to find how high those are that are wanted.
+_STRIDE = 32
 #: A float32 whose bits are those of a float16, moved to their places, is too small by this factor:
 #: the exponents are biased by 127 and by 15.
 _BIAS = np.float32(2.0**112)
 _SIGN_AND_REST = np.int32(0x8FFFFFFF - (1 << 32))
-
-# FAISS leaves products of less than so many numbers of queries to a loop: by default, all that are
-# made here.
-faiss.cvar.distance_compute_blas_threshold = 1024
 
 
 def worth_multiplying(queries: int, vectors: int) -> bool:
@@ -72,8 +73,8 @@ def _nearest(
     query: NDArray[np.float32],
     k: int,
     bitmap: NDArray[np.uint8] | None,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    def scanned(start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> _Nearest:
+    def scanned(start: int, stop: int) -> _Nearest:
         selector: Any = None
         if bitmap is not None:
             bits = bitmap[start // ALIGNED : -(-stop // ALIGNED)]
@@ -95,7 +96,7 @@ def _nearest(
 
 def compared(
     rows: NDArray[np.float16], places: NDArray[np.int64], query: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> _Nearest:
     """The k nearest of a query (dim,) among the vectors at some positions: (k,), and which."""
     scores, found = _none(k)
     with _scanner(query, None, named=True) as scanner:
@@ -115,79 +116,115 @@ def multiplied(
 
     Vectors and queries have unit norm, or less.
     """
-    if places is None and halves.quicker():
-        multiply, at_once = _halved, max(1, min(_QUERIES, _SCORES // max(1, len(rows))))
-    else:
-        multiply, at_once = partial(_widely, places=places), _QUERIES
-    parts = [multiply(rows, xq[start : start + at_once], k) for start in range(0, len(xq), at_once)]
-    return np.concatenate([scores for scores, _ in parts]), np.concatenate([at for _, at in parts])
+    with one_thread():  # each piece is a thread's
+        found = [
+            one
+            for start in range(0, len(xq), _QUERIES)
+            for one in _multiplied(rows, xq[start : start + _QUERIES], k, places)
+        ]
+    return np.stack([true for true, _ in found]), np.stack([at for _, at in found])
 
 
-def _halved(rows: NDArray[np.float16], xq: NDArray[np.float32], k: int) -> Found:
-    def product(start: int, stop: int) -> NDArray[np.float16]:
-        return halves.products(rows[start:stop], xq)
-
-    blocks = in_pieces(len(rows), product, least=_BLOCK_HALVES, most=_BLOCK_HALVES)
-    near, bounds = halves.likely(np.concatenate(blocks, axis=1), k)
-    rounding = halves.rounding(rows.shape[1])
-
-    def exactly(start: int, stop: int) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        exact = []
-        for query, at, bound in zip(
-            xq[start:stop], near[start:stop], bounds[start:stop], strict=True
-        ):
-            true = compared(rows, at, query, k)
-            if len(at) < len(rows) and not true[0].min() > bound + rounding:
-                true = _nearest(rows, query, k, None)
-            exact.append(true)
-        return exact
-
-    return _joined(len(xq), exactly)
-
-
-def _joined(
-    nq: int, exactly: Callable[[int, int], list[tuple[NDArray[np.float32], NDArray[np.int64]]]]
-) -> Found:
-    """What `exactly` finds for queries, a few at once."""
-    exact = [one for some in in_pieces(nq, exactly, least=8, most=8) for one in some]
-    return np.stack([true for true, _ in exact]), np.stack([at for _, at in exact])
-
-
-def _widely(
+def _multiplied(
     rows: NDArray[np.float16],
     xq: NDArray[np.float32],
     k: int,
     places: NDArray[np.int64] | None,
-) -> Found:
+) -> list[_Nearest]:
     n = len(rows) if places is None else len(places)
-    asked = min(n, k + _SPARE)
+    by_halves = places is None and halves.quicker()
+    piece = _PIECE_HALVES if by_halves else _PIECE
+    at_once = max(piece, _SCORES // len(xq) // piece * piece)
 
-    def product(start: int, stop: int) -> Found:
-        some = rows[start:stop] if places is None else _taken(rows, places[start:stop])
-        scores, found = faiss.knn(xq, _widened(some), min(asked, stop - start), _IP)
-        return scores, found + start
+    def products(first: int, start: int, stop: int) -> NDArray[Any]:
+        if by_halves:
+            return halves.products(rows[first + start : first + stop], xq)
+        return _widely(rows, places, xq, first + start, first + stop)
 
-    blocks = in_pieces(n, product, least=_BLOCK, most=_BLOCK)
-    scores = np.concatenate([scores for scores, _ in blocks], axis=1)
-    found = np.concatenate([found for _, found in blocks], axis=1)
-    # Products of unit vectors differ by at most so much, however they are summed up: twice n u of
-    # Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
-    rounding = 2 * rows.shape[1] * 2.0**-24
+    parts = []
+    for first in range(0, n, at_once):
+        blocks = in_pieces(
+            min(at_once, n - first),
+            partial(products, first),
+            least=piece,
+            most=piece,
+        )
+        parts.append((first, *likely(np.concatenate(blocks, axis=1), k)))
+    # In single precision, however products are summed up: twice n u of Higham, Accuracy and
+    # Stability of Numerical Algorithms (2002), section 3.1.
+    dim = rows.shape[1]
+    rounding = halves.rounding(dim) if by_halves else 2 * dim * 2.0**-24
+    return _exactly(rows, xq, k, places, parts, rounding)
 
-    def exactly(start: int, stop: int) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+
+def _widely(
+    rows: NDArray[np.float16],
+    places: NDArray[np.int64] | None,
+    xq: NDArray[np.float32],
+    start: int,
+    stop: int,
+) -> NDArray[np.float32]:
+    """(nq, stop - start): the products of queries (nq, dim) with some of the vectors; of those at
+    some of the positions, if given."""
+    scores = np.empty((len(xq), stop - start), np.float32)
+    wide = np.empty((min(_BLOCK, stop - start), rows.shape[1]), np.float32)
+    for first in range(start, stop, _BLOCK):
+        last = min(first + _BLOCK, stop)
+        some = rows[first:last] if places is None else _taken(rows, places[first:last])
+        block = _widened(some, wide[: last - first])
+        np.matmul(xq, block.T, out=scores[:, first - start : last - start])
+    return scores
+
+
+#: Where a part of the vectors begins; for each query the places in it that reach a bound; the
+#: bounds (nq,).
+_Part = tuple[int, list[NDArray[np.int64]], NDArray[np.float32]]
+
+
+def _exactly(
+    rows: NDArray[np.float16],
+    xq: NDArray[np.float32],
+    k: int,
+    places: NDArray[np.int64] | None,
+    parts: list[_Part],
+    rounding: float,
+) -> list[_Nearest]:
+    """The k nearest of each query, by a scanner, out of those that are likely."""
+    n = len(rows) if places is None else len(places)
+
+    def some(start: int, stop: int) -> list[_Nearest]:
         exact = []
-        for query, of, at in zip(
-            xq[start:stop], scores[start:stop], found[start:stop], strict=True
-        ):
-            of, near = _best(of, at, asked)
-            near = np.sort(near if places is None else places[near])
-            true = compared(rows, near, query, k)
-            if asked < n and not of.min() < true[0].min() - rounding:  # as near as many others
-                true = _alone(rows, query, k, places)
+        for number in range(start, stop):
+            near = np.concatenate([first + at[number] for first, at, _ in parts])
+            bound = max(bounds[number] for _, _, bounds in parts)
+            at = near if places is None else places[near]
+            true = compared(rows, at, xq[number], k)
+            if len(at) < n and not true[0].min() > bound + rounding:  # as near as those left out
+                true = _alone(rows, xq[number], k, places)
             exact.append(true)
         return exact
 
-    return _joined(len(xq), exactly)
+    return [one for found in in_pieces(len(xq), some, least=8, most=8) for one in found]
+
+
+def likely(scores: NDArray[Any], k: int) -> tuple[list[NDArray[np.int64]], NDArray[np.float32]]:
+    """Of scores (nq, n), float16 or float32: for each query the places of those that reach a bound,
+    most often some more than k, and the bounds (nq,)."""
+    # Not negative ones are ordered as the integers of their bits are, which are quicker to compare.
+    bits = scores.view(f"i{scores.itemsize}")
+    sample = bits[:, ::_STRIDE]
+    rank = -(-3 * k // (2 * _STRIDE)) + 6
+    if rank >= sample.shape[1]:
+        least = np.full(len(scores), -1, bits.dtype)
+    else:
+        least = np.partition(sample, -rank, axis=1)[:, -rank]
+    every = np.arange(scores.shape[1])
+    places = [
+        np.flatnonzero(row >= bound) if bound >= 0 else every
+        for row, bound in zip(bits, least, strict=True)
+    ]
+    bounds = np.where(least >= 0, least, 0).view(scores.dtype).astype(np.float32)
+    return places, np.where(least >= 0, bounds, -np.inf)
 
 
 def _alone(
@@ -195,7 +232,7 @@ def _alone(
     query: NDArray[np.float32],
     k: int,
     places: NDArray[np.int64] | None,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> _Nearest:
     return _nearest(rows, query, k, None) if places is None else compared(rows, places, query, k)
 
 
@@ -205,9 +242,8 @@ def _taken(rows: NDArray[np.float16], places: NDArray[np.int64]) -> NDArray[np.f
     return rows.view(np.uint8).take(places, 0).view(np.float16)
 
 
-def _widened(rows: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Finite numbers in float32; seven times as fast as numpy's own way."""
-    wide = np.empty(rows.shape, np.float32)
+def _widened(rows: NDArray[np.float16], wide: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`wide`, with these finite numbers in it; seven times as fast as numpy's own way."""
     bits = wide.view(np.int32)
     np.copyto(bits, rows.view(np.int16))
     bits <<= 13
@@ -216,14 +252,12 @@ def _widened(rows: NDArray[np.float16]) -> NDArray[np.float32]:
     return wide
 
 
-def _none(k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _none(k: int) -> _Nearest:
     """What a scanner begins with."""
     return np.full(k, -np.inf, np.float32), np.full(k, -1, np.int64)
 
 
-def _best(
-    scores: NDArray[np.float32], places: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _best(scores: NDArray[np.float32], places: NDArray[np.int64], k: int) -> _Nearest:
     """The k best (k,) of some (n,), in no certain order."""
     if k >= len(scores):
         return scores, places

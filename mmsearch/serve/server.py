@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from mmsearch.announce import announced
-from mmsearch.encode.blas import one_thread
+from mmsearch.blas import one_thread
 from mmsearch.errors import ServiceError
 from mmsearch.serve import heap
 from mmsearch.serve.access import check_binding

@@ -157,7 +157,18 @@ def test_how_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for allowed, there in (("1", 1), ("1,2", 1), ("odd", None), ("0", 1)):
         with monkeypatch.context() as patch:
             patch.setenv("OMP_NUM_THREADS", allowed)
-            crew.cores.cache_clear()
+            crew._cores.cache_clear()
             assert crew.cores() == there or there is None
             assert crew.cores() >= 1
-    crew.cores.cache_clear()
+    crew._cores.cache_clear()
+
+
+def test_no_more_cores_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(crew, "_cores", lambda: 8)
+    monkeypatch.setattr(crew, "_limit", crew._limit)
+    assert crew.cores() == 8
+    crew.limit(3)
+    assert crew.cores() == 3
+    crew.limit(100)
+    assert crew.cores() == 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,10 @@ def _pieces(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small indexes in as many pieces as large ones, and products of few, in both precisions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(halves, "quicker", lambda: request.param)
-        patch.setattr(scan, "_BLOCK_HALVES", 16)
-        patch.setattr(halves, "_STRIDE", 2)
+        patch.setattr(scan, "_PIECE_HALVES", 16)
+        patch.setattr(scan, "_PIECE", 32)
+        patch.setattr(scan, "_SCORES", 500)
+        patch.setattr(scan, "_STRIDE", 2)
         patch.setattr(crew, "cores", lambda: 3)
         patch.setattr(scan, "_LEAST_BYTES", 16)
         patch.setattr(scan, "_BLOCK", 16)
@@ -104,7 +107,7 @@ def test_products_of_many_equal_vectors(distinct: int) -> None:
 def test_every_finite_number_is_widened_exactly() -> None:
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     every = every[np.isfinite(every)].reshape(-1, 8)
-    wide = scan._widened(every)
+    wide = scan._widened(every, np.empty(every.shape, np.float32))
     assert np.array_equal(wide.view(np.int32), every.astype(np.float32).view(np.int32))
 
 
@@ -131,16 +134,17 @@ def test_products_in_half_precision_are_as_near_as_promised(dim: int) -> None:
     assert np.abs(found - true).max() < halves.rounding(dim)
 
 
-def test_likely_ones_are_all_above_a_bound() -> None:
-    scores = np.random.default_rng(0).standard_normal((4, 5000)).astype(np.float16)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_likely_ones_are_all_above_a_bound(dtype: type[np.floating[Any]]) -> None:
+    scores = np.random.default_rng(0).standard_normal((4, 5000)).astype(dtype)
     scores[3] = -np.abs(scores[3])  # none is positive
     for k in (1, 50, 3000):
-        places, bounds = halves.likely(scores, k)
+        places, bounds = scan.likely(scores, k)
         for row, at, bound in zip(scores, places, bounds, strict=True):
             left_out = np.setdiff1d(np.arange(5000), at)
             assert not len(left_out) or row[left_out].max() < bound
-    assert len(halves.likely(scores, 50)[0][0]) < 1000
-    assert len(halves.likely(scores, 50)[0][3]) == 5000
+    assert len(scan.likely(scores, 50)[0][0]) < 1000
+    assert len(scan.likely(scores, 50)[0][3]) == 5000
 
 
 def test_what_is_quicker_is_found_out() -> None:

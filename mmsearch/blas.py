@@ -19,8 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 logger = logging.getLogger(__name__)
 
 #: The prefix and suffix that numpy's wheels, and others, give OpenBLAS's names.
@@ -73,6 +71,8 @@ def one_thread() -> Iterator[None]:
 @lru_cache(maxsize=1)
 def _thread_calls() -> tuple[Any, Any] | None:
     """OpenBLAS's own functions to get and set the number of threads."""
+    import numpy as np  # whoever is here uses it; this module itself costs nothing
+
     package = Path(np.__file__).parent
     for folder in (package.with_name("numpy.libs"), package / ".dylibs"):
         for path in sorted(folder.glob("*openblas*")):

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from mmsearch.encode import blas
+from mmsearch import blas
 
 
 def test_the_number_of_threads_is_put_back() -> None:
