@@ -187,7 +187,7 @@ class Library:
             # Before faiss: whichever of the two comes first brings the OpenMP runtime, and torch
             # suffers more from the other one's.
             if texts_only:
-                self._encoding.hasten(self._opened.need()[1])
+                self.hasten()
             else:
                 self.encoder()
             space = self._opened.need()[1]
@@ -195,6 +195,10 @@ class Library:
             for modality in MODALITIES:
                 self.index(modality)
             self._opened.captions(space)
+
+    def hasten(self) -> None:
+        """Loads what encodes texts by the quickest means: for a process that encodes many."""
+        self._encoding.hasten(self._opened.need()[1])
 
     # --- for who encodes the questions of many together ------------------------------------------
 

@@ -355,8 +355,10 @@ class Service:
         if device != "cpu":
             log.warning("no workers are started: on %s one process answers", device)
             return
-        await self.workers.start()
-        log.info("workers: %s", self.workers.pids)
+        try:
+            await self.workers.start()
+        except MmsearchError as exc:
+            log.error("no workers are started, this process answers: %s", exc)
 
     def close(self) -> None:
         """Let running calls end, drop those that wait."""

@@ -99,7 +99,7 @@ def work(connection: Connection, path: Path) -> None:
 
 
 class _Worker:
-    """A library, opened with the first order."""
+    """A library, opened and loaded with the first order."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -108,17 +108,22 @@ class _Worker:
     def _library(self) -> Library:
         from mmsearch.library import Library
 
-        return Library(self._path, device="cpu")
+        library = Library(self._path, device="cpu")
+        try:
+            library.warm(texts_only=True)
+        except BaseException:
+            library.close()
+            raise
+        heap.settle()
+        return library
 
     def do(self, order: Order) -> Reply:
-        _use_threads(order.threads)
+        """What comes of an order. Raises what keeps it from being done."""
         if order.kept is not None:
             self._library.keep(order.kept)
+        _use_threads(order.threads)  # after torch, if it has come with the library
         if order.what == "warm":
-            self._library.warm(texts_only=True)
-            # It may have come with torch.
-            _use_threads(order.threads)
-            heap.settle()
+            self._library.refresh()
             return Reply()
         if order.what == "embed":
             reply = self._encoded(order.texts)
@@ -144,6 +149,7 @@ class _Worker:
         new = [text for text in dict.fromkeys(texts) if text not in before]
         if not new:
             return Reply()
+        self._library.hasten()  # the model may be another than at the start
         began = time.perf_counter()
         self._library.keep_texts(new)
         took = time.perf_counter() - began

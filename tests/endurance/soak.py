@@ -8,9 +8,9 @@ model half way. All that is answered with anything but what the request deserves
 503 that names the limit is counted by itself, as is a 404 or 410 of a picture that the writer has
 just deleted.
 
-    python tests/endurance/soak.py [--minutes 30] [--clients 8] [--out FILE]
+    python tests/endurance/soak.py [--minutes 30] [--clients 8] [--workers 1] [--out FILE]
 
-Memory is that of the service's process, read every second. After the warm-up (a fifth of the time)
+Memory is that of the service's process and its workers, read every second. After the warm-up (a fifth of the time)
 a straight line is laid through it: what it grows in an hour, and the median of the last tenth
 against that of the first tenth after the warm-up. Exit code 1 when a request failed, or that has
 grown by more than a tenth.
@@ -19,6 +19,7 @@ grown by more than a tenth.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -272,6 +273,15 @@ class Load:
 # --- the run --------------------------------------------------------------------------------------
 
 
+def workers_of(pid: int) -> list[int]:
+    """Its worker processes; not the runs that index."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += (thread / "children").read_text().split()
+    return [int(one) for one in found if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
 def memory(pid: int) -> float:
     """The resident memory that is the process's own, MB: mapped files come and go."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -305,12 +315,13 @@ def prepare(root: Path) -> str:
     return save_model(root / "second", seed=1, dim=32)
 
 
-def soak(root: Path, seconds: float, clients: int, log: Path) -> dict[str, Any]:
+def soak(root: Path, seconds: float, clients: int, workers: int, log: Path) -> dict[str, Any]:
     """The whole of it, with its figures."""
     other = prepare(root)
     key = Keys(keys_path(root / "library", None)).add("soak", "write")
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
+        "MMSEARCH_WORKERS": str(workers),
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
     start: Callable[..., subprocess.Popen[str]] = lambda *args, **more: subprocess.Popen(  # noqa: E731
@@ -331,7 +342,7 @@ def soak(root: Path, seconds: float, clients: int, log: Path) -> dict[str, Any]:
         began = time.monotonic()
         while (spent := time.monotonic() - began) < seconds and service.poll() is None:
             times.append(spent)
-            sizes.append(memory(service.pid))
+            sizes.append(sum(map(memory, [service.pid, *workers_of(service.pid)])))
             time.sleep(1)
         written, _ = writing.communicate(timeout=600)
         shown = {"Authorization": f"Bearer {key}"}
@@ -346,6 +357,7 @@ def soak(root: Path, seconds: float, clients: int, log: Path) -> dict[str, Any]:
     return {
         "minutes": seconds / 60,
         "clients": clients,
+        "workers": workers,
         "answered": dict(sorted(load.answered.items())),
         "failed": failed,
         "models": sorted(load.models),
@@ -369,16 +381,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A service under load for a while")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1, help="as of mmsearch serve")
     parser.add_argument("--out", type=Path, help="also write the figures, as JSON")
     parser.add_argument("--log", type=Path, help="keep the service's log lines here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         log = options.log or root / "service.log"
-        found = soak(root, options.minutes * 60, options.clients, log)
+        found = soak(root, options.minutes * 60, options.clients, options.workers, log)
     about = found["memory"]
     say = sys.stdout.write
-    say(f"{found['minutes']:g} minutes, {found['clients']} clients\n")
+    say(f"{found['minutes']:g} minutes, {found['clients']} clients, {found['workers']} worker(s)\n")
     for what, number in found["answered"].items():
         say(f"  {what:20} {number:>8,}\n")
     say(f"  written meanwhile: {found['written']}\n")

@@ -77,14 +77,14 @@ class Clients:
             thread.join(_DEADLINE_S)
 
 
-@pytest.fixture
-def server(tmp_path: Path, model: str) -> Iterator[str]:
+@pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
+def server(request: pytest.FixtureRequest, tmp_path: Path, model: str) -> Iterator[str]:
     folder = tmp_path / "photos"
     for n in range(10):
         write(folder / f"first{n}.png", encoded(n))
     run(tmp_path / "library", folder, model=model)
     command = [sys.executable, "-c", SERVE, str(tmp_path / "library"), "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MMSEARCH_WORKERS": str(request.param)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
