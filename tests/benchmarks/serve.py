@@ -6,7 +6,8 @@ figures are taken here, in turn with those of the service, so that other work on
 on both: the same text encoder, `Library.ask` without HTTP. Medians over repeats. How soon a person
 sees something is measured by page.py, in a browser.
 
-    python tests/benchmarks/serve.py [--items 100000] [--model tiny | --model default] [--out FILE]
+    python tests/benchmarks/serve.py [--items 100000] [--model tiny | --model default]
+                                     [--workers 1] [--out FILE]
 
 "default" stands for the shape of that model with random weights, as nothing can be downloaded
 where this runs: speeds are the same.
@@ -154,7 +155,7 @@ def name_of(number: int) -> str:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[int]:
+def served(folder: Path, workers: int = 1) -> Iterator[int]:
     """The port of a service for this library, warm."""
     with (
         tempfile.TemporaryFile() as log,
@@ -163,6 +164,7 @@ def served(folder: Path) -> Iterator[int]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env=os.environ | {"MMSEARCH_WORKERS": str(workers)},
         ) as process,
     ):
         assert process.stdout is not None
@@ -387,7 +389,10 @@ def throughput(port: int, model: str, seconds: float, repeats: int) -> dict[str,
 
 def show(found: dict[str, Any]) -> bool:
     """Prints the table; whether every bar is reached."""
-    print(f"{found['model']}, {found['items']:,} pictures, k = {K}; {os.cpu_count()} cores")
+    print(
+        f"{found['model']}, {found['items']:,} pictures, k = {K}; {os.cpu_count()} cores; "
+        f"{found['workers']} worker(s)"
+    )
     one, many = found["one"], found["many"]
     lines = [
         ("one warm text query: service", f"{one['service_ms']:.2f} ms", None),
@@ -435,6 +440,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What the service costs")
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--model", default="tiny", help="tiny, or default for its shape")
+    parser.add_argument("--workers", type=int, default=1, help="as of mmsearch serve")
     parser.add_argument("--repeats", type=int, default=100, help="of single questions")
     parser.add_argument("--rounds", type=int, default=3, help="of many at once")
     parser.add_argument("--seconds", type=float, default=4.0, help="each of those takes")
@@ -453,11 +459,12 @@ def main() -> int:
         library = root / f"library-{options.model}-{options.items}"
         if not library.exists():
             fill(library, options.items, model)
-        with served(library) as port, Library(library, device="cpu") as opened:
+        with served(library, options.workers) as port, Library(library, device="cpu") as opened:
             opened.warm()
             found = {
                 "model": options.model,
                 "items": options.items,
+                "workers": options.workers,
                 "one": one_query(port, opened, options.repeats),
                 "many": throughput(port, model, options.seconds, options.rounds),
             }

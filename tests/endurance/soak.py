@@ -10,10 +10,10 @@ just deleted.
 
     python tests/endurance/soak.py [--minutes 30] [--clients 8] [--workers 1] [--out FILE]
 
-Memory is that of the service's process and its workers, read every second. After the warm-up (a fifth of the time)
-a straight line is laid through it: what it grows in an hour, and the median of the last tenth
-against that of the first tenth after the warm-up. Exit code 1 when a request failed, or that has
-grown by more than a tenth.
+Memory is that of the service's process and its workers, read every second. After the warm-up (a
+fifth of the time) a straight line is laid through it: what it grows in an hour, and the median of
+the last tenth against that of the first tenth after the warm-up. Exit code 1 when a request failed,
+or that has grown by more than a tenth.
 """
 
 from __future__ import annotations
