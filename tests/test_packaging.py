@@ -103,10 +103,9 @@ def test_wheel_does_the_jobs_in_an_empty_folder(wheel: Path, tmp_path: Path) -> 
     assert len(json.loads(run("captions", "pictures/postcard-0000.jpg", "--json"))["hits"]) == 5
 
 
-def test_lean_requirements_are_those_of_the_project_but_for_faiss() -> None:
+def test_lean_requirements_are_those_of_the_project() -> None:
     def names(lines: list[str]) -> set[str]:
-        wanted = [re.split(r"[<>=;\[ ]", line)[0].lower() for line in lines]
-        return {name for name in wanted if not name.startswith("faiss")}
+        return {re.split(r"[<>=;\[ ]", line)[0].lower() for line in lines}
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lean = [
@@ -115,4 +114,3 @@ def test_lean_requirements_are_those_of_the_project_but_for_faiss() -> None:
         if line and not line.startswith(("#", "--"))
     ]
     assert names(lean) == names(project["dependencies"])
-    assert any(line.startswith("faiss-cpu") for line in lean)

@@ -194,29 +194,25 @@ def pins(image: str) -> dict[str, Version]:
     return found
 
 
-def required(image: str) -> list[Requirement]:
-    """What mmsearch asks for on Linux x86-64, with the FAISS of the image."""
+def required() -> list[Requirement]:
+    """What mmsearch asks for."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    asked = [Requirement(text) for text in listed]
-    other = {"cpu": "faiss-gpu", "cuda": "faiss-cpu"}[image]
-    return [one for one in asked if one.name != other]
+    return [Requirement(text) for text in listed]
 
 
 def test_lock_satisfies_the_project(image: str) -> None:
     held = pins(image)
-    for one in required(image):
+    for one in required():
         assert held[canonicalize_name(one.name)] in one.specifier, one
 
 
 def test_locks_agree() -> None:
     cpu, cuda = pins("cpu"), pins("cuda")
     assert {v.local for n, v in cpu.items() if n in ("torch", "torchvision")} == {"cpu"}
-    assert "faiss-gpu" not in cpu
-    assert "faiss-cpu" not in cuda
     assert not [name for name in cpu if name.startswith(("nvidia", "cuda", "triton"))]
     shared = cpu.keys() & cuda.keys()
     assert {n: cpu[n].public for n in shared} == {n: cuda[n].public for n in shared}
-    assert cpu["faiss-cpu"] == cuda["faiss-gpu"]
+    assert [name for name in cuda if name.startswith("faiss")] == ["faiss-cpu"]
     assert (
         "--extra-index-url https://download.pytorch.org/whl/cpu"
         in (DEPLOY / "lock-cpu.txt").read_text()
@@ -226,13 +222,13 @@ def test_locks_agree() -> None:
 def test_requirements_without_cuda_are_those_of_the_project() -> None:
     lines = (DEPLOY / "requirements-cpu.txt").read_text().splitlines()
     listed = [Requirement(x) for x in lines if x and not x.startswith(("#", "--"))]
-    here = {canonicalize_name(r.name): r for r in required("cpu")}
+    here = {canonicalize_name(r.name): r for r in required()}
     there = {canonicalize_name(r.name): r for r in listed}
     assert here.keys() == there.keys()
     unlike = {
         name: (str(here[name].specifier), str(there[name].specifier))
         for name in here
-        if name != "faiss-cpu" and here[name].specifier != there[name].specifier
+        if here[name].specifier != there[name].specifier
     }
     assert unlike == {}
 

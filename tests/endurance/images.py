@@ -46,7 +46,7 @@ sys.path.insert(0, str(ROOT / "tests" / "deploy"))
 from dockerfile import Stage, read, sent  # noqa: E402
 
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-ONLY_CUDA = re.compile(r"nvidia-|cuda-|triton$|faiss-gpu$")
+ONLY_CUDA = re.compile(r"nvidia-|cuda-|triton$")
 HEAD = """\
 # Every package of the {image} image, at the version that the tests ran with, for Linux and Python
 # 3.11. Installed with --no-deps, so nothing comes along unseen.
@@ -84,7 +84,6 @@ def lock() -> None:
     """Writes both lock files."""
     cuda = installed()
     cpu = {name: version for name, version in cuda.items() if not ONLY_CUDA.match(name)}
-    cpu["faiss-cpu"] = cuda["faiss-gpu"]
     for name in ("torch", "torchvision"):
         cpu[name] += "+cpu"
     for image, head, wanted in (("cpu", CPU_HEAD, cpu), ("cuda", "", cuda)):
@@ -157,7 +156,7 @@ def without_cpu_index(text: str) -> str:
     """A lock file whose torch comes from the usual index, with the libraries that it wants."""
     text = text.replace(f"--extra-index-url {TORCH_INDEX}\n", "").replace("+cpu\n", "\n")
     cuda = (ROOT / "deploy" / "lock-cuda.txt").read_text().splitlines()
-    more = [x for x in cuda if ONLY_CUDA.match(x.split("==")[0]) and not x.startswith("faiss")]
+    more = [x for x in cuda if ONLY_CUDA.match(x.split("==")[0])]
     return text + "\n".join(more) + "\n"
 
 
