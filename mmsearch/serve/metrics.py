@@ -6,13 +6,14 @@ its own, so that several in one process do not add up.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -94,9 +95,6 @@ class Metrics:
         self._gauge("mmsearch_encode_queue_length", "Jobs that wait for the model.").set_function(
             lambda: service.waiting
         )
-        self._gauge("mmsearch_workers", "Worker processes that run.").set_function(
-            lambda: len(service.workers.pids)
-        )
         self._gauge("mmsearch_query_cache_entries", "Vectors of questions kept.").set_function(
             lambda: service.library.kept
         )
@@ -110,6 +108,7 @@ class Metrics:
                 self.cache.labels(modality, result)
         for stage in ("queue", "encode", "compare", "query", "search", "records"):
             self.stages.labels(stage)
+        registry.register(_Workers(service))
         registry.register(_Library(service))
 
     def _gauge(self, name: str, about: str) -> Gauge:
@@ -156,6 +155,37 @@ class Metrics:
         encode: Callable[[CollectorRegistry], bytes]
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+
+class _Workers(Collector):
+    """What the worker processes take; what the service's own does is in process_*."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the service is not whole yet."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """How many there are, and the memory and time of each."""
+        pids = self._service.workers.pids
+        yield GaugeMetricFamily("mmsearch_workers", "Worker processes that run.", value=len(pids))
+        memory = GaugeMetricFamily(
+            "mmsearch_worker_resident_memory_bytes",
+            "Memory of a worker process, with what it shares with others.",
+            labels=["pid"],
+        )
+        time_ = CounterMetricFamily(
+            "mmsearch_worker_cpu_seconds", "Time that a worker process has had.", labels=["pid"]
+        )
+        for pid in pids:
+            process = ProcessCollector(pid=functools.partial(int, pid), registry=None)
+            numbers = {one.name: one.samples[0].value for one in process.collect()}
+            if numbers:  # where there is /proc, and the process in it
+                memory.add_metric([str(pid)], numbers["process_resident_memory_bytes"])
+                time_.add_metric([str(pid)], numbers["process_cpu_seconds"])
+        yield from (memory, time_)
 
 
 class _Library(Collector):

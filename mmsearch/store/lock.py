@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from mmsearch.errors import LibraryLockedError, StoreError
 
 
@@ -22,6 +20,9 @@ def writing(library: Path) -> Iterator[None]:
         LibraryLockedError: another process holds it.
         StoreError: the folder cannot be made or written.
     """
+    # Who only searches need not wait for it to be imported.
+    from filelock import FileLock, Timeout
+
     holder = library / "writer.pid"
     try:
         library.mkdir(parents=True, exist_ok=True)
@@ -56,6 +57,8 @@ def optimizing(folder: Path) -> Iterator[bool]:
     Yields False, at once, where another process holds it. Raises StoreError when the folder cannot
     be written.
     """
+    from filelock import FileLock, Timeout
+
     lock = FileLock(folder / "optimize.lock")
     try:
         lock.acquire(timeout=0)

@@ -27,7 +27,7 @@ print(json.dumps([code, sorted(set(heavy) & set(sys.modules))]), file=sys.stderr
 """
 HEAVY = (
     "torch,open_clip,transformers,faiss,sqlalchemy,alembic,fastapi,starlette,uvicorn,PIL,pyarrow,"
-    "pydantic,ftfy,http.client,numpy.ma"
+    "pydantic,ftfy,http.client,numpy.ma,filelock"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mmsearch.settings import Settings
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MONITORING = DEPLOY / "monitoring"
 BOARD = MONITORING / "grafana" / "dashboards" / "mmsearch.json"
+DEADLINE_S = 60
 #: Only with a GPU are there any of these series.
 WITHOUT_SERIES_HERE = {"mmsearch_gpu_memory_bytes"}
 
@@ -38,12 +40,17 @@ def series(
     """What a service says that has been asked something, by a key of the kind that is told."""
     file = tmp_path_factory.mktemp("keys") / "keys.json"
     key = Keys(file).add("prometheus", "read")
-    app = create_app(postcard_library, Settings(host="127.0.0.1", keys_file=file))
+    settings = Settings(host="127.0.0.1", keys_file=file, workers=2)
+    app = create_app(postcard_library, settings)
     picture = next(postcards.pictures.glob("*.jpg")).read_bytes()
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         assert client.get("/metrics").status_code == 401
         (job,) = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
         client.headers["Authorization"] = f"{job['authorization']['type']} {key}"
+        until = time.monotonic() + DEADLINE_S
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
         for _ in range(2):  # the second time, what was asked is kept
             assert client.get("/v1/search", params={"q": "a red kite"}).status_code == 200
             found = client.post("/v1/captions", files={"file": ("a.jpg", picture, "image/jpeg")})

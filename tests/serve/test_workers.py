@@ -132,7 +132,11 @@ def test_errors_are_those_of_the_library(client: TestClient) -> None:
 
 
 def test_metrics_tell_of_workers(client: TestClient, service: Service) -> None:
-    assert "mmsearch_workers 2.0" in client.get("/metrics").text
+    said = client.get("/metrics").text
+    assert "mmsearch_workers 2.0" in said
+    for pid in service.workers.pids:
+        assert f'mmsearch_worker_resident_memory_bytes{{pid="{pid}"}}' in said
+        assert f'mmsearch_worker_cpu_seconds_total{{pid="{pid}"}}' in said
     before = of(service, "mmsearch_stage_duration_seconds_count", stage="search")
     client.get("/v1/search", params={"q": "how long"})
     assert of(service, "mmsearch_stage_duration_seconds_count", stage="search") > before
