@@ -39,8 +39,8 @@ _BLOCK = 2048
 _PIECE = 8192
 _PIECE_HALVES = 16_384
 _QUERIES = 256
-#: Scores that are kept: at most 128 MB.
-_SCORES = 1 << 25
+#: Scores that are kept: 64 MB in single precision, and as much again while they are put together.
+_SCORES = 1 << 24
 #: One score in so many is looked at to find how high those are that are wanted.
 _STRIDE = 32
 #: A float32 whose bits are those of a float16, moved to their places, is too small by this factor:
@@ -196,10 +196,10 @@ def _exactly(
         exact = []
         for number in range(start, stop):
             near = np.concatenate([first + at[number] for first, at, _ in parts])
-            bound = max(bounds[number] for _, _, bounds in parts)
+            bound = np.max([bounds[number] for _, _, bounds in parts])  # NaN if one is
             at = near if places is None else places[near]
-            true = compared(rows, at, xq[number], k)
-            if len(at) < n and not true[0].min() > bound + rounding:  # as near as those left out
+            true = compared(rows, at, xq[number], k) if len(at) < n else None
+            if true is None or not true[0].min() > bound + rounding:  # as near as those left out
                 true = _alone(rows, xq[number], k, places)
             exact.append(true)
         return exact
@@ -210,21 +210,22 @@ def _exactly(
 def likely(scores: NDArray[Any], k: int) -> tuple[list[NDArray[np.int64]], NDArray[np.float32]]:
     """Of scores (nq, n), float16 or float32: for each query the places of those that reach a bound,
     most often some more than k, and the bounds (nq,)."""
-    # Not negative ones are ordered as the integers of their bits are, which are quicker to compare.
-    bits = scores.view(f"i{scores.itemsize}")
-    sample = bits[:, ::_STRIDE]
     rank = -(-3 * k // (2 * _STRIDE)) + 6
-    if rank >= sample.shape[1]:
-        least = np.full(len(scores), -1, bits.dtype)
-    else:
-        least = np.partition(sample, -rank, axis=1)[:, -rank]
     every = np.arange(scores.shape[1])
+    if rank >= len(every[::_STRIDE]):
+        return [every] * len(scores), np.full(len(scores), -np.inf, np.float32)
+    halved = scores.dtype == np.float16
+    # numpy compares integers much faster than halves; those that are not negative are ordered as
+    # the integers of their bits are.
+    rows = scores.view(np.int16) if halved else scores
+    least = np.partition(rows[:, ::_STRIDE], -rank, axis=1)[:, -rank]
+    bounds = least.view(scores.dtype).astype(np.float32)
+    usable = least >= 0 if halved else np.full(len(scores), True)
     places = [
-        np.flatnonzero(row >= bound) if bound >= 0 else every
-        for row, bound in zip(bits, least, strict=True)
+        np.flatnonzero(row >= bound) if use else every
+        for row, bound, use in zip(rows, least, usable, strict=True)
     ]
-    bounds = np.where(least >= 0, least, 0).view(scores.dtype).astype(np.float32)
-    return places, np.where(least >= 0, bounds, -np.inf)
+    return places, np.where(usable, bounds, np.float32(-np.inf))
 
 
 def _alone(

@@ -228,6 +228,7 @@ class Service:
 
     def _of_worker(self, worker: Worker, asked: Sequence[_Asked]) -> Sequence[_Said]:
         """The same by a worker, which encodes what it must."""
+        self.library.refresh()  # or this process would never take in what is committed
         questions = [one.question for one in asked]
         sentences = [text for one in questions for text in self.library.sentences(one)]
         reply = worker.call(
@@ -297,6 +298,7 @@ class Service:
     def _vectors_of_worker(
         self, worker: Worker, jobs: Sequence[Sequence[str]]
     ) -> list[tuple[Space, Vectors]]:
+        self.library.refresh()
         texts = [text for job in jobs for text in job]
         reply = worker.call("embed", texts=texts, kept=self.library.kept_texts(texts))
         self._encoded_by_worker(reply)
@@ -357,11 +359,12 @@ class Service:
             return
         try:
             await self.workers.start()
-        except MmsearchError as exc:
-            log.error("no workers are started, this process answers: %s", exc)
+        except Exception as exc:  # an edge: searches work without them
+            known = isinstance(exc, MmsearchError)
+            log.error("without workers, this process answers: %s", exc, exc_info=not known)
 
     def close(self) -> None:
-        """Let running calls end, drop those that wait."""
+        """Let running calls end, but for those of workers, and drop those that wait."""
         heap.unsettle()
         self.workers.close()
         self.batcher.close()

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+#: Signals that are for the service, which ends its workers by closing the connection.
+STOPS = frozenset({signal.SIGINT, signal.SIGTERM})
 #: See `Order`.
 What = Literal["warm", "answer", "embed"]
 
@@ -75,7 +77,10 @@ class Reply:
 
 def work(connection: Connection, path: Path) -> None:
     """Takes orders, until the other end is closed. The target of a process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # see `workers`
     # Log lines go to the service, which knows how they are to look.
     lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
     logging.getLogger().addHandler(QueueHandler(lines))
@@ -83,9 +88,14 @@ def work(connection: Connection, path: Path) -> None:
     worker = _Worker(path)
     # Ended by a service that has ended itself, in whatever way.
     with contextlib.suppress(EOFError, OSError):
+        trimmed = time.monotonic()
         while True:
-            while not connection.poll(heap.EVERY_S):
+            came = connection.poll(heap.EVERY_S)
+            if time.monotonic() - trimmed >= heap.EVERY_S:
                 heap.trim()
+                trimmed = time.monotonic()
+            if not came:
+                continue
             order: Order = connection.recv()
             try:
                 reply = worker.do(order)
@@ -119,17 +129,17 @@ class _Worker:
 
     def do(self, order: Order) -> Reply:
         """What comes of an order. Raises what keeps it from being done."""
+        library = self._library
+        _use_threads(order.threads)
         if order.kept is not None:
-            self._library.keep(order.kept)
-        _use_threads(order.threads)  # after torch, if it has come with the library
+            library.keep(order.kept)
         if order.what == "warm":
-            self._library.refresh()
             return Reply()
         if order.what == "embed":
             reply = self._encoded(order.texts)
-            reply.result = self._library.embed_texts(order.texts)
+            reply.result = library.embed_texts(order.texts)
             return reply
-        lacking = [self._library.lacking(one)[0] for one in order.questions]
+        lacking = [library.lacking(one)[0] for one in order.questions]
         reply = self._encoded([text for texts in lacking for text in texts])
         took: defaultdict[str, float] = defaultdict(float)
 
@@ -137,8 +147,8 @@ class _Worker:
             took[stage] += seconds
 
         with observing(on_stage):
-            answers = self._library.ask_many(order.modality, order.questions)
-        model = self._library.model
+            answers = library.ask_many(order.modality, order.questions)
+        model = library.model
         reply.result = [(answer, model) for answer in answers]
         reply.stages = dict(took)
         return reply
@@ -157,6 +167,7 @@ class _Worker:
 
 
 def _use_threads(threads: int) -> None:
+    """From now on; torch and FAISS have come with the library, in this order."""
     from mmsearch.encode import use_threads
     from mmsearch.index.crew import limit
 

@@ -12,8 +12,10 @@ import logging
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any, TypeVar
 from mmsearch.errors import MmsearchError, OverloadedError
 from mmsearch.index.crew import cores
 from mmsearch.serve.batching import STOPPING, Batcher, Run
-from mmsearch.serve.worker import Order, Reply, What, work
+from mmsearch.serve.worker import STOPS, Order, Reply, What, work
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Worker:
         self._threads = threads
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
+        self._lock = threading.Lock()  # held by who waits for the process
         self._closed = False
 
     def call(self, what: What, **given: Any) -> Reply:
@@ -55,10 +58,11 @@ class Worker:
         """
         threads = self._threads(1)
         try:
-            for _ in range(_TRIES):
-                reply = self._tried(Order(what, threads, **given))
-                if reply is not None:
-                    return _good(reply)
+            with self._lock:
+                for _ in range(_TRIES):
+                    reply = self._tried(Order(what, threads, **given))
+                    if reply is not None:
+                        return _good(reply)
         finally:
             self._threads(-1)
         raise MmsearchError("the process that was to answer has ended, twice; the log says how")
@@ -67,14 +71,17 @@ class Worker:
         """None where the process ended."""
         process, connection = self._running()
         try:
+            if self._closed:
+                raise EOFError
             connection.send(order)
             reply: Reply = connection.recv()
         except (EOFError, OSError) as exc:
             connection.close()
             self._connection = None
+            how = _ended(process)
             if self._closed:
                 raise OverloadedError(STOPPING) from exc
-            log.error("a worker ended (%s); another takes its place", _end(process))
+            log.error("a worker ended (%s)", how)
             return None
         return reply
 
@@ -84,17 +91,15 @@ class Worker:
         if self._closed:
             raise OverloadedError(STOPPING)
         context = multiprocessing.get_context("spawn")  # threads and OpenMP do not survive a fork
-        connection, theirs = context.Pipe()
-        process = context.Process(
-            target=work, args=(theirs, self._path), name="mmsearch worker", daemon=True
-        )
         try:
-            process.start()
+            connection, theirs = context.Pipe()
+            process = context.Process(
+                target=work, args=(theirs, self._path), name="mmsearch worker", daemon=True
+            )
+            with theirs, _without_stop_signals():
+                process.start()
         except OSError as exc:
-            connection.close()
             raise OverloadedError(f"no worker could be started: {exc.strerror}") from exc
-        finally:
-            theirs.close()
         self._process, self._connection = process, connection
         return process, connection
 
@@ -104,12 +109,29 @@ class Worker:
         process = self._process
         return process.pid if process is not None and process.is_alive() else None
 
-    def close(self) -> None:
-        """Ends the process, in the middle of an order if need be."""
+    def let_go(self) -> None:
+        """Asks the process to end, and does not wait for it; in the middle of an order it is
+        killed, as it changes nothing."""
         self._closed = True
         self.batcher.close()
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+            finally:
+                self._lock.release()
+        elif self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.let_go()
+        # Whoever is just starting one ends it.
+        if self._lock.acquire(timeout=_END_S):
+            self._lock.release()
         if self._process is not None:
-            _end(self._process)
+            _ended(self._process)
 
 
 class Workers:
@@ -135,10 +157,12 @@ class Workers:
 
     async def start(self) -> None:
         """Starts them, and returns when they have loaded what they need. Raises what keeps one
-        from it."""
-        await asyncio.gather(
-            *(one.batcher.call(partial(one.call, "warm")) for one in self._members)
-        )
+        from it; then none is left."""
+        loading = [one.batcher.call(partial(one.call, "warm")) for one in self._members]
+        for outcome in await asyncio.gather(*loading, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                await asyncio.to_thread(self.close)
+                raise outcome
         self.ready = True
 
     def submit(
@@ -157,6 +181,8 @@ class Workers:
     def close(self) -> None:
         """Ends their processes."""
         for one in self._members:
+            one.let_go()
+        for one in self._members:
             one.close()
 
     def _threads(self, more: int) -> int:
@@ -174,9 +200,24 @@ def _good(reply: Reply) -> Reply:
     return reply
 
 
-def _end(process: SpawnProcess) -> str:
-    """Sees to it that a process ends; how it did."""
-    process.terminate()
+@contextmanager
+def _without_stop_signals() -> Iterator[None]:
+    """Within, a process is started that begins with Ctrl-C and SIGTERM held back: they go to all
+    processes of a terminal or a unit, and the service ends its workers itself."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # What multiprocessing starts with the first process; it would let these signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ended(process: SpawnProcess) -> str:
+    """Sees to it that a process ends that was let go of; how it did."""
     process.join(_END_S)
     if process.is_alive():
         process.kill()

@@ -279,7 +279,12 @@ def workers_of(pid: int) -> list[int]:
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found += (thread / "children").read_text().split()
-    return [int(one) for one in found if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    workers = []
+    for one in found:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes():
+                workers.append(int(one))
+    return workers
 
 
 def memory(pid: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -114,6 +115,10 @@ def seen_at(client: httpx.Client, told: dict[str, Any], other: str) -> float:
         assert time.time() < deadline, f"never seen: {told}"
 
 
+def metrics(client: httpx.Client) -> str:
+    return client.get("/metrics").text
+
+
 @pytest.mark.slow
 def test_commits_are_seen_and_no_request_fails(
     server: str, tmp_path: Path, other_model: str
@@ -147,6 +152,9 @@ def test_commits_are_seen_and_no_request_fails(
                 writer.stdin.flush()
             assert writer.wait(_DEADLINE_S) == 0
             final = shown(client)
+            # Also in the service's own process, where workers answer.
+            found = re.search(r'_vectors{modality="image",state="found"} ([\d.]+)', metrics(client))
+            assert found is None or float(found[1]) == len(final)
     finally:
         clients.stop()
     assert clients.wrong == []

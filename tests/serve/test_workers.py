@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -25,10 +27,14 @@ from starlette.testclient import TestClient
 
 from mmsearch import errors
 from mmsearch.errors import MmsearchError, OverloadedError
+from mmsearch.index import crew
 from mmsearch.library import Library
+from mmsearch.query import Question, Term
+from mmsearch.queryencoder import Kept
 from mmsearch.serve import create_app, workers
 from mmsearch.serve.batching import Batcher
-from mmsearch.serve.service import Service
+from mmsearch.serve.service import Service, _Asked
+from mmsearch.serve.worker import Order, _Worker
 from mmsearch.serve.workers import Worker, Workers
 from mmsearch.settings import Settings
 
@@ -95,10 +101,14 @@ def test_what_a_worker_encoded_is_kept_for_all(client: TestClient, service: Serv
         return of(service, "mmsearch_encode_batch_size_sum", modality="text")
 
     first = client.get("/v1/search", params={"q": "kept for all"}).json()
+    assert service.library.kept_texts(["kept for all"]).vectors
     before = encoded_texts()
-    for _ in range(4):  # by both
-        again = client.get("/v1/search", params={"q": "kept for all"}).json()
-        assert again["hits"] == first["hits"]
+    question = Question((Term(text="kept for all"),), k=20)
+    for worker in service.workers._members:  # also by the one that did not encode it
+        (said,) = service._of_worker(worker, [_Asked("image", question, None, [])])
+        assert [hit.image.id for hit in said[0].hits] == [hit["id"] for hit in first["hits"]]
+        (vectors,) = service._vectors_of_worker(worker, [["kept for all"]])
+        assert vectors[1].shape == (1, service.library.space.dim)
     assert encoded_texts() == before
     answer = client.post("/v1/embeddings", json={"input": ["kept for all", "and a new one"]})
     assert len(answer.json()["data"]) == 2
@@ -134,7 +144,7 @@ def test_errors_are_those_of_the_library(client: TestClient) -> None:
 def test_metrics_tell_of_workers(client: TestClient, service: Service) -> None:
     said = client.get("/metrics").text
     assert "mmsearch_workers 2.0" in said
-    for pid in service.workers.pids:
+    for pid in service.workers.pids if sys.platform == "linux" else []:
         assert f'mmsearch_worker_resident_memory_bytes{{pid="{pid}"}}' in said
         assert f'mmsearch_worker_cpu_seconds_total{{pid="{pid}"}}' in said
     before = of(service, "mmsearch_stage_duration_seconds_count", stage="search")
@@ -197,6 +207,7 @@ def test_one_that_ends_each_time(
     with pytest.raises(MmsearchError, match="twice"):
         worker.call("warm")
     assert caplog.text.count("a worker ended (with code 3)") == 2
+    worker.close()
     assert worker.pid is None
 
 
@@ -237,8 +248,9 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+@pytest.mark.parametrize("early", [False, True], ids=["ready", "starting"])
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_they_end_with_the_service(library_folder: Path, stop: signal.Signals) -> None:
+def test_they_end_with_the_service(library_folder: Path, stop: signal.Signals, early: bool) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SERVE, str(library_folder), "0"],
         stdout=subprocess.PIPE,
@@ -250,21 +262,72 @@ def test_they_end_with_the_service(library_folder: Path, stop: signal.Signals) -
         try:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
-            with httpx.Client(base_url=url) as client:
-                eventually(lambda: client.get("/readyz").status_code == 200)
-                assert client.get("/v1/search", params={"q": "x"}).status_code == 200
+            if not early:
+                with httpx.Client(base_url=url) as client:
+                    eventually(lambda: client.get("/readyz").status_code == 200)
+                    assert client.get("/v1/search", params={"q": "x"}).status_code == 200
+            eventually(lambda: len(_children(process.pid)) >= 3)  # and what looks after them
             children = _children(process.pid)
-            assert len(children) >= 2
-            if stop == signal.SIGINT:
-                os.killpg(process.pid, stop)  # as a terminal does
-            else:
+            if stop == signal.SIGKILL:
                 process.send_signal(stop)
+            else:
+                os.killpg(process.pid, stop)  # as a terminal does, and systemd
             out, said = process.communicate(timeout=DEADLINE_S)
         finally:
             process.kill()
-    assert not said
+    # Python says so itself where the other end is gone before it has begun.
+    assert not said or (early and stop == signal.SIGKILL)
     assert out == ("" if stop == signal.SIGKILL else "ended\n")
     eventually(lambda: not any(map(_runs, children)))
+
+
+def test_one_that_is_being_started_is_ended(made: Callable[..., Worker]) -> None:
+    worker = made(_fails)
+
+    def call() -> None:
+        with pytest.raises(MmsearchError):
+            worker.call("warm")
+
+    calling = threading.Thread(target=call)
+    calling.start()
+    eventually(worker._lock.locked)
+    worker.close()
+    calling.join(DEADLINE_S)
+    assert not calling.is_alive()
+    assert worker.pid is None
+
+
+def test_what_a_worker_does(library_folder: Path) -> None:
+    """The same as in its process, here."""
+    import torch
+
+    threads = torch.get_num_threads()
+    worker = _Worker(library_folder)
+    try:
+        worker.do(Order("warm", 1))
+        assert (crew.cores(), torch.get_num_threads()) == (1, 1)
+        reply = worker.do(Order("embed", 1, texts=["a", "b", "a"]))
+        assert reply.encoded == 2
+        assert reply.made is not None
+        assert set(reply.made.vectors) == {"a", "b"}
+        assert worker.do(Order("embed", 1, texts=["a"])).encoded == 0
+        question = Question((Term(text="c"),), k=3)
+        reply = worker.do(Order("answer", 1, questions=[question, question]))
+        assert reply.encoded == 1
+        assert len(reply.result) == 2
+        assert reply.stages["search"] > 0
+        kept = worker._library.kept_texts(["a"])
+        assert np.array_equal(kept.vectors["a"], worker._library.embed_texts(["a"])[1])
+        other = np.roll(kept.vectors["a"], 1)
+        told = Kept(kept.fingerprint, {"told": other})
+        reply = worker.do(Order("embed", 1, texts=["told"], kept=told))
+        assert reply.encoded == 0
+        assert np.array_equal(reply.result[1], other)
+    finally:
+        worker._library.close()
+        gc.unfreeze()
+        crew.limit(1 << 16)
+        torch.set_num_threads(threads)
 
 
 # --- when there are none --------------------------------------------------------------------------
@@ -302,8 +365,8 @@ def test_without_workers_the_service_answers(
     assert service.state == "ready"
     assert not service.workers.ready
     assert "this process answers: not now" in caplog.text
-    service.close()
     assert service.workers.pids == []
+    service.close()
 
 
 # --- what they share ------------------------------------------------------------------------------
