@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmsearch.errors import MmsearchError, OverloadedError
-from mmsearch.index.crew import cores
 from mmsearch.serve.batching import STOPPING, Batcher, Run
 from mmsearch.serve.worker import STOPS, Order, Reply, What, work
 
@@ -187,6 +186,8 @@ class Workers:
 
     def _threads(self, more: int) -> int:
         """Notes that so many more are at work; how many threads each of them should take."""
+        from mmsearch.index.crew import cores  # not before torch: see Library.warm
+
         with self._lock:
             self._busy += more
             return max(1, cores() // max(1, self._busy))

@@ -330,6 +330,13 @@ def test_what_a_worker_does(library_folder: Path) -> None:
         torch.set_num_threads(threads)
 
 
+def test_the_service_does_not_bring_faiss_before_torch() -> None:
+    """Whichever comes first brings the OpenMP runtime, and torch suffers more from the other's."""
+    code = "import sys, mmsearch.serve.app, mmsearch.serve.server; print('faiss' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 # --- when there are none --------------------------------------------------------------------------
 
 
@@ -373,7 +380,7 @@ def test_without_workers_the_service_answers(
 
 
 def test_the_one_with_least_to_do_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(workers, "cores", lambda: 5)
+    monkeypatch.setattr(crew, "cores", lambda: 5)
     pool = Workers(tmp_path, [Batcher(max_batch=4, max_queue=9) for _ in range(3)])
     asked: list[Worker] = []
 
