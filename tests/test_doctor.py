@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,12 @@ from collection import encoded, found, run, same, titled, write, write_captions
 
 from mmsearch.cli import cli
 from mmsearch.doctor import Finding, doctor
-from mmsearch.errors import LibraryLockedError, LibraryNotFoundError, StoreError
+from mmsearch.errors import (
+    LibraryLockedError,
+    LibraryNotFoundError,
+    StoreError,
+    VectorIndexError,
+)
 from mmsearch.index.check import Differences, differences
 from mmsearch.library import Library
 from mmsearch.store import lock
@@ -633,3 +639,25 @@ def test_torch_is_not_loaded(library: Path) -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, library], check=True)
+
+
+@pytest.mark.parametrize("kind", ["damaged", "stray"])
+def test_a_file_that_cannot_be_deleted(
+    library: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = library / "index"
+    manifest = next(index.glob("*-text.json"))
+    if kind == "damaged":
+        manifest.write_text("{")
+    else:
+        shutil.copy(manifest, index / "0123456789abcdef-text.json")
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name.endswith("-text.json"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(VectorIndexError, match=r"-text\.json cannot be deleted: Read-only"):
+        examine(library, repair=True)

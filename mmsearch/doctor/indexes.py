@@ -83,7 +83,7 @@ class IndexDoctor:
         if found:
             if self._repair:
                 for path in found:
-                    path.unlink(missing_ok=True)
+                    manifest.remove(path)
             names = ", ".join(path.name for path in found[:3])
             wrong = f"{len(found):,} files are of no model here ({names})"
             yield mended("index", wrong, "deleted", repair=self._repair)
@@ -165,8 +165,8 @@ class IndexDoctor:
         )
 
     def _build(self, path: Path, modality: Modality, space_id: int, space: Space) -> None:
-        path.with_suffix(".json").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        manifest.remove(path.with_suffix(".json"))
+        manifest.remove(path)
         if self._catalog.vectors.exist(space_id, modality):
             Indexes(self._folder, self._catalog, space_id, space).get(modality).save(self._folder)
 

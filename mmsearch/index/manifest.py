@@ -187,6 +187,20 @@ def amend(path: Path, manifest: Manifest) -> None:
     reached("index: manifest amended")
 
 
+def remove(path: Path) -> None:
+    """Deletes an index file or its manifest, if it is there.
+
+    Raises VectorIndexError when it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise VectorIndexError(
+            f"{path} cannot be deleted: {exc.strerror or exc}. The catalog has everything and is "
+            "safe; check the disk, and run the command again"
+        ) from exc
+
+
 def delete(folder: Path, space: Space) -> None:
     """Deletes the index files of a space; who needs an index builds it from the catalog.
 
