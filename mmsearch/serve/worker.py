@@ -139,8 +139,7 @@ class _Worker:
             reply = self._encoded(order.texts)
             reply.result = library.embed_texts(order.texts)
             return reply
-        lacking = [library.lacking(one)[0] for one in order.questions]
-        reply = self._encoded([text for texts in lacking for text in texts])
+        reply = self._encoded([text for one in order.questions for text in library.sentences(one)])
         took: defaultdict[str, float] = defaultdict(float)
 
         def on_stage(stage: str, seconds: float) -> None:
