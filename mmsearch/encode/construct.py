@@ -1,8 +1,9 @@
 """open_clip's modules and tokenizers, built from the files of a model.
 
-How the weights get in: the module is built without memory (on torch's "meta" device) and the mapped
-file's tensors become its parameters, so that start-up neither draws random weights nor reads the
-file twice. Models that cannot be built so are created in open_clip's ordinary way.
+How the weights get in: the module is built without values (on torch's "meta" device, where parts
+are timm's or transformers') and the mapped file's tensors become its parameters, so that start-up
+neither draws random weights nor reads the file twice. Models that cannot be built so are created in
+open_clip's ordinary way.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pickle import UnpicklingError
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from torch.overrides import TorchFunctionMode
 
 from mmsearch.encode.bpe import CLEANINGS, ClipTokenizer
+from mmsearch.encode.lean import open_clip, wants_whole
 from mmsearch.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -40,6 +44,17 @@ _LOAD_ERRORS = (
     SafetensorError,
 )
 
+#: What fills a tensor at random; where torch.nn.init has more, it comes down to these.
+_DRAWING = frozenset(
+    {
+        torch.nn.init.normal_,
+        torch.nn.init.uniform_,
+        torch.nn.init.kaiming_uniform_,
+        torch.Tensor.normal_,
+        torch.Tensor.uniform_,
+    }
+)
+
 
 def build_model(files: ModelFiles) -> Any:
     """The model with its weights, in the file's own precision, on the CPU."""
@@ -60,21 +75,20 @@ def build_model(files: ModelFiles) -> Any:
 
 
 def _assign(files: ModelFiles) -> Any:
-    """Build without memory, then let the file's tensors be the parameters.
+    """Build without values, then let the file's tensors be the parameters.
 
     Raises RuntimeError (torch's NotImplementedError is one) or ValueError where that is not
     possible.
     """
-    from open_clip.factory import load_checkpoint
-
     if files.weights.suffix in (".npz", ".npy"):
         raise ValueError("big_vision checkpoints are copied into existing parameters")
-    with torch.device("meta"):
+    whole = wants_whole(files.model_cfg, files.weights)
+    with torch.device("meta") if whole else _Undrawn():
         model = _construct(files)
     # open_clip's loader also converts older and foreign checkpoints, so it does the work; only
     # the last step is changed, for this one module.
     model.load_state_dict = partial(model.load_state_dict, assign=True)
-    load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
+    _package(files).load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
     del model.load_state_dict
     for module in model.modules():
         plain = (value for value in vars(module).values() if isinstance(value, torch.Tensor))
@@ -92,19 +106,31 @@ def _assign(files: ModelFiles) -> Any:
     return model
 
 
+class _Undrawn(TorchFunctionMode):
+    """Parameters keep what their memory holds instead of random values.
+
+    Memory that nobody writes to is not even given by the system. "meta" would do as well, but torch
+    computes shapes there by ways of its compiler, whose import takes 1.4 s.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in _DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+
+
 def _create(files: ModelFiles) -> Any:
     """Build with random weights, then copy the file's over them."""
-    from open_clip.factory import load_checkpoint
-
     model = _construct(files)
-    load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
+    _package(files).load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
     return model
 
 
 def _construct(files: ModelFiles) -> Any:
     """The module, chosen as open_clip.create_model does."""
-    from open_clip import CLIP, CoCa, CustomTextCLIP
-
+    package = _package(files)
     cfg = deepcopy(dict(files.model_cfg))
     custom = cfg.pop("custom_text", False)
     if "timm_model_name" in cfg["vision_cfg"]:
@@ -113,8 +139,13 @@ def _construct(files: ModelFiles) -> Any:
         cfg["text_cfg"]["hf_model_pretrained"] = False
         custom = True
     if not custom:
-        return CLIP(**cfg)
-    return CoCa(**cfg) if "multimodal_cfg" in cfg else CustomTextCLIP(**cfg)
+        return package.CLIP(**cfg)
+    return package.CoCa(**cfg) if "multimodal_cfg" in cfg else package.CustomTextCLIP(**cfg)
+
+
+def _package(files: ModelFiles) -> ModuleType:
+    """The open_clip that this model needs."""
+    return open_clip(whole=wants_whole(files.model_cfg, files.weights))
 
 
 def build_tokenizer(files: ModelFiles) -> Callable[[list[str]], NDArray[np.int64]]:
@@ -122,8 +153,6 @@ def build_tokenizer(files: ModelFiles) -> Callable[[list[str]], NDArray[np.int64
 
     CLIP's own is ours where that can do it: the same ids in a sixth of the time.
     """
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-
     text_cfg = files.model_cfg["text_cfg"]
     length = text_cfg.get("context_length", 77)
     options = dict(text_cfg.get("tokenizer_kwargs") or {})
@@ -132,10 +161,10 @@ def build_tokenizer(files: ModelFiles) -> Callable[[list[str]], NDArray[np.int64
         if clean in CLEANINGS:
             return ClipTokenizer(context_length=length, clean=clean)
     if files.tokenizer is None:
-        simple = SimpleTokenizer(context_length=length, **options)
+        simple = _package(files).tokenizer.SimpleTokenizer(context_length=length, **options)
         return lambda texts: _array(simple(texts))
     try:
-        foreign = HFTokenizer(
+        foreign = _package(files).tokenizer.HFTokenizer(
             str(files.tokenizer),
             context_length=length,
             tokenizer_mode=text_cfg.get("tokenizer_mode"),

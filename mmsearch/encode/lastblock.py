@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from mmsearch.encode.attention import Attention
+from mmsearch.encode.lean import is_made_by
 
 
 class FirstToken(nn.Module):
@@ -43,14 +44,12 @@ def one_token(
 
 def is_plain(transformer: Any) -> bool:
     """Whether these are open_clip's usual blocks, in the order that `one_token` knows."""
-    from open_clip.transformer import ResidualAttentionBlock, Transformer
-
     return (
-        type(transformer) is Transformer
+        is_made_by(transformer, "transformer.Transformer")
         and transformer.batch_first
         and len(transformer.resblocks) > 0
         and all(
-            type(block) is ResidualAttentionBlock
+            is_made_by(block, "transformer.ResidualAttentionBlock")
             and not hasattr(block, "ln_1_kv")
             and (isinstance(block.attn, Attention) or block.attn.in_proj_bias is not None)
             for block in transformer.resblocks
@@ -61,11 +60,9 @@ def is_plain(transformer: Any) -> bool:
 def pools_first_token(model: Any) -> bool:
     """Has the last block of the image tower, which has our `Attention`, compute the class token
     alone, where that is what the tower takes; whether it is."""
-    from open_clip.transformer import VisionTransformer
-
     visual = model.visual
     if (
-        type(visual) is not VisionTransformer
+        not is_made_by(visual, "transformer.VisionTransformer")
         or visual.attn_pool is not None
         or visual.pool_type != "tok"
         or visual.output_tokens

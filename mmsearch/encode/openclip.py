@@ -19,6 +19,7 @@ from mmsearch.encode.construct import build_model, build_tokenizer
 from mmsearch.encode.cuda import CudaPictures, CudaTexts, Flight
 from mmsearch.encode.fused import fuse_gelu
 from mmsearch.encode.lastblock import is_plain, one_token, pools_first_token
+from mmsearch.encode.lean import is_made_by
 from mmsearch.encode.overlap import overlapped
 from mmsearch.encode.packed import can_pack, pack
 from mmsearch.encode.patches import into_patches
@@ -341,12 +342,10 @@ def is_convolutional(tower: nn.Module) -> bool:
 
 def _causal_text_tower(model: Any) -> Any:
     """The module with the text tower's parts where its input may be cut at the end token."""
-    from open_clip.transformer import TextTransformer
-
     tower = getattr(model, "text", model)
     pool = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
     cuttable = (
-        (tower is model or isinstance(tower, TextTransformer))
+        (tower is model or is_made_by(tower, "transformer.TextTransformer"))
         and pool == "argmax"
         and getattr(tower, "attn_mask", None) is not None
         and getattr(tower, "cls_emb", None) is None

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mmsearch.encode.lean import is_made_by
 from mmsearch.errors import EncodeError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -75,11 +76,9 @@ def choose_dtype(name: str, device: torch.device, model: Any) -> str:
 
 
 def _on_cuda(device: torch.device, model: Any) -> str:
-    from open_clip import CLIP
-
     # The classic CLIP towers were trained and published for fp16, the more exact of the two.
     # SigLIP and others were trained in bf16 and may leave the range of fp16.
-    if type(model) is CLIP or torch.cuda.get_device_capability(device) < (8, 0):
+    if is_made_by(model, "model.CLIP") or torch.cuda.get_device_capability(device) < (8, 0):
         return "fp16"
     return "bf16"
 

@@ -238,15 +238,15 @@ def _preprocess_cfg(
 def _from_open_clip(spec: str, on_progress: Progress | None) -> ModelFiles:
     """ARCH/TAG, ARCH:FILE and ARCH/TAG:FILE."""
     arch, tag, file = presets.split(spec)
-    import open_clip  # seconds, so only here
-    from open_clip.pretrained import get_pretrained_cfg
+    from mmsearch.encode.lean import open_clip  # torch with it, so only here
 
-    cfg = open_clip.get_model_config(arch)
+    package = open_clip()
+    cfg = package.get_model_config(arch)
     if cfg is None:
         raise ModelUnavailableError(spec, f"open_clip has no architecture {arch}", "Check the name")
-    of_tag: dict[str, Any] = get_pretrained_cfg(arch, tag) if tag else {}
+    of_tag: dict[str, Any] = package.get_pretrained_cfg(arch, tag) if tag else {}
     if tag and not of_tag:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch))
+        tags = ", ".join(package.list_pretrained_tags_by_model(arch))
         raise ModelUnavailableError(
             spec, f"open_clip has no weights {tag} for {arch}", f"It has: {tags or 'none'}"
         )
