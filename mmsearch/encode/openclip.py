@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -23,7 +24,7 @@ from mmsearch.encode.lean import is_made_by
 from mmsearch.encode.overlap import overlapped
 from mmsearch.encode.packed import can_pack, pack
 from mmsearch.encode.patches import into_patches
-from mmsearch.encode.placement import DTYPES, choose_device, choose_dtype, describe_device
+from mmsearch.encode.placement import DTYPES, choose_device, choose_dtype, describe_device, has_amx
 from mmsearch.encode.preprocess import preprocessor
 from mmsearch.encode.protocol import DEFAULT_LOGIT_SCALE
 from mmsearch.errors import EncodeError
@@ -40,6 +41,9 @@ R = TypeVar("R")
 
 #: Pictures at once: where the search for the best begins, and the most that it may come to.
 _BATCHES = {"cuda": (64, 1024), "mps": (16, 128), "cpu": (16, 64)}
+#: Tokens of pictures that a CPU has enough to do with; where their number is known, the search
+#: begins there. More of them are 2 % quicker, fewer 6 % slower (ViT-B-32 on two Zen 4 cores).
+_PICTURE_TOKENS = 2048
 #: Tokens of texts at once.
 _TOKENS = {"cuda": 32768, "mps": 8192, "cpu": 2048}
 
@@ -71,13 +75,15 @@ class OpenClipEncoder:
         )
         visual = getattr(self._model.visual, "transformer", None)
         ours: list[Any] = []
+        on_cpu = self._device.type == "cpu" and self._dtype == "bf16"
+        multiplies = on_cpu and not has_amx()
         if is_plain(visual):
-            replace_attention(visual, causal=False)
+            replace_attention(visual, causal=False, multiplies=multiplies)
             pools_first_token(self._model)
             ours.append(visual)
         self._ends_alone = self._tower is not None and is_plain(self._tower.transformer)
         if self._ends_alone:
-            replace_attention(self._tower.transformer, causal=True)
+            replace_attention(self._tower.transformer, causal=True, multiplies=multiplies)
             self._tower.transformer.resblocks[-1].attn.split()
             ours.append(self._tower.transformer)
         # On a CPU the usual layers are as quick, and equal to open_clip's to the last bit.
@@ -87,11 +93,14 @@ class OpenClipEncoder:
             fuse_gelu(self._model)
         self._model.to(self._device, DTYPES[self._dtype])
         self._model.visual.to(memory_format=self._layout)
-        if self._device.type == "cpu" and self._dtype == "bf16" and can_pack():
+        if on_cpu and can_pack():
             for transformer in ours:
                 pack(transformer)
         self._mean, self._std = mean.to(self._device), std.to(self._device)
-        self._pictures = BatchSize(*_BATCHES[self._device.type])
+        first, most = _BATCHES[self._device.type]
+        if self._device.type == "cpu":
+            first = _power_of_two(_PICTURE_TOKENS / _tokens(self._model.visual, first), most)
+        self._pictures = BatchSize(first, most)
         self._cuda = self._cuda_texts = None
         if self._device.type == "cuda":
             self._cuda = CudaPictures(
@@ -325,6 +334,18 @@ def _fitting(lengths: NDArray[np.int64], tokens: int) -> int:
     longest of them; at least one."""
     count = int(np.searchsorted(lengths * np.arange(1, len(lengths) + 1), tokens, side="right"))
     return max(1, count)
+
+
+def _tokens(visual: Any, batch: int) -> float:
+    """Of a picture, where this is open_clip's vision transformer; else so that `batch` is right."""
+    if is_made_by(visual, "transformer.VisionTransformer"):
+        return float(len(visual.positional_embedding))
+    return _PICTURE_TOKENS / batch
+
+
+def _power_of_two(size: float, most: int) -> int:
+    """The one nearest to it, from 1 to `most`."""
+    return int(min(max(1, 2 ** round(math.log2(size))), most))
 
 
 def _logit_scale(model: Any) -> float:

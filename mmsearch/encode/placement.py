@@ -85,11 +85,19 @@ def _on_cuda(device: torch.device, model: Any) -> str:
 
 def has_bf16_units() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; without, bf16 is slower than fp32."""
+    return has_amx() or _has("avx512_bf16")
+
+
+def has_amx() -> bool:
+    """Whether it does so by AMX, in tiles: for those torch's own attention is written."""
+    return _has("amx_bf16")
+
+
+def _has(ability: str) -> bool:
+    """Whether this CPU has what Linux lists by this name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         ask = getattr(torch.cpu, "get_capabilities", None)
-        found = ask() if ask is not None else {}
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return bool(ask is not None and ask().get(ability))
+    return ability in next((line for line in lines if line.startswith("flags")), "").split()

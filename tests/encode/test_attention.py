@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmsearch.encode.attention import Attention
+from mmsearch.encode import attention
+from mmsearch.encode.attention import Attention, by_products
 
 
 def layer() -> nn.MultiheadAttention:
@@ -37,3 +38,37 @@ def test_one_token_among_others(masked: bool) -> None:
         attention.split()
         found = attention(token, x, x, attn_mask=ours)[0]
     assert float((found - right).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("scores", [1, 4 * 9 * 9 * 3, 1 << 20])
+def test_many_rows_by_products(causal: bool, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row at a time, three, and all at once."""
+    monkeypatch.setattr(attention, "_SCORES", scores)
+    x = torch.randn(11, 9, 48)
+    with torch.inference_mode():
+        right = Attention(layer(), causal=causal)(x, x, x)[0]
+        found = Attention(layer(), causal=causal, multiplies=True)(x, x, x)[0]
+    assert float((found - right).abs().max()) < 1e-6
+
+
+def test_products_in_half_precision_and_for_many_rows_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(1)
+    projected = torch.randn(16, 20, 3 * 48)
+    with torch.inference_mode():
+        right = by_products(projected, 4, causal=True)
+        found = by_products(projected.bfloat16(), 4, causal=True)
+        assert found.dtype == torch.bfloat16
+        # Weights and scores of eight bits.
+        assert float((found.float() - right).abs().max()) < 0.05
+        calls: list[int] = []
+        monkeypatch.setattr(
+            attention, "by_products", lambda p, *_, **__: calls.append(len(p)) or p[..., :48]
+        )
+        ours = Attention(layer(), causal=False, multiplies=True)
+        for rows in (1, 7, 8):
+            x = torch.randn(rows, 9, 48)
+            ours(x, x, x)
+    assert calls == [8]

@@ -323,7 +323,7 @@ def test_the_batch_grows_by_what_batches_take(
     """A clock in which the model needs a second a batch, whatever its size, up to 32."""
     now = 0.0
     monkeypatch.setattr("mmsearch.encode.openclip.perf_counter", lambda: now)
-    encoder: Any = load_encoder(f"local-dir:{make_model('vit')}", device="cpu")
+    encoder: Any = load_encoder(f"local-dir:{make_model('resnet')}", device="cpu")
     inner = encoder._model.encode_image
 
     def one_second(values: Any) -> Any:
@@ -337,6 +337,16 @@ def test_the_batch_grows_by_what_batches_take(
         sizes.append(encoder.batch_size)
         encoder.encode_images(noise(sizes[-1], encoder.image_size))
     assert sizes == [16] * 3 + [32] * 3 + [64] * 3 + [32] * 11
+
+
+@pytest.mark.parametrize(("tokens", "size"), [(64, 32), (17 * 16, 8), (17, 64), (10**6, 1)])
+def test_the_first_batch_is_as_many_as_a_cpu_needs(
+    tokens: int, size: int, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture has 17 tokens here: 2,048 would be as `tokens` to all that are looked for."""
+    monkeypatch.setattr("mmsearch.encode.openclip._PICTURE_TOKENS", 2048 * 17 / tokens)
+    assert load_encoder(f"local-dir:{make_model('vit')}", device="cpu").batch_size == size
+    assert load_encoder(f"local-dir:{make_model('cnn')}", device="cpu").batch_size == 16
 
 
 @pytest.mark.parametrize("kind", ["vit", "cnn"])
