@@ -177,8 +177,9 @@ class QueryEncoder:
         return [each for text in texts for each in (expand(text) if expand else [text])]
 
     def for_texts(self, space: Space) -> TextEncoder:
-        """What encodes the texts of questions: exactly on a CPU, where captions are encoded in the
-        quick precision. Loaded on first use; errors as of `load_text_encoder`."""
+        """What encodes the texts of questions. On a CPU exactly, or, once torch is loaded and where
+        the CPU multiplies bfloat16, in that. Loaded on first use; errors as of
+        `load_text_encoder`."""
         with self._lock:
             return self._for_texts(space)
 

@@ -103,7 +103,8 @@ def suits(files: ModelFiles) -> bool:
 
 
 class NumpyTextEncoder:
-    """Texts to vectors, in float32 on the CPU. See `mmsearch.encode.protocol.TextEncoder`.
+    """Texts to vectors, on the CPU, in float32 as long as it computes by numpy; large ones by torch
+    where that is loaded (`text_tower_torch`). See `mmsearch.encode.protocol.TextEncoder`.
 
     Raises EncodeError when the file does not hold such a tower after all.
     """

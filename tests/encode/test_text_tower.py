@@ -16,6 +16,7 @@ from small_models import MakeModel
 
 from mmsearch.encode import load_encoder, load_text_encoder, weights
 from mmsearch.encode.bpe import ClipTokenizer
+from mmsearch.encode.packed import can_pack
 from mmsearch.encode.text_tower import NumpyTextEncoder
 from mmsearch.errors import ModelUnavailableError, SpaceMismatchError
 from mmsearch.types import Space
@@ -83,6 +84,7 @@ def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a light encoder computes with: torch is loaded in the process of these tests."""
     limit = 10**9 if request.param == "numpy" else 0
     monkeypatch.setattr("mmsearch.encode.text_tower._LARGE", limit)
+    monkeypatch.setattr("mmsearch.encode.text_tower_torch.in_half_precision", lambda: False)
     return str(request.param)
 
 
@@ -118,10 +120,34 @@ def test_many_texts_keep_their_order(make_model: MakeModel) -> None:
 def test_numpy_and_torch_give_the_same(
     kind: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mmsearch.encode.text_tower_torch.in_half_precision", lambda: False)
     name = f"local-dir:{make_model(kind)}"
     by_numpy = load_text_encoder(name).encode_texts(TEXTS)
     monkeypatch.setattr("mmsearch.encode.text_tower._LARGE", 0)
     np.testing.assert_allclose(load_text_encoder(name).encode_texts(TEXTS), by_numpy, atol=1e-6)
+
+
+@pytest.mark.skipif(not can_pack(), reason="no oneDNN bfloat16 on this CPU")
+@pytest.mark.parametrize("kind", ["vit", "quick", "custom"])
+def test_in_half_precision_by_torch(
+    kind: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"local-dir:{make_model(kind)}"
+    exact = load_text_encoder(name).encode_texts(TEXTS * 3)
+    monkeypatch.setattr("mmsearch.encode.text_tower._LARGE", 0)
+    monkeypatch.setattr("mmsearch.encode.text_tower_torch.in_half_precision", lambda: True)
+    light = load_text_encoder(name)
+    assert isinstance(light, NumpyTextEncoder)
+    for multiplies in (True, False):
+        monkeypatch.setattr("mmsearch.encode.text_tower_torch.has_amx", lambda m=multiplies: not m)
+        light._torch = None
+        found = light.encode_texts(TEXTS * 3)
+        assert light._torch is not None
+        assert light._torch._multiplies is multiplies
+        assert (found * exact).sum(axis=1).min() > 0.999
+        alone = light.encode_texts(TEXTS[:1])
+        assert float((alone * exact[:1]).sum()) > 0.999
+        assert not np.array_equal(found, exact)  # it is another way
 
 
 def test_other_towers_fall_back_to_the_whole_model(make_model: MakeModel) -> None:
