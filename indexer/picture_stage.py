@@ -6,10 +6,12 @@ the thread that called, which alone touches the catalog's writer, at the batch b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -38,6 +40,8 @@ _BATCHES_AHEAD = 3
 _KNOWN_A_BATCH = 256
 #: Pictures that a model with nothing to do is given, though it would take more at once.
 _FEW = 64
+#: Batches that the model has at once: on a GPU two are under way, and the next must be at hand.
+_WITH_THE_MODEL = 3
 #: Encoded pictures wait for others to be written with, up to so many, or for so long: a transaction
 #: costs as much as the rows of 30 pictures.
 _A_TRANSACTION = 256
@@ -146,16 +150,17 @@ class PictureStage:
         model: ModelThread[list[TextRow]],
     ) -> None:
         """Has a batch encoded while those before are written."""
-        flying: list[_Batch] = []
+        flying: deque[_Batch] = deque()
         for part in self._parts(items, model):
-            batch = self._put(source_id, space_id, part, flying, model)
-            if _due(flying):
-                self._commit(source_id, space_id, flying)
-                flying = []
-            flying.append(batch)
+            flying.append(self._put(source_id, space_id, part, flying, model))
+            done = _encoded(flying, len(flying) - _WITH_THE_MODEL)
+            if _due(done):
+                self._commit(source_id, space_id, [flying.popleft() for _ in done])
         model.finish()
-        if flying:
-            self._commit(source_id, space_id, flying)
+        while flying:
+            done = _encoded(flying, 1 + len(_encoded(flying, 0)))
+            if _due(done) or len(done) == len(flying):
+                self._commit(source_id, space_id, [flying.popleft() for _ in done])
 
     def _parts(
         self, items: Iterable[Loaded], model: ModelThread[list[TextRow]]
@@ -180,7 +185,7 @@ class PictureStage:
         source_id: int,
         space_id: int,
         items: list[Loaded],
-        before: list[_Batch],
+        before: Iterable[_Batch],
         model: ModelThread[list[TextRow]],
     ) -> _Batch:
         import numpy as np
@@ -264,6 +269,12 @@ class PictureStage:
         self._report.failed += len(failures)
         self._progress.limited(self._report.failed, bottleneck(self._clock.seconds))
         self._progress.advanced(len(items))
+
+
+def _encoded(batches: Sequence[_Batch], at_least: int) -> list[_Batch]:
+    """Those at the front that are encoded, or could not be; waits for so many."""
+    wait([batch.encoded for batch in islice(batches, max(at_least, 0))])
+    return list(takewhile(lambda batch: batch.encoded.done(), batches))
 
 
 def _due(batches: list[_Batch]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from mmsearch.errors import EncodeError
 from mmsearch.store import CatalogWriter
 
 _NEVER = (0.0, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few pictures are several."""
+    monkeypatch.setattr(OpenClipEncoder, "batch_size", property(lambda _: 16))
 
 
 class Doubling:
@@ -161,6 +168,34 @@ def test_small_batches_are_written_together(
     batches = [size for size in sizes if size]
     assert all(size >= 50 for size in batches[:-1])
     assert len(batches) >= 2
+
+
+def test_a_slow_model_is_not_given_all_there_is(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has was not written yet, and is lost if the process is killed."""
+    outstanding: list[int] = []
+    given: list[Any] = []
+    put, encode = ModelThread.put, OpenClipEncoder.encode_images
+
+    def putting(self: ModelThread[Any], *arguments: Any) -> Any:
+        given.append(put(self, *arguments))
+        outstanding.append(sum(not future.done() for future in given))
+        return given[-1]
+
+    def encode_images(self: OpenClipEncoder, batch: Any) -> Any:
+        time.sleep(0.02)  # the pictures of the next are ready long before
+        return encode(self, batch)
+
+    monkeypatch.setattr(picture_stage, "_WAIT_S", 1000.0)
+    monkeypatch.setattr(ModelThread, "put", putting)
+    monkeypatch.setattr(OpenClipEncoder, "encode_images", encode_images)
+    monkeypatch.setattr(OpenClipEncoder, "batch_size", property(lambda _: 4))
+    for seed in range(60):
+        write(tmp_path / "photos" / f"{seed:02}.png", encoded(seed))
+    assert run(tmp_path / "library", tmp_path / "photos", model=model).encoded_images == 60
+    assert len(outstanding) == 15
+    assert max(outstanding) <= picture_stage._WITH_THE_MODEL + 1
 
 
 def test_a_model_that_waits_is_given_few(
