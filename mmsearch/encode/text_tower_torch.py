@@ -60,7 +60,7 @@ class TorchTower:
         self._dtype = torch.bfloat16 if self._half else torch.float32
         self._multiplies = self._half and not has_amx()
         self._blocks = [self._block(block, activation) for block in blocks]
-        self._final = self._tensors(final)
+        self._final = _tensors(final)
         self._heads = heads
         self._epsilon = epsilon
 
@@ -68,14 +68,14 @@ class TorchTower:
         """Embedded tokens with their positions (n, length, width), and where each text ends (n,),
         to what the last norm makes of the end tokens (n, width)."""
         with torch.inference_mode():
-            x, at = torch.from_numpy(embedded).to(self._dtype), torch.from_numpy(ends)
+            x, at = torch.from_numpy(embedded), torch.from_numpy(ends)
             for norm_1, in_projection, out_projection, norm_2, up, activate, down in self._blocks:
-                qkv = in_projection(self._norm(x, norm_1))
+                # x stays in float32, where twelve blocks' sums would lose most.
+                qkv = in_projection(self._norm(x, norm_1).to(self._dtype))
                 seen = attend(qkv, self._heads, causal=True, multiplies=self._multiplies)
                 x = x + out_projection(seen)
-                x = x + down(activate(up(self._norm(x, norm_2))))
-            last = self._norm(x[torch.arange(len(x)), at], self._final)
-            found: Floats = last.float().numpy()
+                x = x + down(activate(up(self._norm(x, norm_2).to(self._dtype))))
+            found: Floats = self._norm(x[torch.arange(len(x)), at], self._final).numpy()
             return found
 
     def _norm(self, x: torch.Tensor, parameters: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -85,7 +85,10 @@ class TorchTower:
         self, parameters: Sequence[tuple[Floats, Floats]], activation: str
     ) -> tuple[Any, ...]:
         """Norms as tensors, layers as functions."""
-        norm_1, in_projection, out_projection, norm_2, up, down = map(self._tensors, parameters)
+        norm_1, *between, norm_2, up, down = map(_tensors, parameters)
+        in_projection, out_projection, up, down = (
+            (weight.to(self._dtype), bias.to(self._dtype)) for weight, bias in (*between, up, down)
+        )
         activate = ACTIVATIONS[activation]
         if not self._half:
             layers = [
@@ -104,9 +107,10 @@ class TorchTower:
             Packed(linear(*down)),
         )
 
-    def _tensors(self, arrays: tuple[Floats, Floats]) -> tuple[torch.Tensor, torch.Tensor]:
-        with warnings.catch_warnings():
-            # They may be mapped from a file, and nothing here writes to them.
-            warnings.simplefilter("ignore")
-            first, second = (torch.from_numpy(array).to(self._dtype) for array in arrays)
-        return first, second
+
+def _tensors(arrays: tuple[Floats, Floats]) -> tuple[torch.Tensor, torch.Tensor]:
+    with warnings.catch_warnings():
+        # They may be mapped from a file, and nothing here writes to them.
+        warnings.simplefilter("ignore")
+        first, second = (torch.from_numpy(array) for array in arrays)
+    return first, second
