@@ -278,9 +278,12 @@ def _encoded(batches: Sequence[_Batch], at_least: int) -> list[_Batch]:
 
 
 def _due(batches: list[_Batch]) -> bool:
-    """Whether these are enough for a transaction, or have waited long enough."""
+    """Whether these are enough for a transaction, or have waited long enough, or the run is to end
+    because the model failed."""
     if not batches:
         return False
+    if any(batch.encoded.exception() is not None for batch in batches):
+        return True
     late = perf_counter() - batches[0].put >= _WAIT_S
     return late or sum(len(batch.items) for batch in batches) >= _A_TRANSACTION
 

@@ -56,24 +56,21 @@ class TextEmbedder:
     def __init__(self, catalog: Catalog, encoder: Callable[[], TextEncoder]) -> None:
         self._catalog = catalog
         self._encoder = encoder
-        self._before: set[bytes] = set()
+        self._flying: set[bytes] = set()
         self.encoded = 0
 
     def rows(self, source_id: int, space_id: int, drafts: Sequence[DraftText]) -> list[TextRow]:
-        """A row for each draft, in order.
-
-        The rows of a call may be written after the next call, but before the one after that.
-        """
+        """A row for each draft, in order. Those of some calls before may not be written yet."""
         if not drafts:
             return []
         digests = [hashlib.sha256(d.body.encode()).digest() for d in drafts]
-        known = self._catalog.vectors.embedded(space_id, "text", set(digests))
+        known = self._catalog.vectors.embedded(space_id, "text", {*digests, *self._flying})
         new = {
             digest: draft.body
             for digest, draft in zip(digests, drafts, strict=True)
-            if digest not in known and digest not in self._before
+            if digest not in known and digest not in self._flying
         }
-        self._before = set(digests)
+        self._flying = {*self._flying, *new} - set(known)
         vectors: dict[bytes, Vectors] = {}
         if new:
             found = self._encoder().encode_texts(list(new.values()))

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch.overrides import TorchFunctionMode
 
 from mmsearch.encode.bpe import CLEANINGS, ClipTokenizer
-from mmsearch.encode.lean import open_clip, wants_whole
+from mmsearch.encode.lean import is_whole, open_clip, wants_whole
 from mmsearch.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -58,12 +58,16 @@ _DRAWING = frozenset(
 
 def build_model(files: ModelFiles) -> Any:
     """The model with its weights, in the file's own precision, on the CPU."""
+    package = _package(files)
     try:
         try:
-            model = _assign(files)
-        except (RuntimeError, ValueError) as exc:
-            logger.info("%s: created in the ordinary way (%s)", files.name, exc)
-            model = _create(files)
+            model = _build(files, package)
+        except Exception as exc:
+            if is_whole(package):
+                raise
+            # Perhaps it does take something of what was left out.
+            logger.info("%s: once more by the whole of open_clip (%s)", files.name, exc)
+            model = _build(files, open_clip(whole=True))
     except _LOAD_ERRORS as exc:
         raise ModelUnavailableError(
             files.name,
@@ -74,7 +78,15 @@ def build_model(files: ModelFiles) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _assign(files: ModelFiles) -> Any:
+def _build(files: ModelFiles, package: ModuleType) -> Any:
+    try:
+        return _assign(files, package)
+    except (RuntimeError, ValueError) as exc:
+        logger.info("%s: created in the ordinary way (%s)", files.name, exc)
+        return _create(files, package)
+
+
+def _assign(files: ModelFiles, package: ModuleType) -> Any:
     """Build without values, then let the file's tensors be the parameters.
 
     Raises RuntimeError (torch's NotImplementedError is one) or ValueError where that is not
@@ -82,13 +94,12 @@ def _assign(files: ModelFiles) -> Any:
     """
     if files.weights.suffix in (".npz", ".npy"):
         raise ValueError("big_vision checkpoints are copied into existing parameters")
-    whole = wants_whole(files.model_cfg, files.weights)
-    with torch.device("meta") if whole else _Undrawn():
-        model = _construct(files)
+    with torch.device("meta") if is_whole(package) else _Undrawn():
+        model = _construct(files, package)
     # open_clip's loader also converts older and foreign checkpoints, so it does the work; only
     # the last step is changed, for this one module.
     model.load_state_dict = partial(model.load_state_dict, assign=True)
-    _package(files).load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
+    package.load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
     del model.load_state_dict
     for module in model.modules():
         plain = (value for value in vars(module).values() if isinstance(value, torch.Tensor))
@@ -109,8 +120,9 @@ def _assign(files: ModelFiles) -> Any:
 class _Undrawn(TorchFunctionMode):
     """Parameters keep what their memory holds instead of random values.
 
-    Memory that nobody writes to is not even given by the system. "meta" would do as well, but torch
-    computes shapes there by ways of its compiler, whose import takes 1.4 s.
+    Memory that nobody writes to is not even given by the system (on Linux, where it may promise
+    more than it has). "meta" would do as well, but torch computes shapes there by ways of its
+    compiler, whose import takes 1.4 s.
     """
 
     def __torch_function__(
@@ -121,16 +133,15 @@ class _Undrawn(TorchFunctionMode):
         return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 
-def _create(files: ModelFiles) -> Any:
+def _create(files: ModelFiles, package: ModuleType) -> Any:
     """Build with random weights, then copy the file's over them."""
-    model = _construct(files)
-    _package(files).load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
+    model = _construct(files, package)
+    package.load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
     return model
 
 
-def _construct(files: ModelFiles) -> Any:
+def _construct(files: ModelFiles, package: ModuleType) -> Any:
     """The module, chosen as open_clip.create_model does."""
-    package = _package(files)
     cfg = deepcopy(dict(files.model_cfg))
     custom = cfg.pop("custom_text", False)
     if "timm_model_name" in cfg["vision_cfg"]:

@@ -63,6 +63,10 @@ def wants_whole(model_cfg: Mapping[str, Any], weights: Path) -> bool:
     )
 
 
+def is_whole(package: ModuleType) -> bool:
+    return package.__name__ == _WHOLE
+
+
 def is_made_by(instance: object, name: str) -> bool:
     """Whether this is an instance of just that class of open_clip's, say "transformer.Transformer",
     not of one derived from it; from whichever of the two imports."""

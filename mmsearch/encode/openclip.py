@@ -24,7 +24,13 @@ from mmsearch.encode.lean import is_made_by
 from mmsearch.encode.overlap import overlapped
 from mmsearch.encode.packed import can_pack, pack
 from mmsearch.encode.patches import into_patches
-from mmsearch.encode.placement import DTYPES, choose_device, choose_dtype, describe_device, has_amx
+from mmsearch.encode.placement import (
+    DTYPES,
+    choose_device,
+    choose_dtype,
+    describe_device,
+    prefers_products,
+)
 from mmsearch.encode.preprocess import preprocessor
 from mmsearch.encode.protocol import DEFAULT_LOGIT_SCALE
 from mmsearch.errors import EncodeError
@@ -75,8 +81,8 @@ class OpenClipEncoder:
         )
         visual = getattr(self._model.visual, "transformer", None)
         ours: list[Any] = []
-        on_cpu = self._device.type == "cpu" and self._dtype == "bf16"
-        multiplies = on_cpu and not has_amx()
+        packs = self._device.type == "cpu" and self._dtype == "bf16" and can_pack()
+        multiplies = packs and prefers_products()
         if is_plain(visual):
             replace_attention(visual, causal=False, multiplies=multiplies)
             pools_first_token(self._model)
@@ -93,7 +99,7 @@ class OpenClipEncoder:
             fuse_gelu(self._model)
         self._model.to(self._device, DTYPES[self._dtype])
         self._model.visual.to(memory_format=self._layout)
-        if on_cpu and can_pack():
+        if packs:
             for transformer in ours:
                 pack(transformer)
         self._mean, self._std = mean.to(self._device), std.to(self._device)

@@ -209,6 +209,8 @@ class NumpyTextEncoder:
         # Never imported for this: that takes longer than hundreds of questions.
         if self._torch is None and self.is_large and "torch" in sys.modules:
             self._torch = self._by_torch()
+            if self._torch.in_half_precision:
+                self._blocks = []  # it has weights of its own
         forward = self._forward if self._torch is None else self._torch.features
         features = forward(x, ends) @ self._projection
         if self._projection_bias is not None:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from mmsearch.encode.attention import attend, linear
 from mmsearch.encode.packed import Packed, can_pack
-from mmsearch.encode.placement import has_amx, has_bf16_units
+from mmsearch.encode.placement import has_bf16_units
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,9 +56,8 @@ class TorchTower:
     ) -> None:
         """blocks: of each the weights and biases of its first norm, of the attention's first and
         second layer, of its second norm, of the two layers behind that."""
-        self._half = in_half_precision()
-        self._dtype = torch.bfloat16 if self._half else torch.float32
-        self._multiplies = self._half and not has_amx()
+        self.in_half_precision = in_half_precision()
+        self._dtype = torch.bfloat16 if self.in_half_precision else torch.float32
         self._blocks = [self._block(block, activation) for block in blocks]
         self._final = _tensors(final)
         self._heads = heads
@@ -72,7 +71,8 @@ class TorchTower:
             for norm_1, in_projection, out_projection, norm_2, up, activate, down in self._blocks:
                 # x stays in float32, where twelve blocks' sums would lose most.
                 qkv = in_projection(self._norm(x, norm_1).to(self._dtype))
-                seen = attend(qkv, self._heads, causal=True, multiplies=self._multiplies)
+                # Few texts and many by the same steps: a vector should not depend on its company.
+                seen = attend(qkv, self._heads, causal=True, multiplies=False)
                 x = x + out_projection(seen)
                 x = x + down(activate(up(self._norm(x, norm_2).to(self._dtype))))
             found: Floats = self._norm(x[torch.arange(len(x)), at], self._final).numpy()
@@ -90,7 +90,7 @@ class TorchTower:
             (weight.to(self._dtype), bias.to(self._dtype)) for weight, bias in (*between, up, down)
         )
         activate = ACTIVATIONS[activation]
-        if not self._half:
+        if not self.in_half_precision:
             layers = [
                 partial(functional.linear, weight=w, bias=b)
                 for w, b in (in_projection, out_projection, up, down)

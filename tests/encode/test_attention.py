@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from small_models import MakeModel
 from torch import nn
 
-from mmsearch.encode import attention
+from mmsearch.encode import attention, load_encoder, placement
 from mmsearch.encode.attention import Attention, by_products
+from mmsearch.encode.packed import can_pack
 
 
 def layer() -> nn.MultiheadAttention:
@@ -63,6 +67,11 @@ def test_products_in_half_precision_and_for_many_rows_only(
         assert found.dtype == torch.bfloat16
         # Weights and scores of eight bits.
         assert float((found.float() - right).abs().max()) < 0.05
+        strong = projected.clone()
+        strong[..., :48] *= 4  # scores of a deviation of 4
+        right = by_products(strong, 4, causal=False)
+        found = by_products(strong.bfloat16(), 4, causal=False).float()
+        assert float((found - right).norm() / right.norm()) < 0.02
         calls: list[int] = []
         monkeypatch.setattr(
             attention, "by_products", lambda p, *_, **__: calls.append(len(p)) or p[..., :48]
@@ -72,3 +81,20 @@ def test_products_in_half_precision_and_for_many_rows_only(
             x = torch.randn(rows, 9, 48)
             ours(x, x, x)
     assert calls == [8]
+
+
+@pytest.mark.parametrize(
+    ("flags", "products"),
+    [
+        ({"avx512_bf16"}, True),
+        ({"avx512_bf16", "amx_bf16"}, False),
+        (set(), False),
+    ],
+)
+def test_where_products_are_quicker(
+    flags: set[str], products: bool, monkeypatch: pytest.MonkeyPatch, make_model: MakeModel
+) -> None:
+    monkeypatch.setattr(placement, "_has", lambda ability: ability in flags)
+    encoder: Any = load_encoder(f"local-dir:{make_model('vit')}", device="cpu", dtype="bf16")
+    used = {m._multiplies for m in encoder._model.modules() if isinstance(m, Attention)}
+    assert used == {products and can_pack()}

@@ -22,9 +22,11 @@ HEAVY = ("torchvision", "transformers", "timm", "open_clip", "torch._dynamo")
 
 #: Prints what of HEAVY is imported after each model, and its vectors.
 PROBE = f"""
-import json, sys
+import json, logging, sys
 import numpy as np
 from mmsearch.encode import load_encoder
+logging.getLogger("mmsearch").addHandler(logging.StreamHandler())
+logging.getLogger("mmsearch").setLevel(logging.INFO)
 out = []
 for name in sys.argv[1:]:
     if name == "open_clip":
@@ -33,7 +35,10 @@ for name in sys.argv[1:]:
         assert timm_model.timm.__name__ == "timm"
         assert transform.Resize.__module__ == "torchvision.transforms.transforms"
         continue
+    import torch
+    before = torch.get_rng_state()
     encoder = load_encoder("local-dir:" + name, device="cpu", dtype="fp32")
+    assert torch.equal(torch.get_rng_state(), before), "random weights were drawn"
     size = encoder.image_size
     batch = np.random.default_rng(0).integers(0, 256, (3, 3, size, size), dtype=np.uint8)
     vectors = [*encoder.encode_images(batch), *encoder.encode_texts(["a red kite", "rain " * 50])]
@@ -48,6 +53,9 @@ def probed(*names: object) -> list[Any]:
         [sys.executable, "-c", PROBE, *map(str, names)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+    # Neither in the ordinary way nor a second time.
+    assert "created" not in done.stderr
+    assert "once more" not in done.stderr
     return [(set(heavy), np.array(vectors)) for heavy, vectors in json.loads(done.stdout)]
 
 
@@ -112,6 +120,19 @@ def test_an_open_clip_that_cannot_be_cut_down_is_taken_whole() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["open_clip", "[]", "open_clip.model"], done.stderr
+
+
+def test_a_model_that_cannot_be_built_so_is_built_by_the_whole(make_model: MakeModel) -> None:
+    code = (
+        "import sys\n"
+        "from mmsearch.encode import lean, load_encoder\n"
+        "def broken(*_, **__): raise AttributeError('no such thing')\n"
+        "lean.open_clip().CLIP = broken\n"
+        f"encoder = load_encoder('local-dir:{make_model('vit')}', device='cpu')\n"
+        "print(type(encoder._model).__module__, encoder.encode_texts(['a']).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "open_clip.model (1, 48)", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,43 @@ def test_copies_and_texts_that_follow_closely_are_encoded_once(tmp_path: Path, m
     assert not again.changed
 
 
+def test_a_text_that_comes_again_while_several_batches_are_unwritten(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_stage, "_WAIT_S", 1000.0)  # nothing is written before the end
+    monkeypatch.setattr(OpenClipEncoder, "batch_size", property(lambda _: 4))
+    for number in range(48):
+        data = titled(number, f"a kite {number // 4 % 2}")  # one and the other in turn, by batches
+        write(tmp_path / "photos" / f"{number:02}.jpg", data)
+    report = run(tmp_path / "library", tmp_path / "photos", model=model)
+    assert (report.encoded_images, report.carried, report.encoded_texts) == (48, 48, 2)
+
+
+def test_an_error_of_the_model_is_noticed_at_once(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after all the pictures of a large batch were decoded for nothing."""
+    given: list[int] = []
+    put = ModelThread.put
+
+    def putting(self: ModelThread[Any], pixels: Any, *arguments: Any) -> Any:
+        given.append(len(pixels))
+        return put(self, pixels, *arguments)
+
+    def failing(self: OpenClipEncoder, batch: Any) -> Any:
+        raise EncodeError("gave a vector that is zero")
+
+    monkeypatch.setattr(picture_stage, "_WAIT_S", 1000.0)
+    monkeypatch.setattr(ModelThread, "put", putting)
+    monkeypatch.setattr(OpenClipEncoder, "encode_images", failing)
+    monkeypatch.setattr(OpenClipEncoder, "batch_size", property(lambda _: 4))
+    for seed in range(80):
+        write(tmp_path / "photos" / f"{seed:02}.png", encoded(seed))
+    with pytest.raises(EncodeError, match="zero"):
+        run(tmp_path / "library", tmp_path / "photos", model=model)
+    assert len(given) <= picture_stage._WITH_THE_MODEL + 1
+
+
 def test_an_error_of_the_model_ends_the_run_and_keeps_what_was_written(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
