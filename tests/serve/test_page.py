@@ -269,8 +269,11 @@ def test_a_server_that_stops_and_comes_back(open_page: Open, server: Server) -> 
     # What was found last is still there to look at.
     assert shown_ids(page) == before
     shoot(page, "server-gone")
+    retry = page.locator("#banner-retry")
+    assert retry.is_visible()
     server.start()
-    page.locator("#banner-retry").click()
+    # Not by the mouse, for which it must be seen: the page may have gone on by itself meanwhile.
+    retry.evaluate("button => button.click()")
     page.wait_for_selector("#banner", state="hidden")
     page.wait_for_selector(SAID)
     page.go_back()
