@@ -99,8 +99,8 @@ class Attention(nn.Module):
 
 
 def attend(projected: torch.Tensor, heads: int, *, causal: bool, multiplies: bool) -> torch.Tensor:
-    """softmax(Q K' / sqrt(size)) V of each head, (n, tokens, width), of what queries, keys and
-    values are beside each other, (n, tokens, 3 width).
+    """softmax(Q K' / sqrt(size)) V of each head, (n, tokens, width), of queries, keys and values
+    that lie beside each other, (n, tokens, 3 width), in their dtype.
 
     causal, multiplies: see `Attention`.
     """
@@ -113,7 +113,7 @@ def attend(projected: torch.Tensor, heads: int, *, causal: bool, multiplies: boo
 
 
 def by_products(projected: torch.Tensor, heads: int, *, causal: bool) -> torch.Tensor:
-    """The same for many rows; the scores, too, are in the precision of what is given."""
+    """What `attend` returns, of the same shapes, for many rows; the scores, too, in that dtype."""
     n, tokens, _ = projected.shape
     parts = projected.view(n, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
     size = parts.shape[-1]

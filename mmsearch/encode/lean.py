@@ -64,6 +64,7 @@ def wants_whole(model_cfg: Mapping[str, Any], weights: Path) -> bool:
 
 
 def is_whole(package: ModuleType) -> bool:
+    """Whether what `open_clip` returned is everybody's, with nothing left out."""
     return package.__name__ == _WHOLE
 
 

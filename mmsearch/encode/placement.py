@@ -85,19 +85,14 @@ def _on_cuda(device: torch.device, model: Any) -> str:
 
 def has_bf16_units() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; without, bf16 is slower than fp32."""
-    return has_amx() or _has("avx512_bf16")
-
-
-def has_amx() -> bool:
-    """Whether it does so by AMX, in tiles."""
-    return _has("amx_bf16")
+    return _has("avx512_bf16") or _has("amx_bf16")
 
 
 def prefers_products() -> bool:
-    """Whether attention in bfloat16 is quicker by `attention.by_products`: with AVX-512's, for
-    which torch's own is not written as it is for AMX. Without either it would be 40 times slower.
+    """Whether attention in bfloat16 is quicker by `attention.by_products`: with AVX-512's, but not
+    with AMX, for which torch's own is written. Without either it would be 40 to 100 times slower.
     """
-    return _has("avx512_bf16") and not has_amx()
+    return _has("avx512_bf16") and not _has("amx_bf16")
 
 
 def _has(ability: str) -> bool:

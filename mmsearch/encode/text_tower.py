@@ -13,7 +13,9 @@ import json
 import mmap
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from mmsearch.types import Space, Vectors
 
     Floats = NDArray[np.float32]
+    #: Six times weights (or scales) and biases, in the order of the computation.
+    _Block = tuple[tuple[Floats, Floats], ...]
 
 #: Keys of text_cfg that this module understands, with the only values it can do (None: any).
 _TEXT_KEYS: Mapping[str, tuple[Any, ...] | None] = {
@@ -120,6 +124,7 @@ class NumpyTextEncoder:
         self._activation = activation
         self._activate = _ACTIVATIONS[activation]
         self._torch: TorchTower | None = None
+        self._lock = threading.Lock()  # of `_torch` and `_blocks`, which takes the other's place
         self._tokenizer = ClipTokenizer(
             context_length=int(text_cfg.get("context_length", 77)),
             clean=(text_cfg.get("tokenizer_kwargs") or {}).get("clean", "lower"),
@@ -178,7 +183,7 @@ class NumpyTextEncoder:
         else:
             self._projection = read(f"{projection}.weight").T
             self._projection_bias = read(f"{projection}.bias")
-        self._blocks = []
+        self._blocks: list[_Block] = []
         for number in range(layers):
             block = f"{prefix}transformer.resblocks.{number}."
             self._blocks.append(
@@ -206,16 +211,22 @@ class NumpyTextEncoder:
     def _features(self, ids: NDArray[np.int64], ends: NDArray[np.int64]) -> Floats:
         """ids (n, length), place of the end token in each (n,) → features (n, dim), not unit."""
         x = self._tensors.rows(self._embedding, ids) + self._positions[: ids.shape[1]]
-        # Never imported for this: that takes longer than hundreds of questions.
-        if self._torch is None and self.is_large and "torch" in sys.modules:
-            self._torch = self._by_torch()
-            if self._torch.in_half_precision:
-                self._blocks = []  # it has weights of its own
-        forward = self._forward if self._torch is None else self._torch.features
-        features = forward(x, ends) @ self._projection
+        features = self._tower()(x, ends) @ self._projection
         if self._projection_bias is not None:
             features = features + self._projection_bias
         return np.asarray(features, dtype=np.float32)
+
+    def _tower(self) -> Callable[[Floats, NDArray[np.int64]], Floats]:
+        """See `_forward`; by torch where the tower is large and torch is loaded."""
+        with self._lock:
+            # Never imported for this: that takes longer than hundreds of questions.
+            if self._torch is None and self.is_large and "torch" in sys.modules:
+                self._torch = self._by_torch()
+                if self._torch.in_half_precision:
+                    self._blocks = []  # it has weights of its own
+            if self._torch is not None:
+                return self._torch.features
+            return partial(self._forward, self._blocks)
 
     def _by_torch(self) -> TorchTower:
         from mmsearch.encode.text_tower_torch import TorchTower
@@ -228,13 +239,13 @@ class NumpyTextEncoder:
             activation=self._activation,
         )
 
-    def _forward(self, x: Floats, ends: NDArray[np.int64]) -> Floats:
+    def _forward(self, blocks: Sequence[_Block], x: Floats, ends: NDArray[np.int64]) -> Floats:
         """Embedded tokens (n, length, width) → what the last norm makes of the end tokens."""
         n, length, _ = x.shape
         width = x.shape[2]
         head = width // self._heads
         future = np.triu(np.full((length, length), -np.inf, dtype=np.float32), 1)
-        for norm_1, in_projection, out_projection, norm_2, up, down in self._blocks:
+        for norm_1, in_projection, out_projection, norm_2, up, down in blocks:
             qkv = _linear(self._norm(x, norm_1), in_projection)
             q, k, v = qkv.reshape(n, length, 3, self._heads, head).transpose(2, 0, 3, 1, 4)
             scores = q @ k.transpose(0, 1, 3, 2) * np.float32(head**-0.5) + future

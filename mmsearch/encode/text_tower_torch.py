@@ -84,28 +84,24 @@ class TorchTower:
     def _block(
         self, parameters: Sequence[tuple[Floats, Floats]], activation: str
     ) -> tuple[Any, ...]:
-        """Norms as tensors, layers as functions."""
-        norm_1, *between, norm_2, up, down = map(_tensors, parameters)
-        in_projection, out_projection, up, down = (
-            (weight.to(self._dtype), bias.to(self._dtype)) for weight, bias in (*between, up, down)
-        )
-        activate = ACTIVATIONS[activation]
-        if not self.in_half_precision:
-            layers = [
-                partial(functional.linear, weight=w, bias=b)
-                for w, b in (in_projection, out_projection, up, down)
-            ]
-            return norm_1, layers[0], layers[1], norm_2, layers[2], activate, layers[3]
-        gelu = None if activation == "quick" else activation
+        """Norms as tensors, layers and the activation as functions."""
+        norm_1, in_projection, out_projection, norm_2, up, down = parameters
+        fused = self.in_half_precision and activation != "quick"
         return (
-            norm_1,
-            Packed(linear(*in_projection)),
-            Packed(linear(*out_projection)),
-            norm_2,
-            Packed(linear(*up), gelu),
-            activate if gelu is None else nn.Identity(),
-            Packed(linear(*down)),
+            _tensors(norm_1),
+            self._layer(in_projection),
+            self._layer(out_projection),
+            _tensors(norm_2),
+            self._layer(up, activation if fused else None),
+            nn.Identity() if fused else ACTIVATIONS[activation],
+            self._layer(down),
         )
+
+    def _layer(self, arrays: tuple[Floats, Floats], gelu: str | None = None) -> Callable[..., Any]:
+        weight, bias = (tensor.to(self._dtype) for tensor in _tensors(arrays))
+        if self.in_half_precision:
+            return Packed(linear(weight, bias), gelu)
+        return partial(functional.linear, weight=weight, bias=bias)
 
 
 def _tensors(arrays: tuple[Floats, Floats]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,8 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,6 +147,31 @@ def test_in_half_precision_by_torch(
     alone = light.encode_texts(TEXTS[:1])
     assert float((alone * exact[:1]).sum()) > 0.999
     assert not np.array_equal(found, exact)  # it is another way
+
+
+@pytest.mark.skipif(not can_pack(), reason="no oneDNN bfloat16 on this CPU")
+def test_threads_that_ask_while_torch_takes_over(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights in float32 are let go of; nobody may compute without them."""
+    name = f"local-dir:{make_model('vit')}"
+    monkeypatch.setattr("mmsearch.encode.text_tower._LARGE", 10**9)
+    exact = load_text_encoder(name).encode_texts(TEXTS)
+    monkeypatch.setattr("mmsearch.encode.text_tower._LARGE", 0)
+    monkeypatch.setattr("mmsearch.encode.text_tower_torch.in_half_precision", lambda: True)
+    build, built = NumpyTextEncoder._by_torch, []
+
+    def slowly(self: NumpyTextEncoder) -> Any:
+        built.append(self)
+        time.sleep(0.2 * len(built))  # so that a second one would begin before the first is done
+        return build(self)
+
+    monkeypatch.setattr(NumpyTextEncoder, "_by_torch", slowly)
+    light = load_text_encoder(name)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(light.encode_texts, [TEXTS] * 2))
+    assert len(built) == 1
+    assert all((one * exact).sum(axis=1).min() > 0.999 for one in found)
 
 
 def test_other_towers_fall_back_to_the_whole_model(make_model: MakeModel) -> None:
