@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.load import Job, Loaded, Loader
+from indexer.load import Loader
+from indexer.prepare import Job, Loaded
 from indexer.sources import entry_for, scan
 from indexer.texts import BadText, read_texts
 from mmsearch import archive

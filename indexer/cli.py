@@ -130,6 +130,7 @@ def index(
         exclude=exclude,
         follow_links=follow_links,
         limits=settings.decode_limits(),
+        decode_processes=settings.decode_processes,
     )
     try:
         trace = Trace(profile) if profile is not None else None

@@ -81,6 +81,7 @@ def watch(
             model=model or settings.model,
             device=device or settings.device,
             limits=settings.decode_limits(),
+            decode_processes=settings.decode_processes,
         ),
         pace=Pace(every=every_s),
         poll=poll,

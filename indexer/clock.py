@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -44,14 +44,17 @@ class Clock:
         self._times = dict.fromkeys(STAGES, 0)
         self._trace = trace
 
-    def add(self, spans: Sequence[Span], item: str = "") -> None:
-        """Takes spans of this thread; `item` names what they were spent on."""
+    def add(
+        self, spans: Sequence[Span], item: str = "", worker: tuple[int, str] | None = None
+    ) -> None:
+        """Takes spans of this thread, or of another worker (a number and a name); `item` names what
+        they were spent on."""
         with self._lock:
             for stage, began, ended in spans:
                 self._seconds[stage] += ended - began
                 self._times[stage] += 1
         if self._trace is not None:
-            self._trace.write(spans, item)
+            self._trace.write(spans, item, worker)
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Takes time that is known only as a sum."""
@@ -64,7 +67,7 @@ class Clock:
 
     def laps(self, item: str) -> Laps:
         """For stages that follow one another in one thread."""
-        return Laps(self, item)
+        return Laps(lambda spans: self.add(spans, item))
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -88,7 +91,7 @@ class Clock:
             lines.append(
                 f"{stage:<16}{seconds[stage]:>10.2f}{share:>12.0%}{count:>9}{each:>10}  {thread}"
             )
-        lines.append("(decoders are several threads: their shares add up to more than the run)")
+        lines.append("(decoders are several: their shares add up to more than the run)")
         if (slowest := bottleneck(seconds)) is not None:
             lines.append(
                 f"The model waited {seconds['wait for pixels']:.1f} s for pixels and "
@@ -114,24 +117,30 @@ def bottleneck(seconds: Mapping[str, float]) -> str | None:
 
 
 class Laps:
-    """Stages of one item, each from the end of the one before; told to the clock by `end`."""
+    """Stages of one item, each from the end of the one before."""
 
-    __slots__ = ("_at", "_clock", "_item", "_spans")
+    __slots__ = ("_at", "_tell", "spans")
 
-    def __init__(self, clock: Clock, item: str) -> None:
-        self._clock = clock
-        self._item = item
-        self._spans: list[Span] = []
+    def __init__(self, tell: Callable[[Sequence[Span]], None] | None = None) -> None:
+        """tell: is given the spans by `end`."""
+        #: So far.
+        self.spans: list[Span] = []
+        self._tell = tell
         self._at = perf_counter()
 
     def lap(self, stage: str) -> None:
         """What was done since the last lap was this stage."""
         now = perf_counter()
-        self._spans.append((stage, self._at, now))
+        self.spans.append((stage, self._at, now))
         self._at = now
 
+    def go_on(self) -> None:
+        """What was done since the last lap was none."""
+        self._at = perf_counter()
+
     def end(self) -> None:
-        self._clock.add(self._spans, self._item)
+        if self._tell is not None:
+            self._tell(self.spans)
 
 
 class _Around:
@@ -171,16 +180,17 @@ class Trace:
         self._origin = perf_counter()
         self._first = True
 
-    def write(self, spans: Sequence[Span], item: str) -> None:
-        """Takes spans of this thread."""
-        thread = threading.get_native_id()
+    def write(
+        self, spans: Sequence[Span], item: str, worker: tuple[int, str] | None = None
+    ) -> None:
+        """Takes spans of this thread, or of another worker."""
+        thread, name = worker or (threading.get_native_id(), threading.current_thread().name)
         said: dict[str, object] = {"args": {"item": item.encode("utf-8", "replace").decode()}}
         with self._lock:
             if self._file.closed:  # a thread that was given up came back after all
                 return
             if thread not in self._threads:
                 self._threads.add(thread)
-                name = threading.current_thread().name
                 self._event({"ph": "M", "name": "thread_name", "args": {"name": name}}, thread)
             for stage, began, ended in spans:
                 event: dict[str, object] = {

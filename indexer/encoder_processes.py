@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmsearch.encode import Encoder
-    from mmsearch.types import Pixels, Space, Vectors
+    from mmsearch.encode.preprocess import Preprocessor
+    from mmsearch.types import Space, Vectors
 
 #: Batches that a process takes in beyond the one it computes, so that it never waits for one and
 #: who sends never waits for it.
@@ -48,8 +49,7 @@ class _Hello:
 class EncoderProcesses:
     """See `mmsearch.encode.protocol.Encoder`; a batch is divided among the devices.
 
-    Raises EncodeError also when a process ended (killed, out of memory). Not thread-safe, but for
-    `preprocess`.
+    Raises EncodeError also when a process ended (killed, out of memory). Not thread-safe.
     """
 
     def __init__(self, model: str, devices: Sequence[str], *, dtype: str, reference: bool) -> None:
@@ -98,8 +98,9 @@ class EncoderProcesses:
     def batch_size(self) -> int:
         return len(self._sizes) * min(self._sizes)
 
-    def preprocess(self, pixels: Pixels) -> NDArray[np.uint8]:
-        return self._preprocess(pixels)
+    @property
+    def preprocess(self) -> Preprocessor:
+        return self._preprocess
 
     def encode_images(self, batch: NDArray[np.uint8]) -> Vectors:
         (vectors,) = self.encode_batches([batch])

@@ -12,7 +12,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from indexer.datasets import Dataset
-from indexer.load import Job, Loader
+from indexer.load import Loader
+from indexer.prepare import Job
 from indexer.report import Progress, Silence
 from mmsearch.batches import batches
 from mmsearch.encode.published import Published, published

@@ -52,7 +52,9 @@ class Options:
     model: None is the library's own, or `default` for a new one. device: as of `load_encoder`, or
     several with commas ("cuda:0,cuda:1"), each in a process of its own. reference: exactly
     open_clip's preprocessing, slower. exclude, follow_links: None or empty leave a known source as
-    it was.
+    it was. decode_processes: that prepare pictures instead of threads; None: as many as the device
+    is worth (see `indexer.decoder_processes`; a script that asks for some must be one that
+    multiprocessing can import).
     """
 
     model: str | None = None
@@ -62,6 +64,7 @@ class Options:
     exclude: tuple[str, ...] = ()
     follow_links: bool | None = None
     limits: DecodeLimits = DEFAULT_LIMITS
+    decode_processes: int | None = 0
 
 
 def index(
@@ -135,20 +138,19 @@ def _opened(
     with writing(library):
         writer = CatalogWriter(library / CATALOG_NAME)
         catalog = Catalog(library / CATALOG_NAME)
+        run = _Run(
+            library,
+            catalog,
+            writer,
+            options or Options(),
+            progress or Silence(),
+            own,
+            clock or Clock(),
+        )
         try:
-            yield (
-                _Run(
-                    library,
-                    catalog,
-                    writer,
-                    options or Options(),
-                    progress or Silence(),
-                    own,
-                    clock or Clock(),
-                ),
-                catalog,
-            )
+            yield run, catalog
         finally:
+            run.close()
             if models is None:
                 own.close()
             catalog.close()
@@ -184,22 +186,29 @@ class _Run:
         self._space_id: int | None = None if known is None else known[0]
         self._anything_known = True
         self._texts = TextEmbedder(catalog, self.encoder)
+        self._loader = Loader(
+            self.encoder,
+            self._known_image,
+            limits=options.limits,
+            reference=options.reference,
+            clock=clock,
+            processes=options.decode_processes,
+            knows_any=lambda: self._anything_known,
+        )
         self._pictures = PictureStage(
             catalog,
             writer,
             self.encoder,
             self._texts,
-            Loader(
-                self.encoder,
-                self._known_image,
-                limits=options.limits,
-                reference=options.reference,
-                clock=clock,
-            ),
+            self._loader,
             self._report,
             progress,
             clock,
         )
+
+    def close(self) -> None:
+        """Ends processes that prepare pictures."""
+        self._loader.close()
 
     # --- model ----------------------------------------------------------------------------------
 
@@ -222,6 +231,10 @@ class _Run:
         with self._encoder_lock:
             if self._encoder is None:
                 options = self.options
+                if options.decode_processes is None:
+                    from indexer import decoder_processes
+
+                    decoder_processes.expect(options.device)
                 with self._clock.span("load model"):
                     self._encoder = self._models.load(
                         self._model,

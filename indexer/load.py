@@ -1,67 +1,29 @@
-"""Reading and decoding ahead of the model: threads prepare pictures while it encodes others."""
+"""Reading and decoding ahead of the model: threads, or processes, prepare pictures while it encodes
+others."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from indexer.clock import PREPARING, Clock, Laps
-from mmsearch.decode import decode
-from mmsearch.errors import DecodeError, DecodeTimeoutError, EncodeError, os_reason
-from mmsearch.types import DecodeLimits, PictureInfo
+from indexer.prepare import READING, Job, Loaded, Read, Seen, Stage, look_at, read
+from mmsearch.errors import DecodeTimeoutError
+from mmsearch.types import DecodeLimits
 from mmsearch.watchdog import Task, Workers
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from indexer.decoder_processes import DecoderProcesses, Prepared
     from mmsearch.encode import Encoder
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A picture to prepare: a file to read, or a member of an archive with its bytes at hand.
-
-    path: relative to the source. location: absolute. size and mtime_ns: of the file, or the
-    member's size and its archive's time.
-    """
-
-    path: str
-    location: str
-    member: str = ""
-    size: int = 0
-    mtime_ns: int = 0
-    data: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What became of a job: a failure, a known content, or pixels for the model.
-
-    job: without its data. pixels: (3, S, S) uint8 as the encoder's `preprocess` makes them; None
-    when the content is known (`content_id`) or failed (`reason`).
-    """
-
-    job: Job
-    size: int
-    mtime_ns: int
-    hash: bytes = b""
-    content_id: int | None = None
-    info: PictureInfo | None = None
-    pixels: NDArray[np.uint8] | None = None
-    reason: str | None = None
-    transient: bool = False
 
 
 #: Files being decoded in spite of having been given up, from which on no more are tried. Each may
 #: hold a core and much memory, and only the end of the process ends it.
 _MAX_STUCK = 16
-_READING = "read"
 
 
 class Loader:
@@ -77,6 +39,8 @@ class Loader:
         max_bytes: int = 256 << 20,
         reference: bool = False,
         clock: Clock | None = None,
+        processes: int | None = 0,
+        knows_any: Callable[[], bool] = lambda: True,
     ) -> None:
         """`known` tells the content id of a hash that needs no encoding; `encoder` loads lazily.
 
@@ -85,6 +49,9 @@ class Loader:
         reference: decode at full size always, so that what the encoder is given is what open_clip's
             own preprocessing would be.
         clock: told of every stage.
+        processes: that prepare pictures instead of threads; None: as many as the encoder's device
+            is worth. See `indexer.decoder_processes`.
+        knows_any: whether `known` knows anything; if not, processes need not ask.
         """
         self._encoder = encoder
         self._known = known
@@ -97,6 +64,15 @@ class Loader:
         self._picture_bytes = 0  # of a prepared picture, once there was one
         self._reference = reference
         self._clock = clock or Clock()
+        self._wanted = processes
+        self._knows_any = knows_any
+        self._processes: DecoderProcesses | None = None
+
+    def close(self) -> None:
+        """Ends processes that prepare pictures."""
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
 
     def load(
         self, jobs: Iterable[Job], ahead: int | Callable[[], int]
@@ -107,9 +83,9 @@ class Loader:
         A job that takes longer than the limits allow is a failure: a transient one while its file
         is read (a drive that does not answer), a lasting one while it is decoded.
         """
-        workers, clock = self._workers, self._clock
+        workers, clock = self._in_processes() or self._workers, self._clock
         most = ahead if callable(ahead) else lambda: ahead
-        flying: deque[tuple[Job, Task[Loaded] | None, int]] = deque()
+        flying: deque[tuple[Job, Task[Loaded] | Prepared | None, int]] = deque()
         held = 0
         began, before = perf_counter(), clock.seconds
         try:
@@ -121,18 +97,39 @@ class Loader:
                 while len(flying) >= most() or held > self._max_bytes:
                     bare, task, weight = flying.popleft()
                     held -= weight
-                    yield _outcome(bare, task)
+                    yield self._outcome(bare, task)
             while flying:
                 bare, task, _ = flying.popleft()
-                yield _outcome(bare, task)
+                yield self._outcome(bare, task)
         finally:
             workers.drain()
             after = clock.seconds
             busy = sum(after[stage] - before[stage] for stage in PREPARING)
-            idle = self._threads * (perf_counter() - began) - busy
+            idle = len(workers) * (perf_counter() - began) - busy
             clock.add_seconds("wait for room", max(idle, 0.0))
 
-    def _submit(self, job: Job, bare: Job) -> Task[Loaded]:
+    def _in_processes(self) -> DecoderProcesses | None:
+        """The processes, started with the first pictures; None where threads do the work."""
+        if self._processes is None and self._wanted != 0:
+            from indexer.decoder_processes import DecoderProcesses, Recipe, how_many
+
+            encoder = self._encoder()
+            count = how_many(encoder.device) if self._wanted is None else self._wanted
+            if not count:
+                self._wanted = 0
+                return None
+            recipe = Recipe(
+                encoder.preprocess, encoder.image_size, self._limits, self._min_side(encoder)
+            )
+            self._processes = DecoderProcesses(count, recipe, self._known, self._clock)
+        return self._processes
+
+    def _min_side(self, encoder: Encoder) -> int | None:
+        return None if self._reference else 2 * encoder.image_size
+
+    def _submit(self, job: Job, bare: Job) -> Task[Loaded] | Prepared:
+        if self._processes is not None:
+            return self._processes.submit(job, asks=self._knows_any())
         data = job.data
         return self._workers.submit(lambda task: self._timed(bare, data, task), job.path)
 
@@ -144,63 +141,38 @@ class Loader:
             laps.end()
 
     def _prepare(self, job: Job, data: bytes | None, task: Task[Loaded], laps: Laps) -> Loaded:
-        size, mtime_ns = job.size, job.mtime_ns
-        try:
-            if data is None:
-                task.stage(_READING)
-                with open(job.location, "rb") as file:  # noqa: PTH123 -- names with surrogates
-                    # The stat of what is read, not of what the scan saw a while ago.
-                    stat = os.fstat(file.fileno())
-                    size, mtime_ns = stat.st_size, stat.st_mtime_ns
-                    if size > self._limits.max_bytes:
-                        reason = f"larger than {self._limits.max_bytes / 1e6:,.0f} MB"
-                        return Loaded(job, size, mtime_ns, reason=reason)
-                    # No more than its size: the file may be growing, or be no file any more.
-                    data = file.read(size)
-                laps.lap("read")
-        except OSError as exc:
-            return Loaded(job, size, mtime_ns, reason=os_reason(exc), transient=True)
-        digest = hashlib.sha256(data).digest()
-        laps.lap("hash")
-        content_id = self._known(digest)
+        got = read(job, data, self._limits, task.stage, laps)
+        if isinstance(got, Loaded):
+            return got
+        content_id = self._known(got.hash)
         laps.lap("look up")
         if content_id is not None:
-            return Loaded(job, size, mtime_ns, digest, content_id)
-        try:
-            info, pixels = self._look_at(job, data, task, laps)
-        except DecodeError as exc:
-            return Loaded(job, size, mtime_ns, digest, reason=exc.reason)
-        except EncodeError as exc:
-            return Loaded(job, size, mtime_ns, digest, reason=str(exc))
-        return Loaded(job, size, mtime_ns, digest, info=info, pixels=pixels)
+            return got.known(content_id)
+        return got.seen(lambda: self._look_at(got, task.stage, laps))
 
-    def _look_at(
-        self, job: Job, data: bytes, task: Task[Loaded], laps: Laps
-    ) -> tuple[PictureInfo, NDArray[np.uint8] | None]:
+    def _look_at(self, got: Read, stage: Stage, laps: Laps) -> Seen:
         """What a picture says of itself, and its pixels for the model."""
         encoder = self._encoder()
-        task.stage("decode")
-        try:
-            picture = decode(
-                data,
-                source=job.path,
-                limits=self._limits,
-                min_side=None if self._reference else 2 * encoder.image_size,
+        return look_at(
+            got,
+            self._limits,
+            stage,
+            laps,
+            min_side=self._min_side(encoder),
+            preprocess=encoder.preprocess,
+        )
+
+    def _outcome(self, job: Job, task: Task[Loaded] | Prepared | None) -> Loaded:
+        if task is None:
+            reason = (
+                f"not tried: {_MAX_STUCK} files do not stop decoding. Run the same command again"
             )
-        finally:
-            laps.lap("decode")
-        pixels = encoder.preprocess(picture.pixels)
-        laps.lap("resize")
-        self._picture_bytes = pixels.nbytes
-        return picture.info, pixels
-
-
-def _outcome(job: Job, task: Task[Loaded] | None) -> Loaded:
-    if task is None:
-        reason = f"not tried: {_MAX_STUCK} files do not stop decoding. Run the same command again"
-        return Loaded(job, job.size, job.mtime_ns, reason=reason, transient=True)
-    try:
-        return task.result()
-    except DecodeTimeoutError as exc:
-        transient = exc.during == _READING
-        return Loaded(job, job.size, job.mtime_ns, reason=exc.reason, transient=transient)
+            return Loaded(job, job.size, job.mtime_ns, reason=reason, transient=True)
+        try:
+            loaded = task.result()
+        except DecodeTimeoutError as exc:
+            transient = exc.during == READING
+            return Loaded(job, job.size, job.mtime_ns, reason=exc.reason, transient=transient)
+        if loaded.pixels is not None:
+            self._picture_bytes = loaded.pixels.nbytes
+        return loaded

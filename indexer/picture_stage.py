@@ -17,8 +17,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from indexer.clock import Clock, bottleneck
-from indexer.load import Job, Loaded, Loader
+from indexer.load import Loader
 from indexer.model_thread import ModelThread
+from indexer.prepare import Job, Loaded
 from indexer.report import Progress, Report
 from indexer.targets import Target
 from indexer.text_stage import DraftText, TextEmbedder, embedded_texts

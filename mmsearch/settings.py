@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     max_pixels: Annotated[int, Field(gt=0)] = 300_000_000
     max_file_bytes: Annotated[int, Field(gt=0)] = 1 << 30
     max_decode_seconds: Annotated[float, Field(gt=0)] = 60.0
+    decode_processes: Annotated[int, Field(ge=0, le=256)] | None = None
     max_upload_bytes: Annotated[int, Field(gt=0)] = 64 << 20
     max_k: Annotated[int, Field(gt=0)] = 1000
     max_batch: Annotated[int, Field(gt=0)] = 32

@@ -105,6 +105,10 @@ class Workers:
         self._alive = 0
         self._stuck: set[Task[Any]] = set()
 
+    def __len__(self) -> int:
+        """How many threads there are at most."""
+        return self._threads
+
     @property
     def is_full(self) -> bool:
         """Whether so many calls are stuck that more should not be made."""

@@ -14,7 +14,8 @@ from indexer.clock import Laps
 from indexer.exchange.layout import Found, Shard, read_columns
 from indexer.exchange.places import Home, Place, Places
 from indexer.exchange.vectors import Checked, checked
-from indexer.load import Job, Loaded, Loader
+from indexer.load import Loader
+from indexer.prepare import DECODING, Job, Loaded, Read, Seen, Stage
 from indexer.report import Progress
 from indexer.text_stage import embedded_texts
 from indexer.texts.items import BadText, TextItem, items_of
@@ -23,13 +24,12 @@ from mmsearch.decode import read_info
 from mmsearch.errors import DecodeError, os_reason
 from mmsearch.store import Catalog, CatalogWriter, ImageRow, Pending, TextRow
 from mmsearch.store.exchange import as_named, known_files, was_read
-from mmsearch.types import DecodeLimits, PictureInfo, Space
+from mmsearch.types import DecodeLimits, Space
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mmsearch.watchdog import Task
 
 _ROWS_A_BATCH = 256
 _AHEAD = 64
@@ -73,11 +73,9 @@ class _HeaderLoader(Loader):
     def __init__(self, known: Callable[[bytes], int | None], limits: DecodeLimits) -> None:
         super().__init__(_no_encoder, known, limits=limits)
 
-    def _look_at(
-        self, job: Job, data: bytes, task: Task[Loaded], laps: Laps
-    ) -> tuple[PictureInfo, NDArray[np.uint8] | None]:
-        task.stage("decode")
-        return read_info(data, source=job.path, limits=self._limits), None
+    def _look_at(self, got: Read, stage: Stage, laps: Laps) -> Seen:
+        stage(DECODING)
+        return read_info(got.data, source=got.job.path, limits=self._limits), None
 
 
 def _no_encoder() -> Any:

@@ -31,7 +31,7 @@ from mmsearch.encode.placement import (
     describe_device,
     prefers_products,
 )
-from mmsearch.encode.preprocess import preprocessor
+from mmsearch.encode.preprocess import Preprocessor, preprocessor
 from mmsearch.encode.protocol import DEFAULT_LOGIT_SCALE
 from mmsearch.errors import EncodeError
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmsearch.encode.weights import ModelFiles
-    from mmsearch.types import Pixels, Space, Vectors
+    from mmsearch.types import Space, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +143,9 @@ class OpenClipEncoder:
     def batch_size(self) -> int:
         return self._pictures.size
 
-    def preprocess(self, pixels: Pixels) -> NDArray[np.uint8]:
-        return self._preprocess(pixels)
+    @property
+    def preprocess(self) -> Preprocessor:
+        return self._preprocess
 
     def encode_images(self, batch: NDArray[np.uint8]) -> Vectors:
         self._check(batch)

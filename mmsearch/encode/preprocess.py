@@ -11,7 +11,8 @@ only what is kept is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,35 +30,47 @@ if TYPE_CHECKING:
 _MAX_SQUARES = 32
 
 
-def preprocessor(cfg: Mapping[str, Any], *, reference: bool) -> Callable[[Pixels], Square]:
-    """The function that makes pictures ready for a model. It is thread-safe.
+@dataclass(frozen=True, slots=True)
+class Preprocessor:
+    """Makes pictures ready for a model. Thread-safe, and can be sent to another process.
 
-    cfg: complete (size, interpolation, resize_mode, fill_color), see `weights.ModelFiles`.
+    Called with (height, width, 3) uint8 it returns (3, size, size) uint8, C-contiguous; it raises
+    EncodeError for anything else. mode, fill: as open_clip's `resize_mode`, `fill_color`.
     reference: by Pillow, exactly as open_clip does, instead of by torch.
-    The function takes (height, width, 3) uint8 and returns (3, size, size) uint8, C-contiguous;
-    it raises EncodeError for anything else.
     """
-    size = int(cfg["size"])
-    mode = str(cfg["resize_mode"])
-    bicubic = cfg["interpolation"] == "bicubic"
-    fill = int(cfg["fill_color"])
-    resize = _resize_pillow if reference else _resize_torch
 
-    def preprocess(pixels: Pixels) -> Square:
+    size: int
+    mode: str
+    bicubic: bool
+    fill: int
+    reference: bool
+
+    def __call__(self, pixels: Pixels) -> Square:
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
             raise EncodeError(
                 f"a picture must be (height, width, 3) uint8, this is {pixels.shape} {pixels.dtype}"
             )
+        size = self.size
         height, width = pixels.shape[:2]
-        new_height, new_width = resized(height, width, size, mode)
-        if mode == "shortest" and new_height * new_width > _MAX_SQUARES * size * size:
-            return _resize_kept_part(pixels, new_height, new_width, size, bicubic)
-        picture = resize(pixels, new_height, new_width, bicubic)
+        new_height, new_width = resized(height, width, size, self.mode)
+        if self.mode == "shortest" and new_height * new_width > _MAX_SQUARES * size * size:
+            return _resize_kept_part(pixels, new_height, new_width, size, self.bicubic)
+        resize = _resize_pillow if self.reference else _resize_torch
+        picture = resize(pixels, new_height, new_width, self.bicubic)
         if picture.shape[:2] != (size, size):
-            picture = _crop_or_pad(picture, size, fill)
+            picture = _crop_or_pad(picture, size, self.fill)
         return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
-    return preprocess
+
+def preprocessor(cfg: Mapping[str, Any], *, reference: bool) -> Preprocessor:
+    """The one of a model, by its complete configuration, see `weights.ModelFiles`."""
+    return Preprocessor(
+        size=int(cfg["size"]),
+        mode=str(cfg["resize_mode"]),
+        bicubic=cfg["interpolation"] == "bicubic",
+        fill=int(cfg["fill_color"]),
+        reference=reference,
+    )
 
 
 def resized(height: int, width: int, size: int, mode: str) -> tuple[int, int]:

@@ -66,10 +66,11 @@ class Encoder(TextEncoder, Protocol):
         """
         ...
 
-    def preprocess(self, pixels: Pixels) -> NDArray[np.uint8]:
-        """Resize and crop as the model wants it. Thread-safe.
+    @property
+    def preprocess(self) -> Callable[[Pixels], NDArray[np.uint8]]:
+        """Resizes and crops as the model wants it. Thread-safe, and can be sent to another process.
 
-        pixels: (height, width, 3) uint8 RGB, at least one pixel. Returns (3, S, S) uint8,
+        Takes pixels (height, width, 3) uint8 RGB, at least one. Returns (3, S, S) uint8,
         C-contiguous, where S is `image_size`. Raises EncodeError for anything else.
         """
         ...

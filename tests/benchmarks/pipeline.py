@@ -42,10 +42,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from indexer import ingest
-from indexer.clock import Clock
+from indexer.clock import Clock, Laps
 from indexer.ingest import Options
-from indexer.load import Job, Loader
+from indexer.load import Loader
 from indexer.models import Models
+from indexer.prepare import DECODING, Job, Read, Seen, Stage
 from mmsearch.decode import decode
 from mmsearch.encode import Encoder, load_encoder
 from mmsearch.types import DEFAULT_LIMITS
@@ -448,9 +449,9 @@ class Bench:
 class OpenClipLoader(Loader):
     """Pictures as open_clip's users read them, and nothing is found out about the file besides."""
 
-    def _look_at(self, job: Job, data: bytes, task: Any, laps: Any) -> Any:
-        task.stage("decode")
-        image = Image.open(io.BytesIO(data)).convert("RGB")
+    def _look_at(self, got: Read, stage: Stage, laps: Laps) -> Seen:
+        stage(DECODING)
+        image = Image.open(io.BytesIO(got.data)).convert("RGB")
         laps.lap("decode")
         pixels = self._encoder().preprocess(np.asarray(image))
         laps.lap("resize")

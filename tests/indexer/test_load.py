@@ -16,9 +16,10 @@ import pytest
 from collection import encoded, picture, run, write
 from PIL import Image
 
-from indexer import load
+from indexer import load, prepare
 from indexer.clock import PREPARING, Clock
-from indexer.load import Job, Loaded, Loader
+from indexer.load import Loader
+from indexer.prepare import Job, Loaded
 from mmsearch.decode import Picture, decode
 from mmsearch.encode import load_encoder
 from mmsearch.encode.preprocess import preprocessor
@@ -40,7 +41,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             release.wait()
         return decode(data, source=source, **options)
 
-    monkeypatch.setattr(load, "decode", waiting)
+    monkeypatch.setattr(prepare, "decode", waiting)
     yield release
     release.set()
 
