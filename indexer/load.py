@@ -3,6 +3,7 @@ others."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from indexer.decoder_processes import DecoderProcesses, Prepared
     from mmsearch.encode import Encoder
 
+
+logger = logging.getLogger(__name__)
 
 #: Files being decoded in spite of having been given up, from which on no more are tried. Each may
 #: hold a core and much memory, and only the end of the process ends it.
@@ -121,7 +124,13 @@ class Loader:
             recipe = Recipe(
                 encoder.preprocess, encoder.image_size, self._limits, self._min_side(encoder)
             )
-            self._processes = DecoderProcesses(count, recipe, self._known, self._clock)
+            try:
+                self._processes = DecoderProcesses(count, recipe, self._known, self._clock)
+            except OSError as exc:
+                if self._wanted is not None:  # somebody asked for them
+                    raise
+                logger.warning("threads prepare the pictures, no processes: %s", exc)
+                self._wanted = 0
         return self._processes
 
     def _min_side(self, encoder: Encoder) -> int | None:

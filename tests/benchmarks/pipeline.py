@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,24 @@ class Rates:
 
 
 def decode_rate(files: Sequence[Path], encoder: Encoder) -> float:
-    """Reading, hashing, decoding, resizing, in the loader's threads, pictures a second."""
-    loader = Loader(lambda: encoder, lambda _: None, limits=DEFAULT_LIMITS)
-    began = time.perf_counter()
-    good = 0
-    for item in loader.load((Job(str(f), str(f)) for f in files), 64):
-        good += item.pixels is not None
-    assert good == len(files)
-    return good / (time.perf_counter() - began)
+    """Reading, hashing, decoding, resizing, in the loader's threads or processes, as a run with this
+    encoder has them, pictures a second."""
+    loader = Loader(
+        lambda: encoder,
+        lambda _: None,
+        limits=DEFAULT_LIMITS,
+        processes=None,
+        knows_any=lambda: False,
+    )
+    with closing(loader):
+        for _ in loader.load((Job(str(f), str(f)) for f in files[:64]), 64):
+            pass  # what starts with the first pictures has started
+        began = time.perf_counter()
+        good = 0
+        for item in loader.load((Job(str(f), str(f)) for f in files), 1024):
+            good += item.pixels is not None
+        assert good == len(files)
+        return good / (time.perf_counter() - began)
 
 
 def encode_rate(encoder: Encoder, seconds: float = 4.0) -> float:
@@ -135,7 +146,7 @@ def run(
     library = work / "run-library"
     shutil.rmtree(library, ignore_errors=True)
     clock = Clock()
-    options = Options(model=model, reference=reference)
+    options = Options(model=model, reference=reference, decode_processes=None)
     report = ingest.index(library, [files], options=options, models=Kept(encoder), clock=clock)
     seconds = report.seconds - clock.seconds["index"]
     shutil.rmtree(library)
