@@ -81,3 +81,11 @@ def postcards(tmp_path_factory: pytest.TempPathFactory, model: str) -> Indexed:
 def postcard_library(postcards: Indexed) -> Iterator[Library]:
     with mmsearch.open(postcards.path, device="cpu") as opened:
         yield opened
+
+
+@pytest.fixture
+def gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("NOT TESTED: no CUDA device")

@@ -91,8 +91,8 @@ class Rates:
 
 
 def decode_rate(files: Sequence[Path], encoder: Encoder) -> float:
-    """Reading, hashing, decoding, resizing, in the loader's threads or processes, as a run with this
-    encoder has them, pictures a second."""
+    """Reading, hashing, decoding, resizing, pictures a second; in threads or processes, as a run
+    with this encoder has them."""
     loader = Loader(
         lambda: encoder,
         lambda _: None,

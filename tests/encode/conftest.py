@@ -46,11 +46,3 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def gpu() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("NOT TESTED: no CUDA device")
