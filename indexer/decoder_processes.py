@@ -23,9 +23,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing import forkserver, reduction
 from multiprocessing.connection import Connection
+from operator import attrgetter
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from indexer.clock import Clock, Laps
 from indexer.prepare import READING, Job, Loaded, Read, look_at, read
 from mmsearch.encode import use_threads
 from mmsearch.errors import DecodeTimeoutError, MmsearchError
+from mmsearch.types import PictureInfo
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -224,23 +226,35 @@ class DecoderProcesses:
 
     def _take(self, member: _Member, what: str, number: int, content: Any) -> None:
         order = member.orders[number]
+        job = order.job
+        assert job is not None
+        bare = job if job.data is None else replace(job, data=None)
+        item = job.member or job.path
         if what == "read":
-            got: Read = content
+            size, mtime_ns, digest = content
             began = time.perf_counter()
-            content_id = self._known(got.hash)
-            self._clock.add([("look up", began, time.perf_counter())], got.job.path)
+            content_id = self._known(digest)
+            self._clock.add([("look up", began, time.perf_counter())], item)
             if content_id is None:
                 member.connection.send(("decode", number, None))
                 return
             member.connection.send(("drop", number, None))
-            outcome = got.known(content_id)
+            outcome = Loaded(bare, size, mtime_ns, digest, content_id)
         else:
-            loaded, squared, spans = content
-            item = loaded.job.member or loaded.job.path
+            (size, mtime_ns, digest), info, squared, reason, transient, spans = content
             self._clock.add(spans, item, (member.process.pid or 0, "decode process"))
             seconds = sum(ended - began for _, began, ended in spans)
             self._each_s += (seconds - self._each_s) / 16
-            outcome = replace(loaded, pixels=member.pixels(number)) if squared else loaded
+            outcome = Loaded(
+                bare,
+                size,
+                mtime_ns,
+                digest,
+                info=None if info is None else PictureInfo(*info),
+                pixels=member.pixels(number) if squared else None,
+                reason=reason,
+                transient=transient,
+            )
         self._stillborn = 0
         member.free(number)
         order.job, order.outcome = None, outcome
@@ -306,7 +320,7 @@ class _Member:
         assert order.job is not None
         number = self._places.pop()
         self.orders[number] = order
-        self.connection.send(("job", number, (order.job, order.asks)))
+        self.connection.send(("job", number, (*_JOB(order.job), order.asks)))
 
     def free(self, number: int) -> None:
         """An order is done: its place may be taken by another."""
@@ -351,6 +365,9 @@ class _Member:
 
 
 _STAGES = ("read", "decode")
+# What travels as tuples of fields: to pickle instances of these takes half of all the time.
+_JOB = attrgetter(*(field.name for field in fields(Job)))
+_INFO = attrgetter(*(field.name for field in fields(PictureInfo)))
 
 
 class _Shared:
@@ -409,13 +426,13 @@ def _work(connection: Connection, shared: _Shared, recipe: Recipe) -> None:
                 shared.at[:] = number, _STAGES.index(name), time.monotonic()
 
             if what == "job":
-                job, asks = content
+                *about, data, asks = content
                 laps = Laps()
-                got = read(replace(job, data=None), job.data, recipe.limits, stage, laps)
+                got = read(Job(*about), data, recipe.limits, stage, laps)
                 if isinstance(got, Read) and asks:
                     reading[number] = got, laps
                     shared.at[0] = -1
-                    connection.send(("read", number, replace(got, data=b"")))
+                    connection.send(("read", number, (got.size, got.mtime_ns, got.hash)))
                     continue
             else:
                 got, laps = reading.pop(number)
@@ -424,8 +441,15 @@ def _work(connection: Connection, shared: _Shared, recipe: Recipe) -> None:
             if loaded.pixels is not None:
                 shared.squares[number] = loaded.pixels
             shared.at[0] = -1
-            squared = loaded.pixels is not None
-            connection.send(("done", number, (replace(loaded, pixels=None), squared, laps.spans)))
+            answer = (
+                (loaded.size, loaded.mtime_ns, loaded.hash),
+                None if loaded.info is None else _INFO(loaded.info),
+                loaded.pixels is not None,
+                loaded.reason,
+                loaded.transient,
+                laps.spans,
+            )
+            connection.send(("done", number, answer))
 
 
 def _seen(got: Read, recipe: Recipe, stage: Callable[[str], None], laps: Laps) -> Loaded:
