@@ -134,10 +134,6 @@ class Laps:
         self.spans.append((stage, self._at, now))
         self._at = now
 
-    def go_on(self) -> None:
-        """What was done since the last lap was none."""
-        self._at = perf_counter()
-
     def end(self) -> None:
         if self._tell is not None:
             self._tell(self.spans)

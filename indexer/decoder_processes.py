@@ -13,6 +13,7 @@ have work while it has other things to do.
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import multiprocessing
 import os
@@ -21,20 +22,23 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from multiprocessing import forkserver, reduction
 from multiprocessing.connection import Connection
 from operator import attrgetter
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.clock import Clock, Laps
-from indexer.prepare import READING, Job, Loaded, Read, look_at, read
+from indexer.prepare import DECODING, READING, Job, Loaded, Read, Stage, look_at, read
 from mmsearch.encode import use_threads
 from mmsearch.errors import DecodeTimeoutError, MmsearchError
 from mmsearch.types import PictureInfo
@@ -46,23 +50,30 @@ if TYPE_CHECKING:
 
     from mmsearch.types import DecodeLimits, Pixels
 
+logger = logging.getLogger(__name__)
+
 #: Pictures that a process has at once, at most; fewer where they take longer, as many as are this
 #: much work: who waits for the last ones waits no longer.
 _DEEPEST = 32
 _SHALLOWEST = 2
 _AHEAD_S = 0.1
-#: How long nothing may come before it is looked whether a process is stuck.
+#: Bytes of files that a process holds while it waits to hear whether they are known.
+_MOST_HELD = 32 << 20
+#: How often it is looked whether a process is stuck.
 _LOOK_S = 0.25
 #: So much longer it has then: all may have been stopped meanwhile (Ctrl-Z).
 _GRACE_S = 1.0
-#: Processes that ended before they did anything, one after the other: there is no use in more.
+#: Processes that ended before they could do anything, one after the other: more are no use.
 _MOST_STILLBORN = 3
 #: Processes that are stuck beyond being killed (a drive that does not answer).
 _MAX_STUCK = 16
 _END_S = 2.0
 #: Cores from which on there are processes by themselves, and the most that there are.
 _FEWEST_CORES = 4
-_MOST = 64
+_MOST = 32
+#: How native code ends that bytes have led astray. Whatever else ends a process is no fault of the
+#: picture that it was at.
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 #: What each process needs, imported once in the one that they are forked from.
 _PRELOADED = ["torch", "mmsearch.decode", "mmsearch.encode.preprocess", "indexer.decoder_processes"]
 
@@ -72,7 +83,7 @@ def how_many(device: str) -> int:
 
     On a CPU its own threads need the cores, and are slower than one process's Python.
     """
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    there = _cores()
     worth = device.startswith("cuda") and there >= _FEWEST_CORES and can_be_had()
     return min(there - 1, _MOST) if worth else 0
 
@@ -85,9 +96,21 @@ def can_be_had() -> bool:
 def expect(device: str) -> None:
     """Begins to import what processes need, while the model is loaded for this device ("auto"),
     where they may turn out to be worth it."""
-    if can_be_had() and device != "cpu" and Path("/proc/driver/nvidia").exists():
-        multiprocessing.set_forkserver_preload(_PRELOADED)
-        forkserver.ensure_running()
+    is_gpu_there = device != "cpu" and Path("/proc/driver/nvidia").exists()
+    if is_gpu_there and how_many("cuda"):
+        with contextlib.suppress(OSError):  # told when they are to start
+            multiprocessing.set_forkserver_preload(_PRELOADED)
+            forkserver.ensure_running()
+
+
+def _cores() -> int:
+    """That this process may use; of a container with a share of its machine, that share."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(there, int(quota) // int(period)))
+    except (OSError, ValueError):  # none, or "max"
+        return there
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +131,22 @@ class Prepared:
         self._processes = processes
         self.job: Job | None = job  # until it is done, so that its data are let go of
         self.asks = asks
-        self.outcome: Loaded | None = None
+        #: Whether a process ended that had it: another one has it, and nothing else at a time.
+        self.alone = False
+        self.read_s = 0.0
+        self.outcome: Loaded | Exception | None = None
 
     def result(self) -> Loaded:
-        """What became of it, once it is there."""
+        """What became of it, once it is there. Raises RuntimeError where a process says that
+        something went wrong which is not the picture's fault."""
         while self.outcome is None:
             self._processes.attend()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
         return self.outcome
+
+    def ends(self, outcome: Loaded | Exception) -> None:
+        self.job, self.outcome = None, outcome
 
 
 class DecoderProcesses:
@@ -129,8 +161,16 @@ class DecoderProcesses:
     ) -> None:
         """Starts so many processes. known: as of `indexer.load.Loader`.
 
-        Raises OSError.
+        Raises MmsearchError when none can be started.
         """
+        if count < 1:
+            raise ValueError(f"{count} processes cannot decode anything")
+        if not can_be_had():
+            raise MmsearchError(
+                "processes that decode need Linux: leave MMSEARCH_DECODE_PROCESSES away, or set it "
+                "to 0"
+            )
+        self._count = count
         self._recipe = recipe
         self._known = known
         self._clock = clock
@@ -144,14 +184,14 @@ class DecoderProcesses:
         # Kept, with what it watches: to make one for each look would be half of the work.
         self._selector = selectors.DefaultSelector()
         try:
-            for _ in range(count):
-                self._start()
+            self._fill()
         except BaseException:
             self.close()
             raise
 
     def __len__(self) -> int:
-        return len(self._members)
+        """How many there are, while there is work."""
+        return self._count
 
     @property
     def is_full(self) -> bool:
@@ -161,23 +201,26 @@ class DecoderProcesses:
 
     def submit(self, job: Job, *, asks: bool) -> Prepared:
         """Has a job done. asks: whether its content may be known, which is asked before it is
-        decoded."""
+        decoded. Raises MmsearchError when no process can be had."""
         order = Prepared(self, job, asks=asks)
         self._queue.append(order)
+        self._fill()
         self._feed()
         return order
 
     def attend(self) -> None:
         """Takes what the processes say, waiting for it, and gives them more to do.
 
-        Raises MmsearchError when processes end as soon as they begin.
+        Raises MmsearchError when no process can be had, or all end as soon as they begin.
         """
         for key, _ in self._selector.select(_LOOK_S):
             self._listen(key.data)
         if time.monotonic() - self._looked >= _LOOK_S:
             self._looked = time.monotonic()
-            for member in [one for one in self._members if one.is_overdue(self._recipe)]:
-                self._replace(member)
+            for member in self._members[:]:
+                # Each looked at just before: to end another one may have taken a while.
+                if member.is_overdue(self._recipe.limits.max_seconds):
+                    self._replace(member, late=True)
         self._feed()
 
     def drain(self) -> None:
@@ -185,7 +228,6 @@ class DecoderProcesses:
         self._queue.clear()
         for member in [one for one in self._members if one.orders]:
             self._end(member)
-            self._start()
 
     def close(self) -> None:
         """Ends the processes."""
@@ -195,22 +237,37 @@ class DecoderProcesses:
 
     # --- one process ----------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        member = _Member(self._recipe)
-        self._members.append(member)
-        self._selector.register(member.connection, selectors.EVENT_READ, member)
+    def _fill(self) -> None:
+        """Starts those that are missing; where that fails, those that there are must do."""
+        while len(self._members) < self._count:
+            try:
+                member = _Member(self._recipe)
+            except (OSError, EOFError) as exc:  # the second: the one that forks them has ended
+                if not self._members:
+                    raise MmsearchError(
+                        f"no process that decodes can be started ({exc or 'it ended'}). "
+                        "MMSEARCH_DECODE_PROCESSES=0 decodes without them"
+                    ) from exc
+                logger.warning("%d processes decode, no more: %s", len(self._members), exc)
+                self._count = len(self._members)
+                return
+            self._members.append(member)
+            self._selector.register(member.connection, selectors.EVENT_READ, member)
 
-    def _end(self, member: _Member, wait_s: float = 0.0) -> str:
-        """How it ended; see `_Member.kill`."""
+    def _end(self, member: _Member, wait_s: float = 0.0) -> int | None:
+        """Its exit code; see `_Member.kill`."""
         self._members.remove(member)
         self._selector.unregister(member.connection)
-        return member.kill(wait_s)
+        code = member.kill(wait_s)
+        if code is None:
+            self._given_up.append(member.process)
+        return code
 
     def _feed(self) -> None:
         depth = round(min(max(_AHEAD_S / self._each_s, _SHALLOWEST), _DEEPEST))
         while self._queue:
-            member = min(self._members, key=lambda one: len(one.orders))
-            if len(member.orders) >= depth:
+            member = min(self._members, key=lambda one: one.load)
+            if member.load >= (1 if self._queue[0].alone else depth):
                 return
             try:
                 member.give(self._queue.popleft())
@@ -225,13 +282,23 @@ class DecoderProcesses:
             self._replace(member)
 
     def _take(self, member: _Member, what: str, number: int, content: Any) -> None:
+        self._stillborn = 0
+        if what == "hello":
+            member.has_begun = True
+            return
         order = member.orders[number]
         job = order.job
         assert job is not None
         bare = job if job.data is None else replace(job, data=None)
+        if what == "error":
+            member.free(number)
+            order.ends(RuntimeError(f"preparing {bare.path} failed:\n{content}"))
+            return
+        (size, mtime_ns, digest), spans, more = content
         item = job.member or job.path
+        self._clock.add(spans, item, (member.process.pid or 0, "decode process"))
+        order.read_s += sum(ended - began for _, began, ended in spans)
         if what == "read":
-            size, mtime_ns, digest = content
             began = time.perf_counter()
             content_id = self._known(digest)
             self._clock.add([("look up", began, time.perf_counter())], item)
@@ -241,10 +308,7 @@ class DecoderProcesses:
             member.connection.send(("drop", number, None))
             outcome = Loaded(bare, size, mtime_ns, digest, content_id)
         else:
-            (size, mtime_ns, digest), info, squared, reason, transient, spans = content
-            self._clock.add(spans, item, (member.process.pid or 0, "decode process"))
-            seconds = sum(ended - began for _, began, ended in spans)
-            self._each_s += (seconds - self._each_s) / 16
+            info, squared, reason, transient = more
             outcome = Loaded(
                 bare,
                 size,
@@ -255,49 +319,70 @@ class DecoderProcesses:
                 reason=reason,
                 transient=transient,
             )
-        self._stillborn = 0
+        self._each_s += (order.read_s - self._each_s) / 16
         member.free(number)
-        order.job, order.outcome = None, outcome
+        order.ends(outcome)
 
-    def _replace(self, member: _Member) -> None:
-        """Another process in the place of one that ended or is to end. What that was at is a
-        failure; the rest of its orders are given again."""
-        number, stage = member.at
-        how = self._end(member, 0.0 if member.late else _END_S)
-        if member.process.is_alive():
-            self._given_up.append(member.process)
-        at = member.orders.pop(number, None)
-        if at is not None:
-            assert at.job is not None
-            at.outcome = _failed(at.job, stage, how, member.late, self._recipe.limits.max_seconds)
-            at.job = None
-        elif self._stillborn >= _MOST_STILLBORN:
-            raise MmsearchError(
-                f"the processes that decode end as soon as they begin ({how}). "
-                "MMSEARCH_DECODE_PROCESSES=0 decodes without them"
-            )
-        else:
+    def _replace(self, member: _Member, *, late: bool = False) -> None:
+        """Another process in the place of one that ended, or is to end because it is late.
+
+        Its orders are given again. What it was at is given alone: only what ends a process by
+        itself has failed. (What one picture breaks in memory may end the process at the next.)
+        """
+        code = self._end(member, 0.0 if late else _END_S)
+        number, stage, since = member.at
+        at = member.orders.get(number)
+        if late:
+            # By now it may be at another one.
+            suspects = [at] if at is not None and since == member.suspected else []
+        elif not member.has_begun:
+            suspects = []
             self._stillborn += 1
-        self._queue.extendleft(reversed(member.orders.values()))
-        self._start()
+            if self._stillborn >= _MOST_STILLBORN:
+                raise MmsearchError(
+                    f"the processes that decode end as soon as they begin ({_how(code)}). "
+                    "MMSEARCH_DECODE_PROCESSES=0 decodes without them; a script of your own has to "
+                    'ask for them below `if __name__ == "__main__":`'
+                )
+        else:
+            suspects = list(member.orders.values()) if at is None else [at]
+        limit_s = self._recipe.limits.max_seconds
+        for order in suspects:
+            if late or (order.alone and len(member.orders) == 1):
+                assert order.job is not None
+                order.ends(_failed(order.job, stage, code, limit_s if late else None))
+            order.alone = True
+        again = [order for order in member.orders.values() if order.outcome is None]
+        self._queue.extendleft(reversed(again))
+        self._fill()
 
 
-def _failed(job: Job, stage: str, how: str, late: bool, seconds: float) -> Loaded:
+def _failed(job: Job, stage: str, code: int | None, late_s: float | None) -> Loaded:
+    """The outcome of a job at which a process ended, or was ended after so many seconds."""
     bare = replace(job, data=None)
-    if late:
-        reason, transient = DecodeTimeoutError("", stage, seconds).reason, stage == READING
-    elif how == "killed":
+    if late_s is not None:
+        reason, transient = DecodeTimeoutError("", stage, late_s).reason, stage == READING
+    elif stage == DECODING and code is not None and -code in _CRASHES:
+        reason, transient = f"broken: its decoder crashed ({_how(code)})", False
+    elif code == -signal.SIGKILL:
         # By the system, for want of memory, as a rule: the next run may have more.
         reason, transient = "the process that decoded it was killed (out of memory?)", True
     else:
-        reason, transient = f"broken: its decoder crashed ({how})", False
+        reason, transient = f"the process that decoded it ended ({_how(code)})", True
     return Loaded(bare, job.size, job.mtime_ns, reason=reason, transient=transient)
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "stuck"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 class _Member:
     """A process, from outside."""
 
     def __init__(self, recipe: Recipe) -> None:
+        """Raises OSError, EOFError."""
         # Forked from one that has imported what they need, and has no threads: torch's import takes
         # more than a second, and 16 at once more memory than they share.
         context = multiprocessing.get_context("forkserver")
@@ -309,11 +394,19 @@ class _Member:
         )
         with theirs, contextlib.closing(self._shared):
             self.process.start()
+        #: Whether it was heard of.
+        self.has_begun = False
         self.orders: dict[int, Prepared] = {}
         self._places = list(range(_DEEPEST))
-        self._suspected: tuple[int, float] | None = None
-        #: Whether it was to end because it took too long.
-        self.late = False
+        #: Since when it was at what it was at when it was first found overdue, and when that was.
+        self.suspected = 0.0
+        self._suspected_at = 0.0
+
+    @property
+    def load(self) -> int:
+        """How many orders it has; all that it may have, where it has one that is alone."""
+        alone = any(order.alone for order in self.orders.values())
+        return _DEEPEST if alone else len(self.orders)
 
     def give(self, order: Prepared) -> None:
         """Raises OSError when the process has ended."""
@@ -333,38 +426,32 @@ class _Member:
         return square
 
     @property
-    def at(self) -> tuple[int, str]:
-        """Which order it is at, -1 for none, and the stage."""
-        number, stage, _ = self._shared.at.tolist()
-        return int(number), _STAGES[int(stage)]
+    def at(self) -> tuple[int, str, float]:
+        """Which order it is at, -1 for none, at which stage, and since when (monotonic)."""
+        number, stage, since = self._shared.at.tolist()
+        return int(number), _STAGES[int(stage)], since
 
-    def is_overdue(self, recipe: Recipe) -> bool:
-        """Whether it has been at one picture for too long, twice looked at."""
-        number, _, since = self._shared.at.tolist()
+    def is_overdue(self, seconds: float) -> bool:
+        """Whether it has been at one stage of a picture for too long, twice looked at."""
+        number, _, since = self.at
         now = time.monotonic()
-        if number < 0 or now - since <= recipe.limits.max_seconds:
-            self._suspected = None
-        elif self._suspected is None or self._suspected[0] != since:
-            self._suspected = since, now
-        else:
-            grace = min(_GRACE_S, recipe.limits.max_seconds)
-            self.late = now - self._suspected[1] >= grace
-        return self.late
+        if number < 0 or now - since <= seconds:
+            return False
+        if self.suspected != since:
+            self.suspected, self._suspected_at = since, now
+        return now - self._suspected_at >= min(_GRACE_S, seconds)
 
-    def kill(self, wait_s: float = 0.0) -> str:
-        """Ends it; how it ended. wait_s: how long it may take to end by itself, which it is about
-        to."""
+    def kill(self, wait_s: float = 0.0) -> int | None:
+        """Ends it; its exit code, None where it cannot be ended. wait_s: how long it may take to
+        end by itself, which it is about to."""
         self.connection.close()
         self.process.join(wait_s)
         self.process.kill()
         self.process.join(_END_S)
-        code = self.process.exitcode
-        if code == -signal.SIGKILL:
-            return "killed"
-        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        return self.process.exitcode
 
 
-_STAGES = ("read", "decode")
+_STAGES = (READING, DECODING)
 # What travels as tuples of fields: to pickle instances of these takes half of all the time.
 _JOB = attrgetter(*(field.name for field in fields(Job)))
 _INFO = attrgetter(*(field.name for field in fields(PictureInfo)))
@@ -413,62 +500,116 @@ def _work(connection: Connection, shared: _Shared, recipe: Recipe) -> None:
     use_threads(1)
     orders: SimpleQueue[tuple[str, int, Any]] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
-    reading: dict[int, tuple[Read, Laps]] = {}
-    with contextlib.suppress(OSError):  # nobody is there any more
-        while True:
-            what, number, content = orders.get()
-            if what == "drop":
-                del reading[number]
-                continue
-            shared.at[:] = number, 0, time.monotonic()
+    work = _Work(connection, shared, recipe)
+    work.say("hello", -1, None)
+    jobs: deque[tuple[int, Any]] = deque()
+    while True:
+        # Answers before jobs: of what was read no more is held than has to be.
+        try:
+            what, number, content = orders.get(block=not (jobs and work.has_room))
+        except Empty:
+            work.begin(*jobs.popleft())
+            continue
+        if what == "job":
+            jobs.append((number, content))
+        elif what == "drop":
+            work.drop(number)
+        else:
+            work.go_on(number)
 
-            def stage(name: str, number: int = number) -> None:
-                shared.at[:] = number, _STAGES.index(name), time.monotonic()
 
-            if what == "job":
-                *about, data, asks = content
-                laps = Laps()
-                got = read(Job(*about), data, recipe.limits, stage, laps)
-                if isinstance(got, Read) and asks:
-                    reading[number] = got, laps
-                    shared.at[0] = -1
-                    connection.send(("read", number, (got.size, got.mtime_ns, got.hash)))
-                    continue
+class _Work:
+    """What a process does of its orders, by their numbers."""
+
+    def __init__(self, connection: Connection, shared: _Shared, recipe: Recipe) -> None:
+        self._connection = connection
+        self._shared = shared
+        self._recipe = recipe
+        self._read: dict[int, Read] = {}
+
+    def say(self, what: str, number: int, content: Any) -> None:
+        try:
+            self._connection.send((what, number, content))
+        except OSError:  # nobody is there any more
+            os._exit(0)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read while the answers to what was read are not there."""
+        return sum(len(got.data) for got in self._read.values()) < _MOST_HELD
+
+    def begin(self, number: int, content: Any) -> None:
+        """Reads a picture, and asks whether it is known or goes on."""
+        *about, data, asks = content
+        with self._at(number) as laps:
+            got = read(Job(*about), data, self._recipe.limits, self._stage(number), laps)
+            if isinstance(got, Loaded):
+                self._done(number, got, laps)
+            elif asks:
+                self._read[number] = got
+                self._shared.at[0] = -1
+                self.say("read", number, (_file(got), laps.spans, None))
             else:
-                got, laps = reading.pop(number)
-                laps.go_on()
-            loaded = got if isinstance(got, Loaded) else _seen(got, recipe, stage, laps)
-            if loaded.pixels is not None:
-                shared.squares[number] = loaded.pixels
-            shared.at[0] = -1
-            answer = (
-                (loaded.size, loaded.mtime_ns, loaded.hash),
-                None if loaded.info is None else _INFO(loaded.info),
-                loaded.pixels is not None,
-                loaded.reason,
-                loaded.transient,
-                laps.spans,
-            )
-            connection.send(("done", number, answer))
+                self._finish(number, got, laps)
 
+    def drop(self, number: int) -> None:
+        """What was read is known."""
+        del self._read[number]
 
-def _seen(got: Read, recipe: Recipe, stage: Callable[[str], None], laps: Laps) -> Loaded:
-    return got.seen(
-        lambda: look_at(
+    def go_on(self, number: int) -> None:
+        """Decodes what was read."""
+        with self._at(number) as laps:
+            self._finish(number, self._read.pop(number), laps)
+
+    def _finish(self, number: int, got: Read, laps: Laps) -> None:
+        recipe = self._recipe
+        seen = partial(
+            look_at,
             got,
             recipe.limits,
-            stage,
+            self._stage(number),
             laps,
             min_side=recipe.min_side,
             preprocess=recipe.preprocess,
         )
-    )
+        self._done(number, got.seen(seen), laps)
+
+    def _done(self, number: int, loaded: Loaded, laps: Laps) -> None:
+        if loaded.pixels is not None:
+            self._shared.squares[number] = loaded.pixels
+        info = None if loaded.info is None else _INFO(loaded.info)
+        more = (info, loaded.pixels is not None, loaded.reason, loaded.transient)
+        self._shared.at[0] = -1
+        self.say("done", number, (_file(loaded), laps.spans, more))
+
+    @contextmanager
+    def _at(self, number: int) -> Iterator[Laps]:
+        """Within, it is at this order; what goes wrong is told."""
+        self._stage(number)(READING)
+        try:
+            yield Laps()
+        except Exception:  # noqa: BLE001 -- raised where the outcome is asked for
+            self._shared.at[0] = -1
+            self.say("error", number, traceback.format_exc())
+
+    def _stage(self, number: int) -> Stage:
+        def stage(name: str) -> None:
+            self._shared.at[:] = number, _STAGES.index(name), time.monotonic()
+
+        return stage
+
+
+def _file(of: Read | Loaded) -> tuple[int, int, bytes]:
+    return of.size, of.mtime_ns, of.hash
 
 
 def _receive(connection: Connection, orders: SimpleQueue[tuple[str, int, Any]]) -> None:
     """Takes orders from the pipe, so that who gives them never waits for a picture."""
-    with contextlib.suppress(EOFError, OSError):
+    try:
         while True:
             orders.put(connection.recv())
-    # Whatever it is at: nobody wants it any more, and it may never end.
-    os._exit(0)
+    except (EOFError, OSError):
+        pass  # nobody wants anything any more
+    finally:
+        # Whatever it is at: that may never end. And without orders there is nothing to do.
+        os._exit(1)

@@ -11,7 +11,7 @@ import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,9 +135,11 @@ def _opened(
     clock: Clock | None = None,
 ) -> Iterator[tuple[_Run, Catalog]]:
     own = models or Models()
-    with writing(library):
-        writer = CatalogWriter(library / CATALOG_NAME)
-        catalog = Catalog(library / CATALOG_NAME)
+    with writing(library), ExitStack() as stack:
+        if models is None:
+            stack.callback(own.close)
+        writer = stack.enter_context(closing(CatalogWriter(library / CATALOG_NAME)))
+        catalog = stack.enter_context(closing(Catalog(library / CATALOG_NAME)))
         run = _Run(
             library,
             catalog,
@@ -147,14 +149,8 @@ def _opened(
             own,
             clock or Clock(),
         )
-        try:
-            yield run, catalog
-        finally:
-            run.close()
-            if models is None:
-                own.close()
-            catalog.close()
-            writer.close()
+        stack.callback(run.close)
+        yield run, catalog
 
 
 class _Run:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from indexer.clock import PREPARING, Clock, Laps
 from indexer.prepare import READING, Job, Loaded, Read, Seen, Stage, look_at, read
-from mmsearch.errors import DecodeTimeoutError
+from mmsearch.errors import DecodeTimeoutError, MmsearchError
 from mmsearch.types import DecodeLimits
 from mmsearch.watchdog import Task, Workers
 
@@ -86,7 +86,8 @@ class Loader:
         A job that takes longer than the limits allow is a failure: a transient one while its file
         is read (a drive that does not answer), a lasting one while it is decoded.
         """
-        workers, clock = self._in_processes() or self._workers, self._clock
+        processes, clock = self._in_processes(), self._clock
+        workers = self._workers if processes is None else processes
         most = ahead if callable(ahead) else lambda: ahead
         flying: deque[tuple[Job, Task[Loaded] | Prepared | None, int]] = deque()
         held = 0
@@ -126,7 +127,7 @@ class Loader:
             )
             try:
                 self._processes = DecoderProcesses(count, recipe, self._known, self._clock)
-            except OSError as exc:
+            except MmsearchError as exc:
                 if self._wanted is not None:  # somebody asked for them
                     raise
                 logger.warning("threads prepare the pictures, no processes: %s", exc)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -58,7 +59,25 @@ class Poisoned:
         if len(pixels) == POISON:
             if self.how == "hang":
                 time.sleep(600)
+            if self.how == "raise":
+                raise RuntimeError("a mistake of our own")
             os.kill(os.getpid(), signal.Signals[self.how])
+        made: np.ndarray = preprocessor(CONFIG, reference=False)(pixels)
+        return made
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Prepares pictures in a process that has no more memory than so many bytes besides."""
+
+    bytes: int
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        object.__setattr__(self, "bytes", state["bytes"])
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + self.bytes, size + self.bytes))
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
         made: np.ndarray = preprocessor(CONFIG, reference=False)(pixels)
         return made
 
@@ -177,6 +196,18 @@ def test_stages_are_told_with_who_worked_at_them(tmp_path: Path) -> None:
     assert 0 <= sum(seconds[stage] for stage in (*PREPARING, "wait for room")) <= 2 * whole
 
 
+def test_stages_of_known_contents_are_told_as_by_threads(tmp_path: Path) -> None:
+    jobs = files(tmp_path)[:20]
+    counted = []
+    for count in (0, 2):
+        clock = Clock()
+        with loader(processes=count, clock=clock, known=lambda digest: 1) as some:
+            assert all(item.content_id == 1 for item in some.load(jobs, 8))
+        counted.append(dict(clock._times))
+    assert counted[0] == counted[1]
+    assert counted[1]["hash"] == 20
+
+
 def poisoned(folder: Path, how: str, *, count: int = 12, seconds: float = 30) -> list[Loaded]:
     """Outcomes of pictures of which the sixth and the last are poison."""
     jobs = []
@@ -223,13 +254,116 @@ def test_a_file_that_cannot_be_read_to_its_end_is_tried_again(tmp_path: Path) ->
     assert item.transient
 
 
-def test_a_process_that_was_idle_when_it_ended_is_missed_by_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_processes_that_were_idle_when_they_ended_are_missed_by_nobody(
+    tmp_path: Path, how: str
+) -> None:
     jobs = files(tmp_path)[:10]
-    with loader(processes=1) as processes:
+    with loader(processes=5) as processes:
+        for _ in range(2):
+            assert all(item.pixels is not None for item in processes.load(jobs, 8))
+            there = children(os.getpid())
+            assert len(there) == 5
+            for child in there:
+                os.kill(child, signal.Signals[how])
+
+
+def test_one_that_comes_back_while_another_is_ended_is_late_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both pictures take too long; ending the process of one takes until the other is through."""
+    jobs = []
+    for name in ("a", "b"):
+        os.mkfifo(tmp_path / name)
+        jobs.append(Job(name, str(tmp_path / name)))
+    end = decoder_processes._Member.kill
+    ended = 0
+
+    def kill(self: decoder_processes._Member, wait_s: float = 0.0) -> int | None:
+        nonlocal ended
+        ended += 1
+        if ended == 1:
+            other = "b" if self.orders[self.at[0]].job == jobs[0] else "a"
+            with (tmp_path / other).open("wb"):
+                time.sleep(0.2)  # until it has been read, and nothing was in it
+        return end(self, wait_s)
+
+    monkeypatch.setattr(decoder_processes._Member, "kill", kill)
+    with loader(seconds=0.5) as processes:
+        items = list(processes.load(jobs, 4))
+    assert sorted(str(item.reason)[:22] for item in items) == [
+        "empty file",
+        "took longer than 0.5 s",
+    ]
+
+
+def test_what_is_no_fault_of_a_picture_ends_the_run_as_with_threads(tmp_path: Path) -> None:
+    write(tmp_path / "x.png", poison())
+    for count in (0, 1):
+        with (
+            loader(Poisoned("raise"), processes=count) as some,
+            pytest.raises(RuntimeError, match="a mistake of our own"),
+        ):
+            list(some.load([Job("x.png", str(tmp_path / "x.png"))], 2))
+
+
+def test_members_larger_than_a_pipe_holds_and_than_memory_holds(tmp_path: Path) -> None:
+    """What one process cannot take in is the failure of that alone, and for this time."""
+    fits = encoded(1) + bytes(20 << 20)
+    too_large = encoded(2) + bytes(1 << 30)
+    jobs = [
+        Job("a.zip", "a.zip", str(n), 1, 1, too_large if n == 4 else fits if n % 2 else encoded(n))
+        for n in range(9)
+    ]
+    with loader(Bounded(600 << 20), processes=2) as processes:
+        items = list(processes.load(jobs, 9))
+    assert [item.job.member for item in items] == [str(n) for n in range(9)]
+    for number, item in enumerate(items):
+        if number == 4:
+            assert item.reason == "the process that decoded it ended (exit code 1)"
+            assert item.transient
+        else:
+            assert item.pixels is not None
+
+
+def test_no_more_is_read_ahead_than_may_be_held(tmp_path: Path) -> None:
+    asked = []
+
+    def known(digest: bytes) -> None:
+        asked.append(peak_of(children(os.getpid())))
+
+    sparse = encoded(1)
+    with loader(processes=1, known=known) as processes:
+        small = [Job(str(n), str(write(tmp_path / f"{n}.png", encoded(n)))) for n in range(200)]
+        assert len(list(processes.load(small, 40))) == 200  # quick ones: many are given at once
+        large = []
+        for number in range(30):
+            path = write(tmp_path / f"large {number}.png", sparse + bytes([number]) * (16 << 20))
+            large.append(Job(path.name, str(path)))
+        before = asked[-1]
+        assert all(item.pixels is not None for item in processes.load(large, 40))
+    assert max(asked) - before < 160 << 20
+
+
+def test_fewer_go_on_where_no_more_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = files(tmp_path)[:10]
+
+    def refuse(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    with loader(processes=3) as processes:
         assert len(list(processes.load(jobs, 4))) == 10
-        (child,) = children(os.getpid())
-        os.kill(child, signal.SIGKILL)
+        monkeypatch.setattr(os, "memfd_create", refuse)
+        killed = sorted(children(os.getpid()))
+        for child in killed[:2]:
+            os.kill(child, signal.SIGKILL)
         assert all(item.pixels is not None for item in processes.load(jobs, 4))
+        assert "1 processes decode, no more" in caplog.text or "2 processes" in caplog.text
+        os.kill(killed[2], signal.SIGKILL)
+        with pytest.raises(MmsearchError, match=r"no process .* can be started"):
+            list(processes.load(jobs, 4))
 
 
 def test_processes_that_cannot_begin_end_the_run_with_what_to_do(tmp_path: Path) -> None:
@@ -263,19 +397,19 @@ def test_where_none_can_be_started_threads_do_the_work(
     jobs = files(tmp_path)[:6]
     with loader(processes=None) as chosen:
         assert all(item.pixels is not None for item in chosen.load(jobs, 4))
-    assert "no processes: [Errno 24]" in caplog.text
-    with loader(processes=2) as wanted, pytest.raises(OSError, match="Too many"):
+    assert "threads prepare the pictures, no processes: no process" in caplog.text
+    with loader(processes=2) as wanted, pytest.raises(MmsearchError, match="Too many"):
         list(wanted.load(jobs, 4))
 
 
 def test_how_many_there_are_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(decoder_processes, "_cores", lambda: 16)
     assert how_many("cpu") == 0
     assert how_many("cuda:0 (NVIDIA H200)") == 15
     assert how_many("cuda:0 + cuda:1") == 15
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(decoder_processes, "_cores", lambda: 2)
     assert how_many("cuda:0 (NVIDIA H200)") == 0
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(decoder_processes, "_cores", lambda: 16)
     monkeypatch.setattr(decoder_processes, "can_be_had", lambda: False)
     assert how_many("cuda:0 (NVIDIA H200)") == 0
 
@@ -315,15 +449,15 @@ def test_a_run_on_a_gpu_has_processes_and_finds_what_threads_do(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As many cores as there may be by themselves.
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setattr(decoder_processes, "_cores", lambda: 4)
     started = []
-    begin = decoder_processes.DecoderProcesses._start
+    begin = decoder_processes._Member.__init__
 
-    def start(self: decoder_processes.DecoderProcesses) -> None:
+    def start(self: decoder_processes._Member, recipe: decoder_processes.Recipe) -> None:
         started.append(self)
-        begin(self)
+        begin(self, recipe)
 
-    monkeypatch.setattr(decoder_processes.DecoderProcesses, "_start", start)
+    monkeypatch.setattr(decoder_processes._Member, "__init__", start)
     folder = tmp_path / "pictures"
     for seed in range(40):
         write(folder / f"{seed:02}.png", encoded(seed))
@@ -369,6 +503,16 @@ def test_no_process_outlives_the_command(tmp_path: Path, model: str, stop: signa
         assert "Stopped. What was done is kept" in said
     with Library(library) as opened:
         assert opened.status() is not None
+
+
+def peak_of(pids: set[int]) -> int:
+    """Bytes of memory that these processes have of their own, all together, now."""
+    found = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                found += int(line.split()[1]) << 10
+    return found
 
 
 def exists(pid: int) -> bool:
