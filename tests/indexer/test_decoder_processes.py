@@ -297,6 +297,37 @@ def test_one_that_comes_back_while_another_is_ended_is_late_no_more(
     ]
 
 
+def test_one_that_goes_on_while_it_is_ended_is_not_blamed_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        os.mkfifo(path)
+    end = decoder_processes._Member.kill
+    ended = 0
+
+    def kill(self: decoder_processes._Member, wait_s: float = 0.0) -> int | None:
+        nonlocal ended
+        ended += 1
+        if ended == 1:
+            first = self.at[0]
+            with paths[0].open("wb"):
+                pass
+            until = time.monotonic() + 20
+            while self.at[0] in (first, -1) and time.monotonic() < until:
+                time.sleep(0.01)
+            for path in paths:
+                path.unlink()
+                path.write_bytes(encoded(1))
+        return end(self, wait_s)
+
+    monkeypatch.setattr(decoder_processes._Member, "kill", kill)
+    with loader(processes=1, seconds=0.5) as processes:
+        items = list(processes.load([Job(path.name, str(path)) for path in paths], 4))
+    assert [item.reason for item in items] == [None, None]
+    assert ended == 2  # the other when all was done
+
+
 def test_what_is_no_fault_of_a_picture_ends_the_run_as_with_threads(tmp_path: Path) -> None:
     write(tmp_path / "x.png", poison())
     for count in (0, 1):
@@ -330,12 +361,13 @@ def test_no_more_is_read_ahead_than_may_be_held(tmp_path: Path) -> None:
     asked = []
 
     def known(digest: bytes) -> None:
-        asked.append(peak_of(children(os.getpid())))
+        time.sleep(0.03)  # meanwhile the process could read on
+        asked.append(memory_of(children(os.getpid())))
 
     sparse = encoded(1)
     with loader(processes=1, known=known) as processes:
-        small = [Job(str(n), str(write(tmp_path / f"{n}.png", encoded(n)))) for n in range(200)]
-        assert len(list(processes.load(small, 40))) == 200  # quick ones: many are given at once
+        small = [Job(str(n), str(write(tmp_path / f"{n}.png", encoded(n)))) for n in range(60)]
+        assert len(list(processes.load(small, 40))) == 60  # quick ones: many are given at once
         large = []
         for number in range(30):
             path = write(tmp_path / f"large {number}.png", sparse + bytes([number]) * (16 << 20))
@@ -505,7 +537,7 @@ def test_no_process_outlives_the_command(tmp_path: Path, model: str, stop: signa
         assert opened.status() is not None
 
 
-def peak_of(pids: set[int]) -> int:
+def memory_of(pids: set[int]) -> int:
     """Bytes of memory that these processes have of their own, all together, now."""
     found = 0
     for pid in pids:
