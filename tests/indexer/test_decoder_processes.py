@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -268,6 +268,23 @@ def test_processes_that_were_idle_when_they_ended_are_missed_by_nobody(
                 os.kill(child, signal.Signals[how])
 
 
+def before_the_first_kill(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[decoder_processes._Member], None]
+) -> list[decoder_processes._Member]:
+    """Does something while the first process is ended; returns all that were, as they are."""
+    end = decoder_processes._Member.kill
+    ended: list[decoder_processes._Member] = []
+
+    def kill(self: decoder_processes._Member, wait_s: float = 0.0) -> int | None:
+        ended.append(self)
+        if len(ended) == 1:
+            act(self)
+        return end(self, wait_s)
+
+    monkeypatch.setattr(decoder_processes._Member, "kill", kill)
+    return ended
+
+
 def test_one_that_comes_back_while_another_is_ended_is_late_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,19 +293,13 @@ def test_one_that_comes_back_while_another_is_ended_is_late_no_more(
     for name in ("a", "b"):
         os.mkfifo(tmp_path / name)
         jobs.append(Job(name, str(tmp_path / name)))
-    end = decoder_processes._Member.kill
-    ended = 0
 
-    def kill(self: decoder_processes._Member, wait_s: float = 0.0) -> int | None:
-        nonlocal ended
-        ended += 1
-        if ended == 1:
-            other = "b" if self.orders[self.at[0]].job == jobs[0] else "a"
-            with (tmp_path / other).open("wb"):
-                time.sleep(0.2)  # until it has been read, and nothing was in it
-        return end(self, wait_s)
+    def let_the_other_go(first: decoder_processes._Member) -> None:
+        other = "b" if first.orders[first.at[0]].job == jobs[0] else "a"
+        with (tmp_path / other).open("wb"):
+            time.sleep(1)  # until it has been read, and nothing was in it
 
-    monkeypatch.setattr(decoder_processes._Member, "kill", kill)
+    before_the_first_kill(monkeypatch, let_the_other_go)
     with loader(seconds=0.5) as processes:
         items = list(processes.load(jobs, 4))
     assert sorted(str(item.reason)[:22] for item in items) == [
@@ -303,29 +314,23 @@ def test_one_that_goes_on_while_it_is_ended_is_not_blamed_for_the_next(
     paths = [tmp_path / "a", tmp_path / "b"]
     for path in paths:
         os.mkfifo(path)
-    end = decoder_processes._Member.kill
-    ended = 0
 
-    def kill(self: decoder_processes._Member, wait_s: float = 0.0) -> int | None:
-        nonlocal ended
-        ended += 1
-        if ended == 1:
-            first = self.at[0]
-            with paths[0].open("wb"):
-                pass
-            until = time.monotonic() + 20
-            while self.at[0] in (first, -1) and time.monotonic() < until:
-                time.sleep(0.01)
-            for path in paths:
-                path.unlink()
-                path.write_bytes(encoded(1))
-        return end(self, wait_s)
+    def let_it_go_on(member: decoder_processes._Member) -> None:
+        first = member.at[0]
+        with paths[0].open("wb"):
+            pass
+        until = time.monotonic() + 20
+        while member.at[0] in (first, -1) and time.monotonic() < until:
+            time.sleep(0.01)
+        for path in paths:
+            path.unlink()
+            path.write_bytes(encoded(1))
 
-    monkeypatch.setattr(decoder_processes._Member, "kill", kill)
+    ended = before_the_first_kill(monkeypatch, let_it_go_on)
     with loader(processes=1, seconds=0.5) as processes:
         items = list(processes.load([Job(path.name, str(path)) for path in paths], 4))
     assert [item.reason for item in items] == [None, None]
-    assert ended == 2  # the other when all was done
+    assert len(ended) == 2  # the other when all was done
 
 
 def test_what_is_no_fault_of_a_picture_ends_the_run_as_with_threads(tmp_path: Path) -> None:
