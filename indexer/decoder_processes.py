@@ -159,7 +159,8 @@ class DecoderProcesses:
         known: Callable[[bytes], int | None],
         clock: Clock,
     ) -> None:
-        """Starts so many processes. known: as of `indexer.load.Loader`.
+        """Starts the first of so many processes; the others as there is work for them. known: as of
+        `indexer.load.Loader`.
 
         Raises MmsearchError when none can be started.
         """
@@ -184,13 +185,13 @@ class DecoderProcesses:
         # Kept, with what it watches: to make one for each look would be half of the work.
         self._selector = selectors.DefaultSelector()
         try:
-            self._fill()
+            self._fill(1)
         except BaseException:
             self.close()
             raise
 
     def __len__(self) -> int:
-        """How many there are, while there is work."""
+        """How many there are at most."""
         return self._count
 
     @property
@@ -204,7 +205,6 @@ class DecoderProcesses:
         decoded. Raises MmsearchError when no process can be had."""
         order = Prepared(self, job, asks=asks)
         self._queue.append(order)
-        self._fill()
         self._feed()
         return order
 
@@ -237,9 +237,10 @@ class DecoderProcesses:
 
     # --- one process ----------------------------------------------------------------------------
 
-    def _fill(self) -> None:
-        """Starts those that are missing; where that fails, those that there are must do."""
-        while len(self._members) < self._count:
+    def _fill(self, orders: int) -> None:
+        """Starts those that are missing for so many orders; where that fails, those that there are
+        must do."""
+        while len(self._members) < min(self._count, orders):
             try:
                 member = _Member(self._recipe)
             except (OSError, EOFError) as exc:  # the second: the one that forks them has ended
@@ -264,6 +265,8 @@ class DecoderProcesses:
         return code
 
     def _feed(self) -> None:
+        if len(self._members) < self._count:
+            self._fill(len(self._queue) + sum(len(one.orders) for one in self._members))
         depth = round(min(max(_AHEAD_S / self._each_s, _SHALLOWEST), _DEEPEST))
         while self._queue:
             member = min(self._members, key=lambda one: one.load)
@@ -354,7 +357,7 @@ class DecoderProcesses:
             order.alone = True
         again = [order for order in member.orders.values() if order.outcome is None]
         self._queue.extendleft(reversed(again))
-        self._fill()
+        self._fill(len(self._queue))
 
 
 def _failed(job: Job, stage: str, code: int | None, late_s: float | None) -> Loaded:

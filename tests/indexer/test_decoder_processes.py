@@ -439,6 +439,15 @@ def test_where_none_can_be_started_threads_do_the_work(
         list(wanted.load(jobs, 4))
 
 
+def test_there_are_no_more_than_pictures(tmp_path: Path) -> None:
+    jobs = files(tmp_path)[:3]
+    with loader(processes=4) as processes:
+        for count in (1, 2, 3):
+            assert len(list(processes.load(jobs[:count], 8))) == count
+            assert len(children(os.getpid())) == count
+    assert not children(os.getpid())
+
+
 def test_how_many_there_are_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_processes, "_cores", lambda: 16)
     assert how_many("cpu") == 0
