@@ -133,7 +133,7 @@ class Prepared:
         self.asks = asks
         #: Whether a process ended that had it: another one has it, and nothing else at a time.
         self.alone = False
-        self.read_s = 0.0
+        self.took_s = 0.0
         self.outcome: Loaded | Exception | None = None
 
     def result(self) -> Loaded:
@@ -300,7 +300,7 @@ class DecoderProcesses:
         (size, mtime_ns, digest), spans, more = content
         item = job.member or job.path
         self._clock.add(spans, item, (member.process.pid or 0, "decode process"))
-        order.read_s += sum(ended - began for _, began, ended in spans)
+        order.took_s += sum(ended - began for _, began, ended in spans)
         if what == "read":
             began = time.perf_counter()
             content_id = self._known(digest)
@@ -322,7 +322,7 @@ class DecoderProcesses:
                 reason=reason,
                 transient=transient,
             )
-        self._each_s += (order.read_s - self._each_s) / 16
+        self._each_s += (order.took_s - self._each_s) / 16
         member.free(number)
         order.ends(outcome)
 
@@ -400,6 +400,7 @@ class _Member:
         #: Whether it was heard of.
         self.has_begun = False
         self.orders: dict[int, Prepared] = {}
+        self._has_one_alone = False
         self._places = list(range(_DEEPEST))
         #: Since when it was at what it was at when it was first found overdue, and when that was.
         self.suspected = 0.0
@@ -408,14 +409,14 @@ class _Member:
     @property
     def load(self) -> int:
         """How many orders it has; all that it may have, where it has one that is alone."""
-        alone = any(order.alone for order in self.orders.values())
-        return _DEEPEST if alone else len(self.orders)
+        return _DEEPEST if self._has_one_alone and self.orders else len(self.orders)
 
     def give(self, order: Prepared) -> None:
         """Raises OSError when the process has ended."""
         assert order.job is not None
         number = self._places.pop()
         self.orders[number] = order
+        self._has_one_alone = order.alone
         self.connection.send(("job", number, (*_JOB(order.job), order.asks)))
 
     def free(self, number: int) -> None:
