@@ -93,11 +93,14 @@ def can_be_had() -> bool:
     return sys.platform == "linux" and hasattr(os, "memfd_create")
 
 
-def expect(device: str) -> None:
-    """Begins to import what processes need, while the model is loaded for this device ("auto"),
-    where they may turn out to be worth it."""
+def expect(count: int | None, device: str) -> None:
+    """Begins to import what processes need, while the model is loaded for this device ("auto").
+
+    count: of processes; None: as many as the device turns out to be worth, which may be none.
+    """
     is_gpu_there = device != "cpu" and Path("/proc/driver/nvidia").exists()
-    if is_gpu_there and how_many("cuda"):
+    wanted = (how_many("cuda") if is_gpu_there else 0) if count is None else count
+    if wanted and can_be_had():
         with contextlib.suppress(OSError):  # told when they are to start
             multiprocessing.set_forkserver_preload(_PRELOADED)
             forkserver.ensure_running()

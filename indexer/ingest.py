@@ -227,10 +227,10 @@ class _Run:
         with self._encoder_lock:
             if self._encoder is None:
                 options = self.options
-                if options.decode_processes is None:
+                if options.decode_processes != 0:
                     from indexer import decoder_processes
 
-                    decoder_processes.expect(options.device)
+                    decoder_processes.expect(options.decode_processes, options.device)
                 with self._clock.span("load model"):
                     self._encoder = self._models.load(
                         self._model,

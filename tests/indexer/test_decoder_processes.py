@@ -460,6 +460,34 @@ def test_how_many_there_are_by_themselves(monkeypatch: pytest.MonkeyPatch) -> No
     assert how_many("cuda:0 (NVIDIA H200)") == 0
 
 
+@pytest.mark.parametrize(
+    ("count", "device", "there", "begun"),
+    [
+        (None, "auto", True, True),
+        (None, "cuda:1", True, True),
+        (None, "cpu", True, False),
+        (None, "auto", False, False),
+        (2, "cpu", False, True),
+        (0, "auto", True, False),
+    ],
+)
+def test_what_they_need_is_imported_beside_the_model_where_they_may_come(
+    monkeypatch: pytest.MonkeyPatch, count: int | None, device: str, there: bool, begun: bool
+) -> None:
+    """there: whether this machine has NVIDIA's driver."""
+    calls = []
+
+    def ensure_running() -> None:
+        calls.append(1)
+        raise OSError  # told when they are to start
+
+    monkeypatch.setattr(decoder_processes.forkserver, "ensure_running", ensure_running)
+    monkeypatch.setattr(decoder_processes, "_cores", lambda: 8)
+    monkeypatch.setattr(decoder_processes, "Path", lambda _: SimpleNamespace(exists=lambda: there))
+    decoder_processes.expect(count, device)
+    assert bool(calls) == begun
+
+
 def test_a_run_finds_what_one_with_threads_finds(tmp_path: Path, model: str) -> None:
     folder = tmp_path / "pictures"
     for seed in range(20):
