@@ -346,12 +346,12 @@ def test_what_is_no_fault_of_a_picture_ends_the_run_as_with_threads(tmp_path: Pa
 def test_members_larger_than_a_pipe_holds_and_than_memory_holds(tmp_path: Path) -> None:
     """What one process cannot take in is the failure of that alone, and for this time."""
     fits = encoded(1) + bytes(20 << 20)
-    too_large = encoded(2) + bytes(1 << 30)
+    too_large = encoded(2) + bytes(600 << 20)
     jobs = [
         Job("a.zip", "a.zip", str(n), 1, 1, too_large if n == 4 else fits if n % 2 else encoded(n))
         for n in range(9)
     ]
-    with loader(Bounded(600 << 20), processes=2) as processes:
+    with loader(Bounded(400 << 20), processes=2) as processes:
         items = list(processes.load(jobs, 9))
     assert [item.job.member for item in items] == [str(n) for n in range(9)]
     for number, item in enumerate(items):
