@@ -115,7 +115,8 @@ class Loader:
     def _in_processes(self) -> DecoderProcesses | None:
         """The processes, started with the first pictures; None where threads do the work."""
         if self._processes is None and self._wanted != 0:
-            from indexer.decoder_processes import DecoderProcesses, Recipe, how_many
+            from indexer.decoder_processes import DecoderProcesses, how_many
+            from indexer.decoder_work import Recipe
 
             encoder = self._encoder()
             count = how_many(encoder.device) if self._wanted is None else self._wanted
@@ -126,7 +127,9 @@ class Loader:
                 encoder.preprocess, encoder.image_size, self._limits, self._min_side(encoder)
             )
             try:
-                self._processes = DecoderProcesses(count, recipe, self._known, self._clock)
+                self._processes = DecoderProcesses(
+                    count, recipe, self._known, self._clock, max_stuck=_MAX_STUCK
+                )
             except MmsearchError as exc:
                 if self._wanted is not None:  # somebody asked for them
                     raise

@@ -22,6 +22,7 @@ LEVELS = {
     "mmsearch.points": 0,
     "mmsearch.announce": 0,
     "mmsearch.blas": 0,
+    "mmsearch.cores": 0,
     "mmsearch.overhttp": 1,
     "mmsearch.client": 1,
     "mmsearch.recent": 0,

@@ -19,6 +19,8 @@ from typing import Generic, TypeVar
 
 import faiss
 
+from mmsearch.cores import allowed
+
 T = TypeVar("T")
 
 #: Pieces begin and end at multiples of this, so that a bitmap can be cut there.
@@ -32,9 +34,8 @@ _helping: set[Future[None]] = set()
 
 @cache
 def _cores() -> int:
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return max(1, min(there or 1, int(allowed) if allowed.isdecimal() else 1 << 16))
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return max(1, min(allowed(), int(told) if told.isdecimal() else 1 << 16))
 
 
 def cores() -> int:
