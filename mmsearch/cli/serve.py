@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -66,10 +68,15 @@ def serve(
         **({"workers": workers} if workers is not None else {}),
     )
     with open_library(library, device) as lib:
-        run(
+        ended = run(
             lib,
             settings,
             host,
             port,
             on_ready=lambda address: click.echo(f"mmsearch is at {address}  (Ctrl-C stops it)"),
         )
+    if not ended:
+        # Ctrl-C is not answered by loading the rest of a large model first.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)

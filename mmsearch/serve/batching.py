@@ -160,6 +160,14 @@ class Batcher:
         stopping = OverloadedError(STOPPING)
         self._answer([(job, None, stopping) for job in left])
 
+    def join(self, seconds: float | None = None) -> bool:
+        """Waits for the thread to end after `close`; False when it has not in so many seconds."""
+        thread = self._thread
+        if thread is None:
+            return True
+        thread.join(seconds)
+        return not thread.is_alive()
+
     # --- the thread -----------------------------------------------------------------------------
 
     def _work(self) -> None:

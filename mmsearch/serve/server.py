@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import secrets
 import signal
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: How long requests in flight may take to end once a stop was asked for.
 SHUTDOWN_S = 10
+#: How long the model may take after that to end what it is at, which nobody awaits any more.
+JOIN_S = 0.5
 BACKLOG = 2048
 
 
@@ -43,8 +46,12 @@ def run(
     host: str | None = None,
     port: int | None = None,
     on_ready: Callable[[str], None] | None = None,
-) -> None:
+) -> bool:
     """Serve `library` until SIGINT or SIGTERM, then end what is in flight and return.
+
+    Returns whether all of its threads have ended, too. One that loads a large model may still be at
+    it. The interpreter waits for that at its end, because ending a thread in the middle of torch
+    aborts the process ("terminate called without an active exception"); `os._exit` need not.
 
     host, port: where to listen; without them, what the settings say. Port 0 takes a free one.
     on_ready: called once, with the address to open, when connections are accepted.
@@ -63,6 +70,7 @@ def run(
     heap.bound()
     local_token = secrets.token_urlsafe(32)
     app = create_app(library, settings, local_token=local_token)
+    service: Service = app.state.service
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -83,11 +91,15 @@ def run(
     ):
         server = _Server(
             config,
-            app.state.service,
+            service,
             lambda: on_ready and on_ready(address),
             app.state.runs.end_streams,
         )
         server.run(sockets=[listener])
+    if service.join(JOIN_S):
+        return True
+    atexit.register(service.join)
+    return False
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ import contextvars
 import functools
 import logging
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -371,6 +372,15 @@ class Service:
         self._search.close()
         for threads in (self._long, self._files, self._uploads):
             threads.close()
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Waits for what the model and the search were at when they were closed; False when that
+        takes longer. It only reads: nothing is lost if it never ends."""
+        until = None if seconds is None else time.monotonic() + seconds
+        return all(
+            batcher.join(None if until is None else max(0.0, until - time.monotonic()))
+            for batcher in (self.batcher, self._search)
+        )
 
 
 def _is_long(question: Question) -> bool:

@@ -92,6 +92,58 @@ def test_a_stop_lets_what_is_in_flight_end(served: tuple[subprocess.Popen[str], 
     assert process.stdout.read() == "ended\n"
 
 
+#: A model that takes this long to load, all of it in torch.
+_SLOW = """
+import time
+from mmsearch.library import Library
+
+def warm(self, *, texts_only=False):
+    import torch
+    many = torch.ones(1000, 1000)
+    until = time.monotonic() + {seconds}
+    print("loading", flush=True)
+    while time.monotonic() < until:
+        torch.mm(many, many)
+    print("loaded", flush=True)
+
+Library.warm = warm
+"""
+_COMMAND = """
+import sys
+from mmsearch.cli import main
+
+sys.argv = ["mmsearch", "--library", sys.argv[1], "serve", "--port", sys.argv[2], "--device", "cpu"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "seconds", "printed"),
+    [(SERVE, 3, "loaded\n"), (_COMMAND, 3600, "")],
+    ids=["in Python, once it is loaded", "the command, at once"],
+)
+def test_a_stop_while_the_model_loads_is_an_ordinary_end(
+    library_folder: Path, program: str, seconds: int, printed: str
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _SLOW.format(seconds=seconds) + program, str(library_folder), "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            while process.stdout.readline() != "loading\n":
+                pass
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
+    assert "terminate" not in err
+    assert out.replace("ended\n", "") == printed
+
+
 def test_an_upload_past_the_limit_ends_the_connection(
     served: tuple[subprocess.Popen[str], str],
 ) -> None:
