@@ -1,9 +1,10 @@
-"""Products of vectors in half precision with many queries, where processors multiply such numbers.
+"""Vectors in half precision against many queries: multiplied as they are, or widened first.
 
-Those that do (AVX512-FP16, of Intel's from 2023 on) need not widen the vectors first: measured with
-100,000 x 512 and 32 queries on one core, 33 ms where to widen them took 87. On others torch has the
-same products, and takes far longer, so both ways are tried once. torch is only used where the model
-has it loaded already.
+Processors that multiply such numbers (AVX512-FP16, of Intel's from 2023 on) need not widen them:
+measured with 100,000 x 512 and 32 queries on one core, 33 ms where to widen them took 87. On others
+torch has the same products, and takes far longer, so both ways are tried once. To widen them takes
+torch half as long as numpy: nearly all processors have an instruction for it, which numpy does not
+use. torch is only used where the model has it loaded already.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from numpy.typing import NDArray
 from mmsearch import blas
 from mmsearch.index.threads import one_thread
 
+#: A float32 whose bits are those of a float16, moved to their places, is too small by this factor:
+#: the exponents are biased by 127 and by 15.
+_BIAS = np.float32(2.0**112)
+_SIGN_AND_REST = np.int32(0x8FFFFFFF - (1 << 32))
 #: What the ways are tried with: vectors, queries, dimensions.
 _TRIED = (4096, 16, 512)
 _TIMES = 3
@@ -26,7 +31,11 @@ _TIMES = 3
 
 def quicker() -> bool:
     """Whether this process has such products, and they take less time than wider ones."""
-    return "torch" in sys.modules and _quicker()
+    return _has_torch() and _quicker()
+
+
+def _has_torch() -> bool:
+    return "torch" in sys.modules
 
 
 @cache
@@ -69,3 +78,19 @@ def products(rows: NDArray[np.float16], xq: NDArray[np.float32]) -> NDArray[np.f
     with torch.inference_mode():
         scores = torch.from_numpy(xq).half() @ torch.from_numpy(rows).T
         return np.asarray(scores.numpy())
+
+
+def widened(rows: NDArray[np.float16], wide: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`wide` (n, dim), with these finite numbers in it. Within `threads.one_thread`."""
+    if _has_torch():
+        import torch
+
+        torch.from_numpy(wide).copy_(torch.from_numpy(rows))
+        return wide
+    # Seven times as fast as numpy's own way.
+    bits = wide.view(np.int32)
+    np.copyto(bits, rows.view(np.int16))
+    bits <<= 13
+    bits &= _SIGN_AND_REST
+    wide *= _BIAS
+    return wide

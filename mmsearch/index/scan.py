@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.blas import one_thread
-from mmsearch.index import halves
+from mmsearch.index import halves, threads
 from mmsearch.index.crew import ALIGNED, in_pieces
 
 #: Scores (nq, k) float32, and positions (nq, k) int64, -1 for none.
@@ -39,14 +39,13 @@ _BLOCK = 2048
 _PIECE = 8192
 _PIECE_HALVES = 16_384
 _QUERIES = 256
+#: OpenBLAS is slow with what is left of queries when they are taken four by four: 15 take a sixth
+#: longer than 16 do, 31 a tenth longer than 32, 7 a quarter longer than 8.
+_TOGETHER = 4
 #: Scores that are kept: 64 MB in single precision, and as much again while they are put together.
 _SCORES = 1 << 24
 #: One score in so many is looked at to find how high those are that are wanted.
 _STRIDE = 32
-#: A float32 whose bits are those of a float16, moved to their places, is too small by this factor:
-#: the exponents are biased by 127 and by 15.
-_BIAS = np.float32(2.0**112)
-_SIGN_AND_REST = np.int32(0x8FFFFFFF - (1 << 32))
 
 
 def worth_multiplying(queries: int, vectors: int) -> bool:
@@ -135,11 +134,12 @@ def _multiplied(
     by_halves = places is None and halves.quicker()
     piece = _PIECE_HALVES if by_halves else _PIECE
     at_once = max(piece, _SCORES // len(xq) // piece * piece)
+    padded = np.pad(xq, ((0, -len(xq) % _TOGETHER), (0, 0)))
 
     def products(first: int, start: int, stop: int) -> NDArray[Any]:
         if by_halves:
             return halves.products(rows[first + start : first + stop], xq)
-        return _widely(rows, places, xq, first + start, first + stop)
+        return _widely(rows, places, padded, first + start, first + stop)[: len(xq)]
 
     parts = []
     for first in range(0, n, at_once):
@@ -168,11 +168,13 @@ def _widely(
     some of the positions, if given."""
     scores = np.empty((len(xq), stop - start), np.float32)
     wide = np.empty((min(_BLOCK, stop - start), rows.shape[1]), np.float32)
-    for first in range(start, stop, _BLOCK):
-        last = min(first + _BLOCK, stop)
-        some = rows[first:last] if places is None else _taken(rows, places[first:last])
-        block = _widened(some, wide[: last - first])
-        np.matmul(xq, block.T, out=scores[:, first - start : last - start])
+    # Damaged vectors may hold infinities: what is found among them is looked at again.
+    with threads.one_thread(), np.errstate(invalid="ignore"):
+        for first in range(start, stop, _BLOCK):
+            last = min(first + _BLOCK, stop)
+            some = rows[first:last] if places is None else _taken(rows, places[first:last])
+            block = halves.widened(some, wide[: last - first])
+            np.matmul(xq, block.T, out=scores[:, first - start : last - start])
     return scores
 
 
@@ -241,16 +243,6 @@ def _taken(rows: NDArray[np.float16], places: NDArray[np.int64]) -> NDArray[np.f
     """A copy of the vectors at some positions."""
     # As bytes: of what is not aligned, as in a mapped file, numpy would copy everything first.
     return rows.view(np.uint8).take(places, 0).view(np.float16)
-
-
-def _widened(rows: NDArray[np.float16], wide: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`wide`, with these finite numbers in it; seven times as fast as numpy's own way."""
-    bits = wide.view(np.int32)
-    np.copyto(bits, rows.view(np.int16))
-    bits <<= 13
-    bits &= _SIGN_AND_REST
-    wide *= _BIAS
-    return wide
 
 
 def _none(k: int) -> _Nearest:

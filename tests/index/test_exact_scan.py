@@ -17,11 +17,12 @@ from mmsearch.index.part import Part, codes
 from mmsearch.index.selection import Selection
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["widened", "halves"])
+@pytest.fixture(autouse=True, params=["widened by numpy", "widened by torch", "halves"])
 def _pieces(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Small indexes in as many pieces as large ones, and products of few, in both precisions."""
+    """Small indexes in as many pieces as large ones, and products of few, in each of the ways."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(halves, "quicker", lambda: request.param)
+        patch.setattr(halves, "quicker", lambda: request.param == "halves")
+        patch.setattr(halves, "_has_torch", lambda: request.param != "widened by numpy")
         patch.setattr(scan, "_PIECE_HALVES", 16)
         patch.setattr(scan, "_PIECE", 32)
         patch.setattr(scan, "_SCORES", 500)
@@ -153,7 +154,7 @@ def test_a_part_that_is_damaged_hides_nothing(monkeypatch: pytest.MonkeyPatch) -
 def test_every_finite_number_is_widened_exactly() -> None:
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     every = every[np.isfinite(every)].reshape(-1, 8)
-    wide = scan._widened(every, np.empty(every.shape, np.float32))
+    wide = halves.widened(every, np.empty(every.shape, np.float32))
     assert np.array_equal(wide.view(np.int32), every.astype(np.float32).view(np.int32))
 
 
