@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.errors import SpaceMismatchError
-from mmsearch.index import fast, flatfile, manifest, resident, scan
+from mmsearch.index import fast, flatfile, halves, manifest, resident, scan
 from mmsearch.index.ahead import Ahead
 from mmsearch.index.fast import Fast
 from mmsearch.index.manifest import FACTORY, Manifest
@@ -222,8 +222,8 @@ class FlatIndex:
             Content ids (m,) int64, in no certain order, and (m, dim) float32.
         """
         found = [part.visible(ids) for part in self._parts()]
-        return np.concatenate([some for some, _ in found]), np.concatenate(
-            [vectors for _, vectors in found], dtype=np.float32
+        return np.concatenate([some for some, _ in found]), halves.single(
+            np.concatenate([vectors for _, vectors in found])
         )
 
     def ids(self) -> Ids:

@@ -94,3 +94,17 @@ def widened(rows: NDArray[np.float16], wide: NDArray[np.float32]) -> NDArray[np.
     bits &= _SIGN_AND_REST
     wide *= _BIAS
     return wide
+
+
+def single(rows: NDArray[np.float16]) -> NDArray[np.float32]:
+    """A copy (n, dim) in single precision."""
+    if not _has_torch():
+        return rows.astype(np.float32)
+    with one_thread():
+        return widened(rows, np.empty(rows.shape, np.float32))
+
+
+def taken(rows: NDArray[np.float16], places: NDArray[np.int64]) -> NDArray[np.float16]:
+    """A copy of the vectors at some positions."""
+    # As bytes: of what is not aligned, as in a mapped file, numpy would copy everything first.
+    return rows.view(np.uint8).take(places, 0).view(np.float16)

@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.index import halves
 from mmsearch.index.crew import in_pieces, settle
 from mmsearch.index.fast import Fast
 from mmsearch.index.positions import Ids, Positions
@@ -101,13 +102,14 @@ class Part:
 
     def vectors_of(self, ids: Ids) -> tuple[Ids, NDArray[np.float16]]:
         """Those of these contents that it holds, (n,), and their vectors, (n, dim) float16."""
-        return ids[self.positions.has(ids)], self.rows[self.positions.find(ids)]
+        there, places = self.positions.locate(ids)
+        return ids[there], halves.taken(self.rows, places)
 
     def visible(self, ids: Ids) -> tuple[Ids, NDArray[np.float16]]:
         """The same of those that are shown."""
-        shown = self.positions.has(ids)
-        shown[shown] = self.positions.shown[self.positions.find(ids)]
-        return self.vectors_of(ids[shown])
+        there, places = self.positions.locate(ids)
+        shown = self.positions.shown[places]
+        return ids[there][shown], halves.taken(self.rows, places[shown])
 
     def among(self, only: Ids | None) -> Selection:
         """What searches may find: what is shown, of these contents (n,), ascending, if given."""

@@ -68,8 +68,16 @@ class Positions:
 
     def find(self, ids: Ids) -> NDArray[np.int64]:
         """The positions of those of these ids that have one, in the order asked."""
-        found = np.searchsorted(self._sorted, ids[self.has(ids)])
-        return found if self._where is None else self._where[found]
+        return self.locate(ids)[1]
+
+    def locate(self, ids: Ids) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which of these ids have a position, (n,) bool, and the positions of those, in order."""
+        if not len(self._sorted):
+            return np.zeros(len(ids), np.bool_), np.empty(0, np.int64)
+        at = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
+        there: NDArray[np.bool_] = self._sorted[at] == ids
+        found = at[there]
+        return there, found if self._where is None else self._where[found]
 
     def shown_of(self, only: Ids) -> NDArray[np.bool_]:
         """(n,) bool: which positions are shown, of those whose ids are in `only`, ascending."""

@@ -101,7 +101,7 @@ def compared(
     with _scanner(query, None, named=True) as scanner:
         for start in range(0, len(places), _BLOCK):
             some = places[start : start + _BLOCK]
-            _scan(scanner, _taken(rows, some), some, scores, found)
+            _scan(scanner, halves.taken(rows, some), some, scores, found)
     return scores, found
 
 
@@ -172,7 +172,7 @@ def _widely(
     with threads.one_thread(), np.errstate(invalid="ignore"):
         for first in range(start, stop, _BLOCK):
             last = min(first + _BLOCK, stop)
-            some = rows[first:last] if places is None else _taken(rows, places[first:last])
+            some = rows[first:last] if places is None else halves.taken(rows, places[first:last])
             block = halves.widened(some, wide[: last - first])
             np.matmul(xq, block.T, out=scores[:, first - start : last - start])
     return scores
@@ -237,12 +237,6 @@ def _alone(
     places: NDArray[np.int64] | None,
 ) -> _Nearest:
     return _nearest(rows, query, k, None) if places is None else compared(rows, places, query, k)
-
-
-def _taken(rows: NDArray[np.float16], places: NDArray[np.int64]) -> NDArray[np.float16]:
-    """A copy of the vectors at some positions."""
-    # As bytes: of what is not aligned, as in a mapped file, numpy would copy everything first.
-    return rows.view(np.uint8).take(places, 0).view(np.float16)
 
 
 def _none(k: int) -> _Nearest:
