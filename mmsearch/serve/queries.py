@@ -114,8 +114,8 @@ def add_routes(routes: APIRouter, service: Service) -> None:
     def images(asked: _Asked, found: tuple[Answer[ImageHit], str | None]) -> ImageResults:
         answer, model = found
         show_gps = service.settings.show_gps
-        hits = [ImageAnswer.of_hit(hit, show_gps=show_gps) for hit in answer.hits]
-        return ImageResults(**asked.frame(answer, model), hits=hits)
+        hits = [ImageAnswer.facts_of_hit(hit, show_gps=show_gps) for hit in answer.hits]
+        return ImageResults.model_validate({**asked.frame(answer, model), "hits": hits})
 
     def texts(asked: _Asked, found: tuple[Answer[TextHit], str | None]) -> TextResults:
         answer, model = found

@@ -111,11 +111,9 @@ class Image(Answer):
     copies: list[str] = Field([], description="further files with the same content")
     urls: ImageLinks
 
-    @classmethod
-    def facts(
-        cls, record: ImageRecord, captions: tuple[str, ...], *, show_gps: bool
-    ) -> dict[str, Any]:
-        """The fields of this class for a record of the catalog."""
+    @staticmethod
+    def facts(record: ImageRecord, captions: tuple[str, ...], *, show_gps: bool) -> dict[str, Any]:
+        """The fields of this class for a record of the catalog: many are validated in one go."""
         info = record.info
         here = f"/v1/images/{record.id}"
         token = version_token(record)
@@ -136,13 +134,13 @@ class Image(Answer):
             "longitude": info.longitude if show_gps else None,
             "captions": [printable(text) for text in captions],
             "copies": [printable(path) for path in record.copies],
-            "urls": ImageLinks(
-                self=here,
-                file=f"{here}/file?v={token}",
-                thumbnail=f"{here}/thumbnail?v={token}",
-                captions=f"{here}/captions",
-                similar=f"{here}/similar",
-            ),
+            "urls": {
+                "self": here,
+                "file": f"{here}/file?v={token}",
+                "thumbnail": f"{here}/thumbnail?v={token}",
+                "captions": f"{here}/captions",
+                "similar": f"{here}/similar",
+            },
         }
 
     @classmethod
@@ -162,16 +160,15 @@ class ImageAnswer(Image):
         [], description="near-duplicates that it stands for, where they are grouped"
     )
 
-    @classmethod
-    def of_hit(cls, hit: ImageHit, *, show_gps: bool) -> Self:
-        """The hit as it goes over the wire."""
-        facts = cls.facts(hit.image, hit.captions, show_gps=show_gps)
-        return cls(
-            score=_score(hit.score),
-            relevance=_relevance(hit.relevance),
-            similar=list(hit.similar),
-            **facts,
-        )
+    @staticmethod
+    def facts_of_hit(hit: ImageHit, *, show_gps: bool) -> dict[str, Any]:
+        """The fields of this class for a hit."""
+        return {
+            **Image.facts(hit.image, hit.captions, show_gps=show_gps),
+            "score": _score(hit.score),
+            "relevance": _relevance(hit.relevance),
+            "similar": list(hit.similar),
+        }
 
 
 class FacetCount(Answer):

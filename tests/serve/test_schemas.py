@@ -46,7 +46,9 @@ RECORD = ImageRecord(
 
 
 def test_names_that_are_not_utf8_still_make_json() -> None:
-    answer = ImageAnswer.of_hit(ImageHit(0.5, RECORD, ("ca\ud800ption",)), show_gps=False)
+    answer = ImageAnswer.model_validate(
+        ImageAnswer.facts_of_hit(ImageHit(0.5, RECORD, ("ca\ud800ption",)), show_gps=False)
+    )
     text = answer.model_dump_json()
     assert answer.path == "/photos/na\ufffdve/caf\ufffd.jpg"
     assert "ca\ufffdption" in text
