@@ -27,7 +27,7 @@ from indexer.targets import Target, check_path, find_targets, parts_of
 from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar, unreadable
 from mmsearch.batches import batches
 from mmsearch.encode import presets, space_at_hand
-from mmsearch.errors import DecodeError, LibraryNotFoundError
+from mmsearch.errors import DecodeError, LibraryNotFoundError, SourceError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
 from mmsearch.store.lock import writing
@@ -85,7 +85,7 @@ def index(
 
     Raises:
         LibraryLockedError: another process is writing to it.
-        SourceError: a target is not there.
+        SourceError: a target is not there, or cannot be listed; the others are read first.
         ModelUnavailableError: the model's weights are not here.
         SchemaVersionError, StoreError: the catalog cannot be written.
     """
@@ -95,7 +95,7 @@ def index(
     if options is not None and options.model is not None:
         presets.resolve(options.model)
     with _opened(library, options, progress, models, clock) as (run, catalog):
-        return run.run(
+        report = run.run(
             find_targets(
                 catalog.sources(),
                 targets,
@@ -105,6 +105,9 @@ def index(
                 library=library,
             )
         )
+        if (targets or captions) and run.unreadable and not report.stopped:
+            raise run.unreadable[0]
+        return report
 
 
 def index_parts(
@@ -176,6 +179,8 @@ class _Run:
         self._encoder: Encoder | None = None
         self._encoder_lock = threading.Lock()
         self._report = Report(str(library))
+        #: What kept whole targets from being read.
+        self.unreadable: list[SourceError] = []
         self._adopted: set[str] = set()  # sources that became part of others
         self._done: dict[str, int] = {}  # location of a source read to its end → for which space
         self._model, known = self._choose_model()
@@ -324,8 +329,14 @@ class _Run:
         source_id = self._writer.ensure_source(
             target.location, target.kind, target.exclude, target.follow_links
         )
-        with self._clock.span("scan"):
-            problems, sights = self._scan(target, source_id)
+        try:
+            with self._clock.span("scan"):
+                problems, sights = self._scan(target, source_id)
+        except SourceError as exc:
+            # Others must not wait for this one: it may stay so for months.
+            self.unreadable.append(exc)
+            self._warn(f"{exc}: its pictures are kept")
+            return
         if target.is_out_of_reach():
             self._warn(f"{target.location} is gone now (unplugged drive?): its pictures are kept")
             return

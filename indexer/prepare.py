@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mmsearch.decode import decode
 from mmsearch.errors import DecodeError, EncodeError, os_reason
+from mmsearch.filetimes import modified_ns
 from mmsearch.types import DecodeLimits, PictureInfo
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def read(
             with open(job.location, "rb") as file:  # noqa: PTH123 -- names with surrogates
                 # The stat of what is read, not of what the scan saw a while ago.
                 stat = os.fstat(file.fileno())
-                size, mtime_ns = stat.st_size, stat.st_mtime_ns
+                size, mtime_ns = stat.st_size, modified_ns(stat)
                 if size > limits.max_bytes:
                     reason = f"larger than {limits.max_bytes / 1e6:,.0f} MB"
                     return Loaded(job, size, mtime_ns, reason=reason)

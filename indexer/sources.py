@@ -19,6 +19,7 @@ from indexer.texts import is_caption_file, sidecar_for
 from mmsearch.archive import is_archive
 from mmsearch.decode import IMAGE_SUFFIXES
 from mmsearch.errors import SourceError, os_reason
+from mmsearch.filetimes import modified_ns
 from mmsearch.overview import (
     ScanProblem,
 )
@@ -182,7 +183,7 @@ def entry_for(path: Path) -> FileEntry | ScanProblem:
         if path.suffix.lower() not in TEXT_SUFFIXES:
             return ScanProblem(path.name, "neither a picture, an archive nor a file of texts")
         kind = "texts"
-    return FileEntry(path.name, info.st_size, info.st_mtime_ns, kind)
+    return FileEntry(path.name, info.st_size, modified_ns(info), kind)
 
 
 def kind_of(name: str) -> Kind | None:
@@ -289,7 +290,7 @@ def _folder(
                 continue
             if kind is not None:
                 info = entry.stat()
-                yield FileEntry(path, info.st_size, info.st_mtime_ns, kind)
+                yield FileEntry(path, info.st_size, modified_ns(info), kind)
         except OSError as exc:
             yield ScanProblem(path, os_reason(exc), closed=True)
     for entry in texts:
@@ -304,7 +305,7 @@ def _folder(
             yield ScanProblem(prefix + entry.name, os_reason(exc), closed=True)
             continue
         picture = prefix + of if of is not None else None
-        yield FileEntry(prefix + entry.name, info.st_size, info.st_mtime_ns, kind, picture)
+        yield FileEntry(prefix + entry.name, info.st_size, modified_ns(info), kind, picture)
 
 
 def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:
@@ -319,7 +320,7 @@ def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:
         yield ScanProblem(path, os_reason(exc), closed=True)
         return
     if stat.S_ISREG(info.st_mode):
-        yield FileEntry(path, info.st_size, info.st_mtime_ns, kind)
+        yield FileEntry(path, info.st_size, modified_ns(info), kind)
     else:
         yield ScanProblem(path, _not_a_file(info.st_mode))
 

@@ -8,7 +8,6 @@ below a source), so everything is looked at again now and then.
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -93,16 +92,18 @@ class _Place:
         return self.source.kind == "folder"
 
     def mark(self) -> tuple[int, ...] | None:
-        """Another value when it is another folder, or the file has changed; None: not there.
+        """Another value when it is another folder, or the file has changed; None: not there, or a
+        folder that cannot be listed.
 
         A folder is another one when a drive was mounted on it, or taken away.
         """
         try:
             info = os.stat(self.path)  # noqa: PTH116 -- str paths keep odd bytes
+            if self.is_folder:
+                with os.scandir(self.path):
+                    return info.st_dev, info.st_ino
         except OSError:
             return None
-        if self.is_folder:
-            return (info.st_dev, info.st_ino) if stat.S_ISDIR(info.st_mode) else None
         return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
 
 

@@ -22,6 +22,7 @@ from indexer.texts.items import BadText, TextItem, items_of
 from mmsearch import archive
 from mmsearch.decode import read_info
 from mmsearch.errors import DecodeError, os_reason
+from mmsearch.filetimes import modified_ns
 from mmsearch.store import Catalog, CatalogWriter, ImageRow, Pending, TextRow
 from mmsearch.store.exchange import as_named, known_files, was_read
 from mmsearch.types import DecodeLimits, Space
@@ -146,7 +147,7 @@ class Intake:
         stat = table.stat()
         source_id = self._source(Home(str(table), "file"))
         known = was_read(
-            self._catalog, self._space_id, source_id, table.name, stat.st_size, stat.st_mtime_ns
+            self._catalog, self._space_id, source_id, table.name, stat.st_size, modified_ns(stat)
         )
         if known:
             self._report.known_texts += shard.rows
@@ -160,7 +161,7 @@ class Intake:
             self._writer.commit(self._space_id, texts=rows)
             self._report.texts += len(rows)
             self._progress.advanced(len(columns["caption"]))
-        pending = Pending(table.name, "texts", stat.st_size, stat.st_mtime_ns, None)
+        pending = Pending(table.name, "texts", stat.st_size, modified_ns(stat), None)
         self._writer.finish_containers(source_id, self._space_id, [pending])
 
     def _text_rows(
@@ -214,7 +215,7 @@ class Intake:
                         self._report.skip(wanted.text, exc.reason)
                         continue
                 flying.append(wanted)
-                mtime_ns = os.stat(place.location).st_mtime_ns if place.member else 0  # noqa: PTH116
+                mtime_ns = modified_ns(os.stat(place.location)) if place.member else 0  # noqa: PTH116
                 yield Job(
                     place.path, place.location, place.member, len(data or b""), mtime_ns, data
                 )
@@ -280,7 +281,7 @@ class Intake:
             except OSError as exc:
                 self._report.skip(wanted.text, os_reason(exc))
                 continue
-            if not place.member and have == (stat.st_size, stat.st_mtime_ns):
+            if not place.member and have == (stat.st_size, modified_ns(stat)):
                 self._report.known += 1
             else:
                 yield wanted

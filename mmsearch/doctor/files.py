@@ -11,6 +11,7 @@ from typing import Literal
 
 from mmsearch.doctor.finding import NEXT_RUN, Finding, mended
 from mmsearch.files import torn_thumbnails
+from mmsearch.filetimes import modified_ns
 from mmsearch.store.catalog import absolute
 from mmsearch.store.check import CatalogCheck, KnownFile
 
@@ -60,7 +61,7 @@ def _state(path: str, file: KnownFile) -> Literal["there", "missing", "changed"]
         stat = os.stat(path)  # noqa: PTH116 -- strings with surrogates, by the million
     except OSError:
         return "missing"
-    same = (stat.st_size, stat.st_mtime_ns) == (file.size, file.mtime_ns)
+    same = (stat.st_size, modified_ns(stat)) == (file.size, file.mtime_ns)
     return "there" if same else "changed"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tarfile
 import zipfile
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from collection import encoded, found, run, same, save_model, titled, write, wri
 
 from indexer.ingest import Options, index
 from indexer.report import Report
+from mmsearch.doctor import doctor
 from mmsearch.encode.protocol import Encoder
 from mmsearch.errors import (
     LibraryLockedError,
@@ -247,6 +250,57 @@ def test_unplugged_drive_forgets_nothing(library: Path, photos: Path, model: str
     photos.rmdir()
     away.rename(photos)
     assert run(library).warnings == []
+
+
+def _unlistable(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The folder can be found but not listed, also by root."""
+    scandir = os.scandir
+
+    def refusing(path: str = ".") -> object:
+        if os.fspath(path).rstrip("/") == str(folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+def test_a_source_that_cannot_be_listed_holds_up_no_other(
+    tmp_path: Path, library: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [tmp_path / "photos" / name for name in "abc"]
+    for n, source in enumerate(sources):
+        write(source / "old.png", encoded(n))
+    run(library, *sources, model=model)
+    for n, source in enumerate(sources):
+        write(source / "new.png", encoded(10 + n))
+    with monkeypatch.context() as patch:
+        _unlistable(patch, sources[1])
+        report = run(library)
+        assert [w for w in report.warnings if str(sources[1]) in w and "are kept" in w]
+        assert names(library) == ["a/new.png", "a/old.png", "b/old.png", "c/new.png", "c/old.png"]
+        write(sources[2] / "newer.png", encoded(20))
+        with pytest.raises(SourceError) as caught:  # who names it is told that it failed
+            run(library, *sources)
+        assert caught.value.path == str(sources[1])
+        assert "c/newer.png" in names(library)
+    assert run(library).encoded_images == 1
+    assert len(names(library)) == 7
+
+
+@pytest.mark.parametrize("year", [1969, 2300])
+def test_files_of_any_date_are_read_once(
+    library: Path, photos: Path, model: str, year: int
+) -> None:
+    since = datetime(year, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    seconds = int(since.total_seconds())
+    for path in (photos / "0.png", write(photos / "1.txt", b"a text beside it")):
+        os.utime(path, (seconds, seconds))
+        if int(path.stat().st_mtime) != seconds:
+            pytest.skip("this file system does not keep such dates")
+    assert run(library, photos, model=model).failed == 0
+    assert names(library) == [f"{n}.png" for n in range(4)]
+    assert not run(library).changed
+    assert {f.state for f in doctor(library) if f.check == "files"} == {"ok"}
 
 
 def test_what_is_named_must_be_there_and_of_use(library: Path, photos: Path, model: str) -> None:

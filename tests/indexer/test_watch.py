@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -263,6 +264,31 @@ def test_an_unplugged_drive_is_left_alone_and_watched_again(start: Start, photos
     watching.finds(*ALL, "b/4.png")
     write(photos / "b" / "5.png", encoded(5))
     watching.finds(*ALL, "b/4.png", "b/5.png")
+
+
+def test_a_folder_that_cannot_be_listed_is_waited_for(
+    start: Start, photos: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And holds up no other."""
+    scandir, closed = os.scandir, threading.Event()
+
+    def maybe(path: str = ".") -> object:
+        if closed.is_set() and os.fspath(path).rstrip("/") == str(photos / "a"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", maybe)
+    run(tmp_path / "library", photos / "a", photos / "b", model=model)
+    watching = start()
+    watching.finds(*ALL)
+    until(lambda: len(watching.places[0]) == 2)
+    closed.set()
+    until(lambda: watching.places == ([str(photos / "b")], [str(photos / "a")]))
+    write(photos / "a" / "4.png", encoded(4))
+    write(photos / "b" / "5.png", encoded(5))
+    watching.finds(*ALL, "b/5.png")
+    closed.clear()
+    watching.finds(*ALL, "b/5.png", "a/4.png")
 
 
 def test_a_folder_emptied_by_hand_is_empty(start: Start, photos: Path) -> None:

@@ -1,0 +1,77 @@
+"""How many threads torch takes for what somebody waits for: all, or one where all are held up.
+
+Threads that share a product wait for the slowest of them, and a question is sixty products. On a
+machine with other things to do (an indexing run, say) the slowest is one that is not scheduled for
+some milliseconds: a text for ViT-B-32 took two threads 1.9 s beside busy cores, and one thread
+0.14 s; 0.022 and 0.04 s where nothing else runs. What else runs cannot be asked everywhere, least
+of all in a container, so what both ways took lately is compared.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+#: All threads are held up when they take this many times as long as one; or twice as many times as
+#: they took when they were quickest, while nobody knows what one takes.
+_HELD_UP = 2.0
+#: Then one works alone for so long, for twice as long each time that they still are, up to this.
+_PAUSE_S, _MOST_PAUSE_S = 5.0, 120.0
+#: Before that, if one takes so much less than it did that others must have stopped.
+_RELIEVED = 0.5
+
+
+class Threads:
+    """The choice for one kind of work. For one call at a time."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        # Seconds that a unit of work took: all threads at their best, one lately, and one at most
+        # since all were held up.
+        self._best = self._one = math.inf
+        self._crowded = 0.0
+        self._alone = False
+        self._pause = _PAUSE_S
+        self._until = 0.0  # the end of the pause
+
+    @contextmanager
+    def chosen(self, work: float) -> Iterator[None]:
+        """Within, torch takes as many threads as are quickest for so much work, in units of which
+        each takes about as long as another."""
+        threads = torch.get_num_threads()
+        if threads == 1:
+            yield
+            return
+        alone = self._alone and self._clock() < self._until
+        if alone:
+            torch.set_num_threads(1)
+        began = self._clock()
+        try:
+            yield
+        finally:
+            if alone:
+                torch.set_num_threads(threads)
+        ended = self._clock()
+        took = (ended - began) / work
+        if alone:
+            self._note_one(took, ended)
+        else:
+            self._note_all(took, ended)
+
+    def _note_one(self, took: float, now: float) -> None:
+        self._one, self._crowded = took, max(took, self._crowded)
+        if took < _RELIEVED * self._crowded:
+            self._until = now
+
+    def _note_all(self, took: float, now: float) -> None:
+        self._best = min(self._best, took)
+        if took <= _HELD_UP * min(self._one, _HELD_UP * self._best):
+            self._alone, self._pause = False, _PAUSE_S
+            return
+        if self._alone:
+            self._pause = min(2 * self._pause, _MOST_PAUSE_S)
+        self._alone, self._until, self._crowded = True, now + self._pause, 0.0
