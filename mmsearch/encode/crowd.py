@@ -16,8 +16,10 @@ from contextlib import contextmanager
 
 import torch
 
-#: All threads are held up when they take this many times as long as one; or twice as many times as
-#: they took when they were quickest, while nobody knows what one takes.
+#: One works alone once, after so many times, to find out what it takes.
+_TRIED_AFTER = 2
+#: All threads are held up when they take this many times as long as one; or, as that may be a while
+#: ago, twice as many times as they took when they were quickest.
 _HELD_UP = 2.0
 #: Then one works alone for so long, for twice as long each time that they still are, up to this.
 _PAUSE_S, _MOST_PAUSE_S = 5.0, 120.0
@@ -34,6 +36,7 @@ class Threads:
         # since all were held up.
         self._best = self._one = math.inf
         self._crowded = 0.0
+        self._times = 0  # that all worked
         self._alone = False
         self._pause = _PAUSE_S
         self._until = 0.0  # the end of the pause
@@ -46,7 +49,8 @@ class Threads:
         if threads == 1:
             yield
             return
-        alone = self._alone and self._clock() < self._until
+        unknown = self._one == math.inf and self._times >= _TRIED_AFTER
+        alone = unknown or (self._alone and self._clock() < self._until)
         if alone:
             torch.set_num_threads(1)
         began = self._clock()
@@ -69,6 +73,7 @@ class Threads:
 
     def _note_all(self, took: float, now: float) -> None:
         self._best = min(self._best, took)
+        self._times += 1
         if took <= _HELD_UP * min(self._one, _HELD_UP * self._best):
             self._alone, self._pause = False, _PAUSE_S
             return

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from mmsearch.encode.attention import attend, linear
+from mmsearch.encode.crowd import Threads
 from mmsearch.encode.packed import Packed, can_pack
 from mmsearch.encode.placement import has_bf16_units
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+#: What reading the weights takes, in tokens that are encoded.
+_WEIGHTS = 25
 #: By the names that `text_tower` gives them.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "quick": lambda x: x * torch.sigmoid(1.702 * x),
@@ -62,11 +65,13 @@ class TorchTower:
         self._final = _tensors(final)
         self._heads = heads
         self._epsilon = epsilon
+        self._threads = Threads()
 
     def features(self, embedded: Floats, ends: NDArray[np.int64]) -> Floats:
         """Embedded tokens with their positions (n, length, width), and where each text ends (n,),
         to what the last norm makes of the end tokens (n, width)."""
-        with torch.inference_mode():
+        n, length, _ = embedded.shape
+        with torch.inference_mode(), self._threads.chosen(_WEIGHTS + n * length):
             x, at = torch.from_numpy(embedded), torch.from_numpy(ends)
             for norm_1, in_projection, out_projection, norm_2, up, activate, down in self._blocks:
                 # x stays in float32, where twelve blocks' sums would lose most.
