@@ -26,6 +26,7 @@ from mmsearch.overview import (
     SpaceStatus,
 )
 from mmsearch.store import Catalog, CatalogWriter
+from mmsearch.store.engine import delete_old_catalogs
 from mmsearch.store.lock import writing
 from mmsearch.store.manage import Removal
 from mmsearch.types import (
@@ -275,6 +276,7 @@ class _Derived:
     def __call__(self, removal: Removal, pictures: Iterator[str]) -> None:
         delete_thumbnails(self._library / THUMBS_FOLDER, pictures)
         if removal.contents:
+            delete_old_catalogs(self._library / CATALOG_NAME)
             # An index hides what is gone but holds its vectors on: the files are written anew.
             for item in self._catalog.spaces():
                 manifest.delete(self._library / INDEX_FOLDER, item.space)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mmsearch import archive, decode
 from mmsearch.errors import DecodeError, StoreError, os_reason
@@ -36,15 +38,36 @@ def read_file(path: Path, limits: DecodeLimits) -> bytes:
     return data
 
 
-def read_first(places: Sequence[FileLocation], limits: DecodeLimits) -> bytes:
-    """The bytes at the first of these places that can be read.
+class Original(NamedTuple):
+    """The bytes of a picture's file. as_indexed: they are those that the library knows; otherwise
+    the file is another one by now."""
 
-    places: at least one. Raises the DecodeError of the last one when none can.
+    data: bytes
+    as_indexed: bool
+
+
+def read_first(places: Sequence[FileLocation], limits: DecodeLimits, digest: str) -> Original:
+    """The bytes at the first of these places that holds the content with this hash, or else at the
+    first that can be read.
+
+    places: at least one. digest: SHA-256 in hexadecimal. Raises the DecodeError of the first one
+    when none can be read.
     """
-    for place in places[:-1]:
-        with contextlib.suppress(DecodeError):
-            return _read(place, limits)
-    return _read(places[-1], limits)
+    other: Original | None = None
+    error: DecodeError | None = None
+    for place in places:
+        try:
+            data = _read(place, limits)
+        except DecodeError as exc:
+            error = error or exc
+            continue
+        if hashlib.sha256(data).hexdigest() == digest:
+            return Original(data, as_indexed=True)
+        other = other or Original(data, as_indexed=False)
+    if other is not None:
+        return other
+    assert error is not None
+    raise error
 
 
 def _read(place: FileLocation, limits: DecodeLimits) -> bytes:
@@ -67,23 +90,32 @@ class Thumbnails:
             1, limits.max_seconds, name="mmsearch-thumbnail", max_stuck=1
         )
 
-    def get(self, digest: str, max_side: int, read: Callable[[], bytes]) -> bytes:
+    def get(self, digest: str, max_side: int, read: Callable[[], Original]) -> Original:
         """The thumbnail of the content with this hash, upright, without metadata.
 
         max_side: in pixels, rounded up to 256, 512 or 1024. read: gives the picture's file, called
-            only when there is no whole thumbnail yet. Raises DecodeError, and what `read` raises.
+            only when there is no whole thumbnail yet; where that is another one by now, so is the
+            thumbnail, which is not kept. Raises DecodeError, and what `read` raises.
         """
         side = next((s for s in _SIDES if s >= max_side), _SIDES[-1])
         path = self._folder / digest[:2] / f"{digest}-{side}.webp"
         with contextlib.suppress(OSError):
             data = path.read_bytes()
             if _is_whole(data[:_WEBP_HEAD], len(data)):
-                return data
+                return Original(data, as_indexed=True)
             logger.warning("%s is not whole: made again", path)
-        data = self._workers.run(
-            lambda: decode.thumbnail(read(), source=digest, max_side=side, limits=self._limits),
-            digest,
-        )
+
+        def make() -> Original:
+            data, as_indexed = read()
+            small = decode.thumbnail(data, source=digest, max_side=side, limits=self._limits)
+            return Original(small, as_indexed)
+
+        made = self._workers.run(make, digest)
+        if made.as_indexed:
+            self._keep(path, made.data)
+        return made
+
+    def _keep(self, path: Path, data: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{threading.get_ident()}.tmp")
@@ -97,7 +129,6 @@ class Thumbnails:
             # The picture is shown all the same. That a read-only library keeps none is no news.
             level = logging.DEBUG if exc.errno in _NOT_TO_BE_WRITTEN else logging.WARNING
             logger.log(level, "thumbnail not kept: %s", exc)
-        return data
 
 
 def delete_thumbnails(folder: Path, digests: Iterable[str]) -> None:

@@ -38,8 +38,10 @@ from mmsearch.watchdog import Workers
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder, TextEncoder
+    from mmsearch.files import Original
     from mmsearch.filters import Facets, Filter
     from mmsearch.index.flat import FlatIndex
+    from mmsearch.store.catalog import FileLocation
     from mmsearch.types import Vectors
 
 
@@ -391,23 +393,37 @@ class Library:
             NotFoundError: the library has no such picture.
             DecodeError: no file that held it can be read any more.
         """
+        return self.original(image_id).data
+
+    def original(self, image_id: int) -> Original:
+        """The same, and whether the file still is the one that was indexed."""
         from mmsearch.files import read_first
 
-        return read_first(self.catalog.locations(image_id), self._limits)
+        places, digest = self._file_of(image_id)
+        return read_first(places, self._limits, digest)
 
     def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
         """A small WebP of the picture, upright, without metadata; made once, then kept.
 
         `max_side` is rounded up to 256, 512 or 1024 pixels. Errors as in `read_image`.
         """
+        return self.small(image_id, max_side).data
+
+    def small(self, image_id: int, max_side: int) -> Original:
+        """The same, and whether it is of the file that was indexed."""
         from mmsearch.files import Thumbnails, read_first
 
+        places, digest = self._file_of(image_id)
+        thumbnails = Thumbnails(self.path / THUMBS_FOLDER, self._limits, self._decoders)
+        return thumbnails.get(digest, max_side, lambda: read_first(places, self._limits, digest))
+
+    def _file_of(self, image_id: int) -> tuple[list[FileLocation], str]:
+        """Where a picture should lie, and its hash. Raises NotFoundError."""
         places = self.catalog.locations(image_id)
         digest = self.catalog.content_hash(image_id)
         if digest is None:
             raise NotFoundError("image", image_id)
-        thumbnails = Thumbnails(self.path / THUMBS_FOLDER, self._limits, self._decoders)
-        return thumbnails.get(digest, max_side, lambda: read_first(places, self._limits))
+        return places, digest
 
     # --- overview -------------------------------------------------------------------------------
 

@@ -472,10 +472,11 @@ def test_a_thumbnail_that_a_kill_cut_off(library: Path, tmp_path: Path) -> None:
             sys.executable,
             "-c",
             "import os, sys; from pathlib import Path;"
-            "from mmsearch.files import Thumbnails; from mmsearch.types import DecodeLimits;"
+            "from mmsearch.files import Original, Thumbnails;"
+            "from mmsearch.types import DecodeLimits;"
             "die = lambda event, _: event == 'os.rename' and os.kill(os.getpid(), 9);"
             "sys.addaudithook(die);"
-            "read = Path(sys.argv[2]).read_bytes;"
+            "read = lambda: Original(Path(sys.argv[2]).read_bytes(), True);"
             "Thumbnails(Path(sys.argv[1]), DecodeLimits()).get('ab' * 32, 256, read)",
             library / "thumbs",
             picture,

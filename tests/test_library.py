@@ -210,6 +210,19 @@ def test_thumbnails_are_made_once_and_kept(library: Library, photos: Path) -> No
         library.thumbnail(id_, 512)
 
 
+def test_a_file_that_became_another_is_no_thumbnail_of_the_old(
+    library: Library, photos: Path
+) -> None:
+    one, side = id_of(library, "1.png"), id_of(library, "side.png")
+    (photos / "1.png").write_bytes(encoded(77))
+    assert library.original(one) == (encoded(77), False)
+    assert not library.small(one, 256).as_indexed
+    assert not list((library.path / "thumbs").rglob("*.webp"))
+    assert library.original(side).as_indexed
+    (photos / "1.png").write_bytes(encoded(1))
+    assert library.small(one, 256).as_indexed
+
+
 def test_thumbnail_of_a_library_that_cannot_be_written(library: Library) -> None:
     (library.path / "thumbs").write_text("in the way")
     assert library.thumbnail(id_of(library, "1.png"))[:4] == b"RIFF"

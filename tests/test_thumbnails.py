@@ -11,7 +11,7 @@ import pytest
 from collection import encoded
 from PIL import Image
 
-from mmsearch.files import Thumbnails, torn_thumbnails
+from mmsearch.files import Original, Thumbnails, torn_thumbnails
 from mmsearch.types import DecodeLimits
 
 DIGEST = hashlib.sha256(encoded(1)).hexdigest()
@@ -27,12 +27,23 @@ def the_file(tmp_path: Path) -> Path:
     return path
 
 
-def fail() -> bytes:
+def a_file() -> Original:
+    return Original(encoded(1), as_indexed=True)
+
+
+def fail() -> Original:
     raise AssertionError("the picture was read")
 
 
+def test_one_of_another_file_is_shown_and_not_kept(tmp_path: Path, thumbnails: Thumbnails) -> None:
+    small = thumbnails.get(DIGEST, 256, lambda: Original(encoded(2), as_indexed=False))
+    assert not small.as_indexed
+    assert not list((tmp_path / "thumbs").rglob("*.webp"))
+    assert thumbnails.get(DIGEST, 256, a_file).as_indexed
+
+
 def test_a_whole_one_is_not_made_again(tmp_path: Path, thumbnails: Thumbnails) -> None:
-    first = thumbnails.get(DIGEST, 256, lambda: encoded(1))
+    first = thumbnails.get(DIGEST, 256, a_file)
     assert thumbnails.get(DIGEST, 256, fail) == first
     assert list(torn_thumbnails(tmp_path / "thumbs")) == []
 
@@ -50,13 +61,13 @@ def test_a_whole_one_is_not_made_again(tmp_path: Path, thumbnails: Thumbnails) -
     ],
 )
 def test_a_torn_one_is_made_again(tmp_path: Path, thumbnails: Thumbnails, damage) -> None:
-    first = thumbnails.get(DIGEST, 256, lambda: encoded(1))
+    first = thumbnails.get(DIGEST, 256, a_file)
     file = the_file(tmp_path)
-    file.write_bytes(damage(first))
+    file.write_bytes(damage(first.data))
     assert list(torn_thumbnails(tmp_path / "thumbs")) == [file]
-    assert thumbnails.get(DIGEST, 256, lambda: encoded(1)) == first
-    assert file.read_bytes() == first
-    with Image.open(io.BytesIO(first)) as image:
+    assert thumbnails.get(DIGEST, 256, a_file) == first
+    assert file.read_bytes() == first.data
+    with Image.open(io.BytesIO(first.data)) as image:
         image.load()
     assert list(torn_thumbnails(tmp_path / "thumbs")) == []
 
@@ -68,7 +79,9 @@ def test_every_one_that_is_made_counts_as_whole(
 ) -> None:
     for seed in range(8):
         data = encoded(seed, kind)
-        thumbnails.get(hashlib.sha256(data).hexdigest(), side, lambda data=data: data)
+        thumbnails.get(
+            hashlib.sha256(data).hexdigest(), side, lambda data=data: Original(data, True)
+        )
     assert list(torn_thumbnails(tmp_path / "thumbs")) == []
 
 
@@ -84,7 +97,7 @@ def test_a_failed_write_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert thumbnails.get(DIGEST, 256, lambda: encoded(1))[:4] == b"RIFF"
+    assert thumbnails.get(DIGEST, 256, a_file).data[:4] == b"RIFF"
     assert [f for f in (tmp_path / "thumbs").rglob("*") if f.is_file()] == []
     assert "No space left" in caplog.text
 
@@ -99,5 +112,5 @@ def test_a_read_only_library_is_no_reason_to_warn(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert thumbnails.get(DIGEST, 256, lambda: encoded(1))[:4] == b"RIFF"
+    assert thumbnails.get(DIGEST, 256, a_file).data[:4] == b"RIFF"
     assert [r for r in caplog.records if r.levelno > logging.DEBUG] == []

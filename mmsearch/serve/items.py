@@ -15,6 +15,7 @@ from mmsearch.serve.schemas import MAX_ID, Image, file_name, version_token
 from mmsearch.serve.service import Service
 
 if TYPE_CHECKING:
+    from mmsearch.files import Original
     from mmsearch.library import Library
     from mmsearch.types import ImageRecord
 
@@ -49,12 +50,12 @@ _Token = Annotated[str, Query(alias="v", description="the version that `urls` ca
 _IfNoneMatch = Annotated[str, Header(include_in_schema=False)]
 
 
-def read_original(library: Library, image_id: int) -> bytes:
-    """The bytes of a catalogued picture. NotFoundError, FileGoneError."""
+def read_original(library: Library, image_id: int) -> Original:
+    """The file of a catalogued picture. NotFoundError, FileGoneError."""
     # Asked first, so that an id without a record is told from a record without a file.
     record = library.image(image_id)
     try:
-        return library.read_image(image_id)
+        return library.original(image_id)
     except (DecodeError, NotFoundError, OSError) as exc:
         raise _gone(record, exc) from exc
 
@@ -89,7 +90,9 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         headers = _caching(f"{version_token(record)}-file", v == version_token(record))
         if headers["ETag"] in if_none_match:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        data = await service.read(read_original, library, image_id)
+        data, as_indexed = await service.read(read_original, library, image_id)
+        if not as_indexed:
+            headers = _UNKEPT.copy()
         headers["Content-Disposition"] = disposition(file_name(record.path))
         headers["Content-Security-Policy"] = FILE_POLICY
         return Response(data, headers=headers, media_type=media_type(record.info.format))
@@ -120,9 +123,11 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         if headers["ETag"] in if_none_match:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         try:
-            data = await service.read(library.thumbnail, image_id, max_side)
+            data, as_indexed = await service.read(library.small, image_id, max_side)
         except (DecodeError, NotFoundError, OSError) as exc:
             raise _gone(record, exc) from exc
+        if not as_indexed:
+            headers = _UNKEPT.copy()
         kind = "image/webp" if data[8:12] == b"WEBP" else "image/jpeg"
         return Response(data, headers=headers, media_type=kind)
 
@@ -142,6 +147,11 @@ def disposition(name: str) -> str:
     """Content-Disposition for a file name, by RFC 6266: plain letters for old clients, then all."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in " ._-()") else "_" for c in name)
     return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+#: Of a file that is another one than was indexed: the next run finds that out, and then the address
+#: is that of the picture it was, or of none.
+_UNKEPT = {"Cache-Control": "private, no-store"}
 
 
 def _caching(tag: str, is_versioned: bool) -> dict[str, str]:

@@ -101,7 +101,7 @@ async def _zipped(service: Service, records: Sequence[ImageRecord]) -> AsyncIter
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for record, name in zip(records, unique_names(records), strict=True):
             try:
-                data = await service.read(read_original, service.library, record.id)
+                data, _ = await service.read(read_original, service.library, record.id)
             except (FileGoneError, NotFoundError) as exc:
                 missing.append(str(exc))
                 continue

@@ -7,7 +7,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from mmsearch.errors import LibraryLockedError, LibraryNotFoundError, SchemaVersionError, StoreError
+from mmsearch.errors import (
+    LibraryLockedError,
+    LibraryNotFoundError,
+    SchemaVersionError,
+    StoreError,
+    os_reason,
+)
 from mmsearch.points import reached
 from mmsearch.store import lock
 from mmsearch.store.backup import copy_catalog
@@ -144,3 +150,19 @@ def prepare(path: Path, *, keep_old: bool = True) -> None:
         reached("schema: committed")
     finally:
         engine.dispose()
+
+
+def delete_old_catalogs(path: Path) -> None:
+    """Deletes what `prepare` kept of a catalog before migrations: it holds what is forgotten now.
+
+    Raises:
+        StoreError: one could not be deleted. Who promised that it goes must not go on.
+    """
+    for old in path.parent.glob(f"{path.name}.*.bak"):
+        try:
+            old.unlink(missing_ok=True)
+        except OSError as exc:
+            raise StoreError(
+                f"{old} could not be deleted: {os_reason(exc)}. Nothing was removed; delete it and "
+                "run the command again"
+            ) from exc

@@ -236,7 +236,7 @@ class Sources:
 
         derived: deletes what was made outside of the catalog from what goes for good. It is called
             before the commit: after a crash in between that is made anew; the other way round it
-            would stay for ever.
+            would stay for ever. And once more after it, for what was made meanwhile.
         """
         return self._forget(_Doomed(source_id, only_gone=False), derived, "source removed")
 
@@ -271,8 +271,6 @@ class Sources:
             if not doomed.only_gone:
                 run(sa.delete(source).where(source.c.id == doomed.source_id))
             derived(removal, self._lost_pictures())
-            for table in (_touched, _lost):
-                run(sa.delete(table))
             # What was written for them may be meant for pictures that are still there.
             link_texts(self._connection)
             renew(self._connection)
@@ -281,6 +279,12 @@ class Sources:
         # The log holds earlier states of the same pages. Readers may keep it for a while.
         with writing(self._connection, self._path):
             self._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            self._connection.commit()
+        # Until the commit the pictures could be seen, and a thumbnail of one be made again.
+        with writing(self._connection, self._path):
+            derived(removal, self._lost_pictures())
+            for table in (_touched, _lost):
+                run(sa.delete(table))
             self._connection.commit()
         return removal
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,33 @@ def test_a_removed_source_is_not_found_and_comes_back_as_new(
     assert (report.encoded_images, report.known) == (4, 1)
     assert same(found(indexed, drive, QUERIES), before)
     assert image_id(indexed, "1.png") > old
+
+
+def test_a_thumbnail_that_is_made_meanwhile_goes_too(
+    indexed: Path, drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service shows pages until the commit, and makes what it lacks."""
+    one = image_id(indexed, "1.png")
+    delete, made = manage.delete_thumbnails, []
+
+    def delete_and_ask(folder: Path, digests: Iterable[str]) -> None:
+        delete(folder, digests)
+        if not made:
+            made.append(shown.thumbnail(one))
+
+    monkeypatch.setattr(manage, "delete_thumbnails", delete_and_ask)
+    with Library(indexed, device="cpu") as shown:
+        manage.remove_source(indexed, "Photos")
+    assert made
+    assert not list((indexed / THUMBS_FOLDER).rglob("*.webp"))
+
+
+def test_a_catalog_kept_from_before_a_migration_goes_too(indexed: Path, drive: Path) -> None:
+    """It holds what is removed."""
+    old = indexed / "catalog.db.0002.bak"
+    old.write_bytes(b"what picture 1 says")
+    manage.remove_source(indexed, "Photos")
+    assert not old.exists()
 
 
 def test_index_files_hold_nothing_of_what_was_removed(

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 import mmsearch
 from mmsearch import decode as decode_module
 from mmsearch.decode import Picture
+from mmsearch.files import Original
 from mmsearch.library import Library
 from mmsearch.serve import create_app
 from mmsearch.settings import Settings
@@ -100,7 +101,9 @@ def test_a_thumbnail_that_hangs(
     client: TestClient, stuck: threading.Event, hasty: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = client.get("/v1/search?q=x&k=1").json()["hits"][0]["id"]
-    monkeypatch.setattr("mmsearch.files.read_first", lambda places, limits: HOSTILE)
+    monkeypatch.setattr(
+        "mmsearch.files.read_first", lambda places, limits, digest: Original(HOSTILE, True)
+    )
     monkeypatch.setattr("mmsearch.library.THUMBS_FOLDER", "no thumbnails here")
     problem = is_problem(client.get(f"/v1/images/{known}/thumbnail"), 410)
     assert "took longer than 0.1 s" in problem["detail"]
