@@ -84,6 +84,8 @@ class FlatIndex:
         self._device = resident.on_device(device)
         self._resident: Resident | None = None
         self._ahead = Ahead()
+        #: Another object whenever what can be found may have changed, and in every other index.
+        self.state = object()
 
     def __len__(self) -> int:
         """How many contents can be found."""
@@ -154,7 +156,7 @@ class FlatIndex:
             return
         went = hidden[~among(hidden, self._hidden)]
         came = self._hidden[~among(self._hidden, hidden)]
-        self._ahead.clear()
+        self._changes()
         self._hidden = hidden
         for part in self._parts():
             part.show(went, False)
@@ -188,7 +190,7 @@ class FlatIndex:
     def _take(self, ids: Ids, vectors: NDArray[np.float16]) -> None:
         if vectors.shape[1] != self.space.dim:
             raise SpaceMismatchError(f"dimension {vectors.shape[1]}", f"{self.space.dim}")
-        self._ahead.clear()
+        self._changes()
         if self._base is not None:
             self._base.forget(ids)
         self._delta.add(ids, vectors)
@@ -197,6 +199,10 @@ class FlatIndex:
         if self._resident is not None:
             self._resident.forget(ids[hidden])
             self._mirror(ids[~hidden], vectors[~hidden])
+
+    def _changes(self) -> None:
+        self._ahead.clear()
+        self.state = object()
 
     def held(self) -> tuple[NDArray[np.int64], Iterator[NDArray[np.float16]]]:
         """All that can be found; right after `load`, that is all that is in the file.
@@ -224,6 +230,12 @@ class FlatIndex:
         found = [part.visible(ids) for part in self._parts()]
         return np.concatenate([some for some, _ in found]), halves.single(
             np.concatenate([vectors for _, vectors in found])
+        )
+
+    def count(self, ids: Ids) -> int:
+        """How many of these contents (n,), none of them twice, can be found."""
+        return sum(
+            int(part.positions.shown[part.positions.find(ids)].sum()) for part in self._parts()
         )
 
     def ids(self) -> Ids:
