@@ -48,7 +48,7 @@ class Backgrounds:
         self._encoding = threading.Lock()
         self._sampling = threading.Lock()
         self._captions: Vectors | None = None
-        self._made: tuple[tuple[int, int], Background] | None = None
+        self._made: tuple[_Drawn, _Drawn, Background] | None = None
 
     def captions(self, encode_texts: Callable[[Sequence[str]], Vectors]) -> Vectors:
         """The vectors (m, dim) of the everyday captions. May take seconds, the first time ever.
@@ -69,13 +69,13 @@ class Backgrounds:
         pictures, texts: indexes of this space; the caller sees to it that they do not change
         meanwhile. captions: of `captions`.
         """
-        sizes = len(pictures), len(texts)
         with self._sampling:
-            if self._made is None or _stale(self._made[0], sizes):
-                _, of_pictures = pictures.sample(SAMPLE, _SEED)
-                _, of_texts = texts.sample(SAMPLE, _SEED)
-                self._made = sizes, Background(of_pictures, of_texts, captions)
-            return self._made[1]
+            made = self._made
+            if made is None or made[0].stale(pictures) or made[1].stale(texts):
+                of_pictures, of_texts = _Drawn(pictures), _Drawn(texts)
+                background = Background(of_pictures.vectors, of_texts.vectors, captions)
+                made = self._made = of_pictures, of_texts, background
+            return made[2]
 
     def _encoded(self, encode_texts: Callable[[Sequence[str]], Vectors]) -> Vectors:
         captions = generic.captions()
@@ -129,9 +129,27 @@ class Backgrounds:
         return hashlib.sha256(told.encode() + b"\0" + held).digest()
 
 
-def _stale(then: tuple[int, int], now: tuple[int, int]) -> bool:
-    """Whether what was sampled is no picture of the library any more."""
-    return any(
-        abs(b - a) > _CHANGE_ALLOWED * a or (b != a and min(a, b) < SAMPLE)
-        for a, b in zip(then, now, strict=True)
-    )
+class _Drawn:
+    """A sample of what can be found in an index, and what tells whether it still is one."""
+
+    def __init__(self, index: FlatIndex) -> None:
+        self._ids, self.vectors = index.sample(SAMPLE, _SEED)
+        self._count = len(index)
+        self._state = index.state
+
+    def stale(self, index: FlatIndex) -> bool:
+        """Whether what was drawn is no picture of the index any more, by now maybe another one of
+        the same library. Costs something only after a change."""
+        if index.state is self._state:
+            return False
+        then, now = self._count, len(index)
+        # Counts alone do not tell when as many come as go. What went of the sample stands for what
+        # went of all; it cannot have been less than what is lacking now.
+        left = len(self._ids) - index.count(self._ids)
+        went = max(left * then / max(1, len(self._ids)), then - now)
+        came = now - then + went
+        few = min(then, now) < SAMPLE  # then the sample is all there was, or is to be all there is
+        if came + went > (0 if few else _CHANGE_ALLOWED * then):
+            return True
+        self._state = index.state
+        return False

@@ -153,6 +153,15 @@ class Ranking:
         """Whether relevance decides about what is shown."""
         return self._question.min_relevance > 0 and self._background is not None
 
+    @property
+    def _exact(self) -> bool:
+        """Whether every vector is compared: the same for all pages."""
+        question = self._question
+        # What looks further than an approximate index reaches, already for the first hit, would
+        # only take longer with one, and find less.
+        far = self._cuts or question.group or question.diversity > 0 or self._named is not None
+        return question.exact or far
+
     # --- candidates -----------------------------------------------------------------------------
 
     def _candidates(self, depth: int) -> _Candidates:
@@ -160,9 +169,7 @@ class Ranking:
         without = np.array(sorted(self._question.image_ids), np.int64)
         named = self._named
         asked = nearest_for(depth, self._question, named)
-        found = self._index.search(
-            self._query.vector, asked, only=self._only, exact=self._question.exact
-        )[0]
+        found = self._index.search(self._query.vector, asked, only=self._only, exact=self._exact)[0]
         keep = ~np.isin(found.ids, without)
         ids, scores = found.ids[keep], found.scores[keep]
         complete = len(found.ids) < asked
@@ -209,9 +216,14 @@ class Ranking:
         if judged is not None:
             places, ended = relevance.kept(judged, self._question.min_relevance)
         if least is not None:
-            places = places[found.scores[places] >= least]
-            # The last one is no better than all vectors that are not looked at yet.
-            ended = ended or bool(len(found.ids) and found.scores[-1] < least)
+            weak = found.scores < least
+            if self._named is None and weak.any():
+                # The first weak one ends the list. What an approximate index missed may be better,
+                # but comes where only some pages look.
+                weak[weak.argmax() :] = True
+            places = places[~weak[places]]
+            # The last one is no worse than all vectors that are not looked at yet.
+            ended = ended or bool(weak[-1:].any())
         return places, ended, judged
 
     def _relevance(self, found: _Candidates, places: Ids) -> NDArray[np.float64] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmsearch import fusion, relevance
 from mmsearch import search as ranking
+from mmsearch.index import fast
 from mmsearch.index.flat import FlatIndex
 from mmsearch.query import Question, Term
 from mmsearch.queryencoder import QueryPart, QueryVector
@@ -164,6 +166,49 @@ def test_pages_are_slices_of_one_list(
         everything = of.page(replace(question, k=1000), names)
         assert shown(everything) == want
         assert (everything.cut > 0) == (len(want) + sum(len(o) for _, o in want) < n)
+
+
+def coarse(folder: Path) -> Collection:
+    """With an approximate index that misses much."""
+    of = Collection(3000, 11)
+    of.index.save(folder)
+    of.index = FlatIndex.load(folder, SPACE, "image")
+    codes = fast.learn("IVF1,PQ1x4fs", of.rows, 0)
+    fast.encode(codes, of.rows)
+    of.index.fast = fast.Fast(codes, 1, 400)
+    return of
+
+
+@pytest.mark.parametrize("weak", [False, True])
+def test_pages_fit_together_where_there_is_an_approximate_index(tmp_path: Path, weak: bool) -> None:
+    of = coarse(tmp_path)
+    question = Question((Term(text="x"),), k=3000)
+    found = of.page(question, None)
+    whole = found.ids.tolist()
+    exact = of.page(replace(question, exact=True), None).ids.tolist()
+    assert sorted(whole) == sorted(exact)
+    assert whole != exact
+    if weak:  # the list ends before what was missed
+        question = replace(question, min_score=float(found.scores[60]))
+        whole = whole[:61]
+        assert (found.scores[61:] > question.min_score).any()
+    for k in (10, 70):
+        shown: list[int] = []
+        for offset in range(0, 280, k):
+            page = of.page(replace(question, k=k, offset=offset), None)
+            shown += page.ids.tolist()
+        assert shown == whole[:280]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"min_relevance": 0.5}, {"group": True}, {"diversity": 0.3}, {"words": True}]
+)
+def test_what_looks_far_anyway_is_exact(tmp_path: Path, changes: dict[str, Any]) -> None:
+    of = coarse(tmp_path)
+    named = of.named(3, 0.5) if "words" in changes else None
+    question = Question((Term(text="x"),), k=10, **changes)
+    page = of.page(question, named)
+    assert shown(page) == shown(of.page(replace(question, exact=True), named))
 
 
 def test_what_words_name_comes_first_and_is_not_left_out() -> None:

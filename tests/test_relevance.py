@@ -340,6 +340,71 @@ def test_the_background_follows_the_library(tmp_path: Path) -> None:
     assert np.array_equal(other.pictures, shrunk.pictures)
 
 
+def exchange(of: FlatIndex, ids: range) -> None:
+    """Hides contents, and adds as many others."""
+    hidden = np.union1d(np.setdiff1d(np.arange(1, of.last_seq + 1), of.ids()), ids)
+    came = np.arange(of.last_seq + 1, of.last_seq + 1 + len(ids))
+    of.add(int(came[-1]), came, made_up(len(ids), int(came[-1])).astype(np.float16))
+    of.hide(hidden)
+
+
+def test_the_background_follows_what_is_exchanged_for_as_many(tmp_path: Path) -> None:
+    captions = made_up(40, 3)
+    for n, in_part in ((30, 1), (3000, 50)):
+        backgrounds = Backgrounds(tmp_path, SPACE)
+        pictures, texts = index("image", n), index("text", n)
+        first = backgrounds.get(pictures, texts, captions)
+        exchange(pictures, range(1, in_part + 1))
+        second = backgrounds.get(pictures, texts, captions)
+        assert (second is first) == (n > 1000)  # a sample of all is one of exactly all
+        exchange(pictures, range(in_part + 1, n + 1))
+        third = backgrounds.get(pictures, texts, captions)
+        fresh = Backgrounds(tmp_path, SPACE).get(pictures, texts, captions)
+        assert np.array_equal(third.pictures, fresh.pictures)
+        assert not np.array_equal(third.pictures, second.pictures)
+        exchange(texts, range(1, n + 1))
+        assert backgrounds.get(pictures, texts, captions) is not third
+
+
+def test_a_large_library_is_sampled_again_when_a_tenth_came_or_went(tmp_path: Path) -> None:
+    """However small the steps, and not at each of them."""
+    captions = made_up(40, 3)
+    backgrounds = Backgrounds(tmp_path, SPACE)
+    pictures, texts = index("image", 4000), index("text", 0)
+    made = [backgrounds.get(pictures, texts, captions)]
+    for start in range(1, 1600, 20):
+        exchange(pictures, range(start, start + 20))
+        made.append(backgrounds.get(pictures, texts, captions))
+    assert 5 <= len({id(one) for one in made}) <= 10  # 1600 went, 1600 came
+    # What is hidden for a while is no change.
+    kept, hidden = made[-1], np.setdiff1d(np.arange(1, 5601), pictures.ids())
+    for some in (pictures.ids()[:100], pictures.ids()[100:200]):
+        pictures.hide(np.union1d(hidden, some))
+        backgrounds.get(pictures, texts, captions)
+        pictures.hide(hidden)
+    assert backgrounds.get(pictures, texts, captions) is kept
+
+
+def test_an_unchanged_library_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = made_up(40, 3)
+    backgrounds = Backgrounds(tmp_path, SPACE)
+    pictures, texts = index("image", 3000), index("text", 5)
+    made = backgrounds.get(pictures, texts, captions)
+    exchange(pictures, range(1, 5))
+    counted: list[int] = []
+    count = FlatIndex.count
+    monkeypatch.setattr(
+        FlatIndex, "count", lambda self, ids: counted.append(len(ids)) or count(self, ids)
+    )
+    for _ in range(3):
+        assert backgrounds.get(pictures, texts, captions) is made
+    assert counted == [1000]  # once after the change
+    # Read anew, it holds the same.
+    assert backgrounds.get(pictures, index("text", 5), captions) is made
+
+
 def test_generic_captions() -> None:
     captions = generic.captions()
     assert len(captions) >= 100

@@ -31,9 +31,9 @@ _BYTES_A_WRITE = 1 << 20
 #: has 16; for inverted lists 40 a list.
 _LEARNED_FROM = 16_384
 _A_LIST = 40
-#: Up to this many neighbours come from the candidates, always as many: so the first pages of
-#: results are parts of one ranking. Who asks for more gets an exact answer.
-DEEPEST = 101
+#: This many neighbours, best first, come from the candidates, however many are asked for: so pages
+#: of results are parts of one ranking. After them follow the nearest of all others, exactly.
+DEEPEST = 100
 
 #: FAISS's selector makes fast scan several times slower. So candidates are asked for in such excess
 #: that enough should be left when the others are dropped, up to this share of an index.
@@ -57,10 +57,15 @@ class Fast:
     def lists(self) -> int:
         return int(self.index.nlist)
 
-    def suits(self, k: int, selection: Selection) -> bool:
-        """Whether it is to be asked for the k nearest of these, or comparing all does better."""
+    @property
+    def deepest(self) -> int:
+        """How many of the nearest its candidates are good for."""
+        return min(DEEPEST, self.candidates // 2)
+
+    def suits(self, selection: Selection) -> bool:
+        """Whether it is to be asked for the nearest of these, or comparing all does better."""
         few = max(self.candidates, FEW, GATHERED * len(selection.allowed))
-        return k <= min(DEEPEST, self.candidates // 2) and selection.count > few
+        return self.deepest > 0 and selection.count > few
 
     def near(self, xq: NDArray[np.float32], selection: Selection) -> NDArray[np.int64]:
         """(nq, candidates) positions, of those selected, that may be nearest; -1 where none."""

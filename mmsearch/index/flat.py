@@ -1,7 +1,7 @@
 """Exact search: every vector is compared, in half precision, which is how the catalog stores them.
 
-Where an approximate index lies beside the file (mmsearch.index.fast), only those vectors are that
-it finds near, and scores are as true.
+Where an approximate index lies beside the file (mmsearch.index.fast), the first ones come from the
+vectors that it finds near, and scores are as true.
 
 FAISS's 16-bit scalar quantizer reads half the bytes of float32 and, since the stored vectors are
 float16 already, loses nothing; mmsearch.index.scan shares its work between the cores. One index is
@@ -12,7 +12,7 @@ excluded by a bitmap before the comparison, and left out when the file is writte
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from mmsearch.index.part import Part, in_parts, merged
 from mmsearch.index.positions import Ids, among, ascending
 from mmsearch.index.resident import Resident
 from mmsearch.index.scan import Found
+from mmsearch.index.selection import Selection
 from mmsearch.index.threads import one_thread
 from mmsearch.types import Modality, Space
 
@@ -48,7 +49,8 @@ _NONE: Ids = np.empty(0, np.int64)
 class Neighbours:
     """The nearest contents of one query, best first; equal scores by ascending id.
 
-    scores: (n,) float32 inner products. ids: (n,) int64 content ids. n <= k.
+    scores: (n,) float32 inner products. ids: (n,) int64 content ids. n <= k. Where the first ones
+    come from an approximate index, what it missed follows after them: there scores may rise, once.
     """
 
     scores: NDArray[np.float32]
@@ -84,6 +86,8 @@ class FlatIndex:
         self._device = resident.on_device(device)
         self._resident: Resident | None = None
         self._ahead = Ahead()
+        #: Another object whenever what can be found may have changed, and in every other index.
+        self.state = object()
 
     def __len__(self) -> int:
         """How many contents can be found."""
@@ -154,7 +158,7 @@ class FlatIndex:
             return
         went = hidden[~among(hidden, self._hidden)]
         came = self._hidden[~among(self._hidden, hidden)]
-        self._ahead.clear()
+        self._changes()
         self._hidden = hidden
         for part in self._parts():
             part.show(went, False)
@@ -188,7 +192,7 @@ class FlatIndex:
     def _take(self, ids: Ids, vectors: NDArray[np.float16]) -> None:
         if vectors.shape[1] != self.space.dim:
             raise SpaceMismatchError(f"dimension {vectors.shape[1]}", f"{self.space.dim}")
-        self._ahead.clear()
+        self._changes()
         if self._base is not None:
             self._base.forget(ids)
         self._delta.add(ids, vectors)
@@ -197,6 +201,10 @@ class FlatIndex:
         if self._resident is not None:
             self._resident.forget(ids[hidden])
             self._mirror(ids[~hidden], vectors[~hidden])
+
+    def _changes(self) -> None:
+        self._ahead.clear()
+        self.state = object()
 
     def held(self) -> tuple[NDArray[np.int64], Iterator[NDArray[np.float16]]]:
         """All that can be found; right after `load`, that is all that is in the file.
@@ -224,6 +232,12 @@ class FlatIndex:
         found = [part.visible(ids) for part in self._parts()]
         return np.concatenate([some for some, _ in found]), halves.single(
             np.concatenate([vectors for _, vectors in found])
+        )
+
+    def count(self, ids: Ids) -> int:
+        """How many of these contents (n,), none of them twice, can be found."""
+        return sum(
+            int(part.positions.shown[part.positions.find(ids)].sum()) for part in self._parts()
         )
 
     def ids(self) -> Ids:
@@ -260,7 +274,8 @@ class FlatIndex:
 
         only: the contents (n,) that may be found, strictly ascending; None for all. There need not
             be a vector of each.
-        exact: compare every vector, though there is an approximate index.
+        exact: compare every vector, though there is an approximate index. Without, those that it
+            finds come first and the others after them: for each k the same ones in the same order.
 
         Raises:
             SpaceMismatchError: the queries have another dimension.
@@ -274,16 +289,18 @@ class FlatIndex:
             known = self._ahead.take(xq[0], k)
             if known is not None:
                 return [known]
-        find = self._on_device(xq, only, exact) or self._on_cpu(xq, only, exact)
-        # One more than asked for tells whether others are as near as the last one: which of those
-        # are found is left open, and pages of results would overlap.
-        asked = k + 1
-        while True:
-            found_at, there = find(asked)
-            found = [_sorted(*row) for row in zip(*found_at, strict=True)]
-            if asked > there or not any(_cut_in_a_tie(one, k, asked) for one in found):
-                return [Neighbours(one.scores[:k], one.ids[:k]) for one in found]
-            asked *= 2
+        on_device = self._on_device(xq, only)
+        if on_device is not None:
+            return _nearest(on_device, k)
+        parts = self._selected(only)
+        deepest = 0 if exact else max(part.deepest(selection) for part, selection in parts)
+        first = _nearest(_on_cpu(parts, xq, exact=False), min(k, deepest)) if deepest else []
+        if k <= deepest:
+            return first
+        found = _nearest(_on_cpu(parts, xq, exact=True), k)
+        if not first:
+            return found
+        return [_followed(one, after, k) for one, after in zip(first, found, strict=True)]
 
     def search_ahead(self, xq: NDArray[np.float32], k: int) -> None:
         """Compares queries that are about to be searched for, each by itself, with all vectors.
@@ -301,17 +318,10 @@ class FlatIndex:
         for query, found in zip(xq, self.search(xq, k), strict=True):
             self._ahead.put(query, k, found)
 
-    def _on_cpu(self, xq: NDArray[np.float32], only: Ids | None, exact: bool) -> Finder:
-        parts = [(part, part.among(only)) for part in self._parts()]
-        there = sum(selection.count for _, selection in parts)
+    def _selected(self, only: Ids | None) -> list[tuple[Part, Selection]]:
+        return [(part, part.among(only)) for part in self._parts()]
 
-        def find(k: int) -> tuple[Found, int]:
-            with one_thread():
-                return in_parts(parts, xq, k, exact), there
-
-        return find
-
-    def _on_device(self, xq: NDArray[np.float32], only: Ids | None, exact: bool) -> Finder | None:
+    def _on_device(self, xq: NDArray[np.float32], only: Ids | None) -> Finder | None:
         """None where there is no GPU, or too small a one."""
         if self._device is None:
             return None
@@ -329,7 +339,7 @@ class FlatIndex:
                 return copy.search(xq, k, only)
             except RuntimeError as exc:
                 self._leave_device(exc)
-                return self._on_cpu(xq, only, exact)(k)
+                return _on_cpu(self._selected(only), xq, exact=True)(k)
 
         return find
 
@@ -458,6 +468,40 @@ def build(
             origin=origin,
         )
         manifest.replace(temporary, path, about)
+
+
+def _on_cpu(
+    parts: Sequence[tuple[Part, Selection]], xq: NDArray[np.float32], *, exact: bool
+) -> Finder:
+    there = sum(selection.count for _, selection in parts)
+
+    def find(k: int) -> tuple[Found, int]:
+        with one_thread():
+            return in_parts(parts, xq, k, exact), there
+
+    return find
+
+
+def _nearest(find: Finder, k: int) -> list[Neighbours]:
+    """The k best of what is found, k > 0, of each query."""
+    # One more than asked for tells whether others are as near as the last one: which of those are
+    # found is left open, and pages of results would overlap.
+    asked = k + 1
+    while True:
+        found_at, there = find(asked)
+        found = [_sorted(*row) for row in zip(*found_at, strict=True)]
+        if asked > there or not any(_cut_in_a_tie(one, k, asked) for one in found):
+            return [Neighbours(one.scores[:k], one.ids[:k]) for one in found]
+        asked *= 2
+
+
+def _followed(first: Neighbours, found: Neighbours, k: int) -> Neighbours:
+    """k contents: the first ones as they are, then the best of the others."""
+    others = ~np.isin(found.ids, first.ids)
+    return Neighbours(
+        np.concatenate([first.scores, found.scores[others]])[:k],
+        np.concatenate([first.ids, found.ids[others]])[:k],
+    )
 
 
 def _sorted(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> Neighbours:

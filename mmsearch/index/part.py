@@ -115,6 +115,11 @@ class Part:
         """What searches may find: what is shown, of these contents (n,), ascending, if given."""
         return self._shown if only is None else Selection(self.positions.shown_of(only))
 
+    def deepest(self, selection: Selection) -> int:
+        """How many of the nearest of these are looked for among candidates; 0 where all are
+        compared."""
+        return self.fast.deepest if self.fast is not None and self.fast.suits(selection) else 0
+
     def search(
         self,
         xq: NDArray[np.float32],
@@ -125,14 +130,15 @@ class Part:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """At least the k nearest of each row of xq, unsorted; content -1 where there is none.
 
-        selection: see `among`; None for all that is shown. exact: leave `fast` alone.
+        selection: see `among`; None for all that is shown. exact: leave `fast` alone. Else those
+        that are not among its candidates are not found, and the first `deepest` are to be used.
         """
         selection = selection or self._shown
         k = min(k, selection.count)
         if k <= 0:
             return np.empty((len(xq), 0), np.float32), np.empty((len(xq), 0), np.int64)
         found = None
-        if self.fast is not None and not exact and self.fast.suits(k, selection):
+        if self.fast is not None and not exact and self.fast.suits(selection):
             found = self._approximately(self.fast, xq, k, selection)
         scores, places = found or search(self.rows, xq, k, selection)
         return scores, np.where(places >= 0, self.positions.ids[places], -1)
@@ -140,7 +146,7 @@ class Part:
     def _approximately(
         self, fast: Fast, xq: NDArray[np.float32], k: int, selection: Selection
     ) -> Found | None:
-        """What is nearest of the candidates; None where they are too few."""
+        """What is nearest of the candidates; None where they are too few for any k."""
         rows = self.rows
 
         def some(start: int, stop: int) -> Found | None:
@@ -149,7 +155,7 @@ class Part:
                 xq[start:stop], fast.near(xq[start:stop], selection), strict=True
             ):
                 places = np.sort(near[near >= 0])  # as memory is read best
-                if len(places) < k:
+                if len(places) < fast.deepest:
                     return None
                 found.append(compared(rows, places, query, k))
             return np.stack([one for one, _ in found]), np.stack([at for _, at in found])

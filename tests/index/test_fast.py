@@ -218,13 +218,76 @@ def test_first_pages_are_parts_of_one_ranking(tmp_path: Path) -> None:
             assert one.ids.tolist() == all_of_them.ids[:k].tolist()
 
 
-def test_deep_results_are_exact(tmp_path: Path) -> None:
-    index, ids, xb = saved(tmp_path)
-    put(tmp_path, index, candidates=300)
+def in_one_list(index: FlatIndex, xq: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
+    """Asserts that what is found for any k begins what is found for more, that exact search is left
+    alone, and that all of the nearest are in the end found once; returns the 300 nearest."""
+    most = len(index) if only is None else len(only)
+    whole = index.search(xq, most, only=only)
+    exact = index.search(xq, most, only=only, exact=True)
+    for one, true in zip(whole, exact, strict=True):
+        assert np.lexsort((true.ids, -true.scores)).tolist() == list(range(most))
+        assert sorted(one.ids.tolist()) == sorted(true.ids.tolist())
+        # What the first ones lack follows after them, and is best first itself.
+        rest = ~np.isin(true.ids, one.ids[: fast.DEEPEST])
+        assert one.ids[fast.DEEPEST :].tolist() == true.ids[rest].tolist()
+        assert (np.diff(one.scores[: fast.DEEPEST]) <= 0).all()
+    for row, one in zip(xq, whole, strict=True):
+        for k in (1, 10, 99, 100, 101, 102, 110, 300):
+            [some] = index.search(row[None], k, only=only)
+            assert some.ids.tolist() == one.ids[:k].tolist()
+            assert np.abs(some.scores - one.scores[:k]).max() < 1e-5
+    return np.stack([one.ids[:300] for one in whole])
+
+
+def coarse(folder: Path) -> FlatIndex:
+    """With an approximate index that misses much."""
+    index, _, _ = saved(folder)
+    index.fast = Fast(learned("IVF1,PQ2x4fs"), 1, 400)
+    return index
+
+
+def test_deep_results_follow_after_the_first_ones(tmp_path: Path) -> None:
+    index = coarse(tmp_path)
+    xq = clustered(5, 5, words=True)
+    found = in_one_list(index, xq)
+    exact = np.stack([one.ids for one in index.search(xq, 300, exact=True)])
+    assert (found != exact).any()  # scores do rise where the others begin
+    some = index.ids()[np.random.default_rng(3).random(N) < 0.4]
+    in_one_list(index, xq, some)
+    in_one_list(index, xq, some[:350])  # compared one by one
+    index.hide(np.unique(found[:, :20]))
+    assert not np.isin(in_one_list(index, xq), found[:, :20]).any()
+
+
+def test_deep_results_with_what_came_since(tmp_path: Path) -> None:
+    index = coarse(tmp_path)
+    xq = clustered(5, 5, words=True)
+    came = np.concatenate([xq, clustered(2000, 6)]).astype(np.float16)
+    index.add(N + 1, 100_000 + np.arange(len(came)), came)
+    assert in_one_list(index, xq)[:, 0].tolist() == [100_000 + place for place in range(5)]
+
+
+def test_deep_results_of_equally_near_ones(tmp_path: Path) -> None:
+    """More of them than there are candidates, as where a picture was copied very often."""
+    rows = clustered(N, 1).astype(np.float16)
+    rows[1000:2000] = rows[999]
+    index = FlatIndex(SPACE, "image", origin="here")
+    index.add(N, np.arange(1, N + 1), rows)
+    index.save(tmp_path)
     index = loaded(tmp_path)
-    xq = clustered(3, 5, words=True)
-    for one, (_, expected) in zip(index.search(xq, 1000), brute(xq, ids, xb, 1000), strict=True):
-        assert one.ids.tolist() == expected.tolist()
+    made = fast.learn("IVF1,PQ2x4fs", rows, 0)
+    fast.encode(made, rows)
+    index.fast = Fast(made, 1, 400)
+    in_one_list(index, rows[[999, 5]].astype(np.float32))
+
+
+def test_too_few_candidates_are_too_few_for_all_pages(tmp_path: Path) -> None:
+    """One list of sixteen may hold less of what a filter lets through than pages may show."""
+    index, _, _ = saved(tmp_path)
+    index.fast = Fast(learned("IVF16,PQ16x4fs"), 1, 400)
+    xq = clustered(5, 8, words=True)
+    worst = np.sort(index.search(xq[:1], N, exact=True)[0].ids[-1500:])
+    in_one_list(index, xq, worst)
 
 
 def _edit(**changes: object) -> object:
