@@ -12,6 +12,7 @@ import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -259,7 +260,7 @@ def _folder(
 ) -> Iterator[FileEntry | ScanProblem]:
     """The files of one folder; its folders are added to `below`."""
     texts: list[os.DirEntry[str]] = []
-    pictures: dict[str, str] = {}
+    pictures: list[str] = []
     for entry in entries:
         name = entry.name
         if not _is_visible(entry):
@@ -284,7 +285,7 @@ def _folder(
                 yield ScanProblem(path, _not_a_file(entry.stat().st_mode))
                 continue
             if kind == "image":
-                pictures.setdefault(name.lower(), name)
+                pictures.append(name)
             elif name.lower().endswith(".txt"):
                 texts.append(entry)  # a sidecar, if its picture is here
                 continue
@@ -293,9 +294,13 @@ def _folder(
                 yield FileEntry(path, info.st_size, modified_ns(info), kind)
         except OSError as exc:
             yield ScanProblem(path, os_reason(exc), closed=True)
+    as_written, lower = _by_name(pictures if texts else ())
     for entry in texts:
-        candidates = (pictures.get(candidate.lower()) for candidate in sidecar_for(entry.name))
-        of = next((picture for picture in candidates if picture is not None), None)
+        candidates = sidecar_for(entry.name)
+        # Those in the text's own case first: two pictures may differ by nothing else.
+        same = (as_written.get(candidate) for candidate in candidates)
+        alike = (lower.get(candidate.lower()) for candidate in candidates)
+        of = next((picture for picture in chain(same, alike) if picture is not None), None)
         kind = "sidecar" if of is not None else kind_of(entry.name)
         if kind is None:
             continue
@@ -306,6 +311,18 @@ def _folder(
             continue
         picture = prefix + of if of is not None else None
         yield FileEntry(prefix + entry.name, info.st_size, modified_ns(info), kind, picture)
+
+
+def _by_name(pictures: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Pictures, sorted, by name, also with the ending in lower case; and by all in lower case."""
+    as_written: dict[str, str] = {}
+    lower: dict[str, str] = {}
+    for name in pictures:
+        stem, _, suffix = name.rpartition(".")
+        # Capitals sort before the rest: the picture whose very name this is comes last, and stays.
+        as_written[f"{stem}.{suffix.lower()}"] = as_written[name] = name
+        lower.setdefault(name.lower(), name)
+    return as_written, lower
 
 
 def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:

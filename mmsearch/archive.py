@@ -37,6 +37,7 @@ _CHUNK = 1 << 20
 _MAX_NAME = 4096
 _IGNORED = frozenset({"__macosx", "@eadir"})
 _DRIVE = re.compile(r"^[A-Za-z]:")
+_HERE = re.compile(r"^(?:\./)+")
 
 # What zipfile, tarfile and the decompressors below them raise on damage.
 _DAMAGE = (
@@ -164,12 +165,13 @@ def _scan_zip(
             raise RefusedError(f"more than {limits.max_members:,} members")
         if sum(info.compress_size for info in infos) > packed:
             raise RefusedError("broken: its members overlap")
-        if only in archive.NameToInfo:
-            infos = [archive.NameToInfo[only]]
+        # Of several members of one name the last counts, as when unpacking.
+        last = {_plain(info.filename): info for info in infos}
+        if only is not None:
+            last = {only: last[only]} if only in last else {}
         total = 0
-        for info in infos:
-            # Of several members of one name the last counts, as when unpacking.
-            if info.is_dir() or archive.NameToInfo.get(info.filename) is not info:
+        for info in last.values():
+            if info.is_dir():
                 continue
             mode = info.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
@@ -273,11 +275,14 @@ def _unpacked(file: IO[bytes], magic: bytes) -> IO[bytes]:
     return xz_stream(file) if magic.startswith(b"\xfd7zXZ\0") else file
 
 
+def _plain(stored: str) -> str:
+    """A member's name as it is shown, from the one that the archive has."""
+    return _HERE.sub("", stored.replace("\\", "/"))
+
+
 def _judge(stored: str, only: str | None) -> tuple[str, str]:
     """The member's name, "" to pass it over, and the reason why it is refused, "" for none."""
-    name = stored.replace("\\", "/")
-    while name.startswith("./"):
-        name = name[2:]
+    name = _plain(stored)
     if len(name) > _MAX_NAME:
         return f"{name[:100]}…", "its name is too long"
     parts = name.split("/")

@@ -254,6 +254,19 @@ def test_duplicate_names(tmp_path: Path) -> None:
     assert read(zipped)[0] == {"a.jpg": read_member(zipped, "a.jpg")} == {"a.jpg": b"two"}
 
 
+def test_zip_names_that_are_one_when_unpacked(tmp_path: Path) -> None:
+    path = make_zip(
+        tmp_path / "a.zip",
+        {"a.jpg": b"1", "./a.jpg": b"2", "./b/c.jpg": b"3", "b\\c.jpg": b"4", "d.jpg": b"5"},
+    )
+    found = [(item.name, item.data) for item in members(path) if isinstance(item, Member)]
+    assert found == [("a.jpg", b"2"), ("b/c.jpg", b"4"), ("d.jpg", b"5")]
+    for name, data in found:
+        assert read_member(path, name) == data
+    with pytest.raises(DecodeError, match="no such picture"):
+        read_member(path, "./a.jpg")
+
+
 def test_corrupt_archives(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     for data, said in (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import IO, Any
 
 from indexer.texts.items import (
@@ -222,13 +223,25 @@ def _read_json(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
         raise DecodeError(source, "neither a list nor an object")
     annotations, images = value.get("annotations"), value.get("images")
     if isinstance(annotations, list):
-        yield from _coco(annotations, images, source)
+        yield from _told_apart(_coco(annotations, images, source))
     elif isinstance(images, list):
         for number, one in enumerate(images):
             yield from _object(str(number), one)
     else:
-        for image, body in value.items():
-            yield from items_of(image, body, image)
+        named = (items_of(image, body, image) for image, body in value.items())
+        yield from _told_apart(chain.from_iterable(named))
+
+
+def _told_apart(items: Iterable[TextItem | BadText]) -> Iterator[TextItem | BadText]:
+    """The same, each with a key of its own, where the file chose them: the second "7" is "7#2"."""
+    times: dict[str, int] = {}
+    for item in items:
+        key = item.key
+        while key in times:  # "7#2" may be another one's own key
+            times[item.key] += 1
+            key = f"{item.key}#{times[item.key]}"
+        times[key] = 1
+        yield item if key == item.key else replace(item, key=key)
 
 
 def _coco(annotations: list[Any], images: object, source: str) -> Iterator[TextItem | BadText]:

@@ -7,7 +7,7 @@ asked for all of them by one statement each, and not a row at a time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,9 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
         ],
     )
     _note_parts(connection, [(row.path, row.member, "") for row in rows if row.member])
-    _finish_items(connection, space_id, rows, ids, known, [id_ for id_, _ in before.values()])
+    places = {(r.source_id, r.path, r.member): id_ for id_, r in zip(ids, rows, strict=True)}
+    replaced = [id_ for id_, _ in before.values()]
+    _finish_items(connection, space_id, rows, ids, known, replaced, places.values())
     relink(connection, sorted({
         name for n, (id_, name) in enumerate(zip(ids, names, strict=True))
         if before.get(n) != (id_, True)
@@ -165,7 +167,8 @@ def write_texts(connection: sa.Connection, space_id: int | None, rows: Sequence[
     )
     note_texts_of_files(connection, any(row.origin == "file" for row in rows))
     _note_parts(connection, [(row.path, "", row.key) for row in rows if row.origin != "embedded"])
-    _finish_items(connection, space_id, rows, ids, known, replaced)
+    places = {(r.source_id, r.path, r.member, r.key): id_ for id_, r in zip(ids, rows, strict=True)}
+    _finish_items(connection, space_id, rows, ids, known, replaced, places.values())
 
 
 def _contents(connection: sa.Connection, modality: Modality) -> tuple[list[int], set[int]]:
@@ -204,7 +207,9 @@ def _finish_items(
     ids: Sequence[int],
     known: set[int],
     replaced: Sequence[int],
+    left: Iterable[int],
 ) -> None:
+    """left: the contents at the places written, of several rows for one place those of the last."""
     new = zip(ids, (row.vector for row in rows), strict=True)
     vectors = [(id_, vector) for id_, vector in new if vector is not None]
     for block in batches(vectors, _VECTORS_A_BLOCK):
@@ -218,7 +223,8 @@ def _finish_items(
         connection.exec_driver_sql(_FORGET_FAILURES)
     for part in batches(known, VALUES_A_QUERY):
         show(connection, part)
-    for part in batches(set(replaced) - set(ids), VALUES_A_QUERY):
+    # A row that another one of the batch replaced goes as it would have gone with the next batch.
+    for part in batches({*replaced, *ids}.difference(left), VALUES_A_QUERY):
         hide(connection, part)
 
 

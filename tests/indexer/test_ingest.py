@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tarfile
@@ -355,6 +356,23 @@ def test_archives(library: Path, photos: Path, model: str) -> None:
     (photos / "y.zip").unlink()
     run(library)
     assert not [n for n in names(library) if "zip" in n]
+
+
+def test_what_is_at_one_place_twice(library: Path, photos: Path, model: str) -> None:
+    with zipfile.ZipFile(photos / "z.zip", "w") as archive:
+        for name, seed in (("a.png", 10), ("./a.png", 11)):
+            archive.writestr(name, encoded(seed))
+    notes = [{"id": 7, "caption": "a first text"}, {"id": 7, "caption": "a second text"}]
+    (photos / "captions.json").write_text(json.dumps({"annotations": notes}))
+    report = run(library, photos, model=model)
+    assert (report.encoded_images, report.texts, report.failed) == (5, 2, 0)
+    assert texts(library) == ["a first text", "a second text"]
+    with Library(library, device="cpu") as opened:
+        assert not opened.catalog.hidden("image").size
+        hits = {Path(hit.image.path).name: hit.image.id for hit in opened.search("x", k=20)}
+        assert opened.read_image(hits["a.png"]) == encoded(11)
+        assert len(hits) == opened.status().images == 5
+    assert unchanged(run(library))
 
 
 def test_archive_that_breaks_and_is_mended(library: Path, photos: Path, model: str) -> None:

@@ -271,6 +271,31 @@ def test_sidecars(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (("IMG.jpg", "img.jpg", "IMG.txt", "img.txt", "img.jpg.txt", "IMG.jpg.txt"),
+         {"IMG.txt": "IMG.jpg", "img.txt": "img.jpg", "img.jpg.txt": "img.jpg",
+          "IMG.jpg.txt": "IMG.jpg"}),
+        (("IMG.JPG", "img.JPG", "IMG.txt", "img.TXT", "img.jpg.txt", "img.JPG.txt"),
+         {"IMG.txt": "IMG.JPG", "img.TXT": "img.JPG", "img.jpg.txt": "img.JPG",
+          "img.JPG.txt": "img.JPG"}),
+        (("a.JPG", "a.jpg", "a.txt", "A.txt", "a.JPG.txt", "a.Jpg.txt"),
+         {"a.txt": "a.jpg", "A.txt": "a.JPG", "a.JPG.txt": "a.JPG", "a.Jpg.txt": "a.JPG"}),
+        (("IMG.jpg", "img.png", "IMG.txt", "img.txt"),
+         {"IMG.txt": "IMG.jpg", "img.txt": "img.png"}),
+    ],
+)  # fmt: skip
+def test_sidecars_of_pictures_that_differ_by_case(
+    tmp_path: Path, names: tuple[str, ...], wanted: dict[str, str]
+) -> None:
+    put(tmp_path, *names)
+    if len(list(tmp_path.iterdir())) < len(names):
+        pytest.skip("the file system has no names that differ by case")
+    entries = [entry for entry in scan(tmp_path) if isinstance(entry, FileEntry)]
+    assert {entry.path: entry.of for entry in entries if entry.kind == "sidecar"} == wanted
+
+
 def test_excluded_pictures_have_no_sidecars(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "a.txt")
     assert paths(tmp_path, exclude=["*.jpg"]) == []

@@ -262,6 +262,27 @@ def test_coco(tmp_path: Path) -> None:
     assert "no captions" in refused(path, json.dumps(instances))
 
 
+def test_keys_that_repeat(tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    ids = [7, 8, "7", "7#2", 7, None, "#5", 7]
+    notes: list[Any] = [{"id": id_, "caption": f"text {n}"} for n, id_ in enumerate(ids)]
+    keys = ["7", "8", "7#2", "7#2#2", "7#3", "#5", "#5#2", "7#4"]
+    assert read(path, json.dumps({"annotations": notes})) == [
+        (key, f"text {n}", None) for n, key in enumerate(keys)
+    ]
+    notes = [{"id": 7}, {"id": 7, "caption": "a"}, {"id": 7, "caption": ""}]
+    assert mixed(path, json.dumps({"annotations": notes})) == (
+        {"7#2": "a"},
+        {"7": "no text", "7#3": "no text"},
+    )
+    named = {"1.jpg": ["a", "b"], "1.jpg.0": "c"}
+    assert [key for key, _, _ in read(path, json.dumps(named))] == [
+        "1.jpg.0",
+        "1.jpg.1",
+        "1.jpg.0#2",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [

@@ -206,6 +206,35 @@ def test_content_is_hidden_when_the_last_place_changes(
     assert catalog.hidden("image").tolist() == []
 
 
+def test_of_rows_for_one_place_in_a_batch_the_last_stays(
+    writer: CatalogWriter, catalog: Catalog, source: int
+) -> None:
+    space_id = writer.ensure_space(SPACE)
+    writer.commit(
+        space_id,
+        images=[
+            image(source, "z.zip", "A", member="a.jpg"),
+            image(source, "z.zip", "B", member="a.jpg"),
+            # The first row of a content brings its vector, and may be one that is replaced.
+            image(source, "z.zip", "C", member="c.jpg"),
+            image(source, "z.zip", "D", member="c.jpg"),
+            image(source, "copy.jpg", "C", known=True),
+        ],
+        texts=[text(source, "c.json", "7", "one"), text(source, "c.json", "7", "two")],
+    )
+    image_id, text_id = (
+        catalog.content_id("image", digest("A")),
+        catalog.content_id("text", digest("one")),
+    )
+    assert catalog.hidden("image").tolist() == [image_id]
+    assert catalog.hidden("text").tolist() == [text_id]
+    assert len(vectors(catalog, space_id, "image")) == 4
+    assert [catalog.counts()[k] for k in ("images", "texts")] == [3, 1]
+    # What was hidden and comes back only to be replaced stays hidden.
+    writer.commit(space_id, images=[image(source, "e.jpg", c, known=True) for c in "AB"])
+    assert catalog.hidden("image").tolist() == [image_id]
+
+
 def test_what_a_picture_says_of_itself_goes_with_it(
     writer: CatalogWriter, catalog: Catalog, source: int
 ) -> None:
