@@ -83,6 +83,7 @@ class PictureStage:
         self._progress = progress
         self._clock = clock
         self._wrote = (0.0, 0.0)  # when a batch was last written, from and to
+        self._to_be_tried_again = 0  # pictures written down as transient failures
 
     def files(
         self, source_id: int, space_id: int, target: Target, files: Iterable[Pending]
@@ -92,42 +93,62 @@ class PictureStage:
         self._run(source_id, space_id, jobs)
 
     def archive(self, source_id: int, space_id: int, target: Target, file: Pending) -> None:
-        """The pictures of an archive; marks it as read when that worked to the end."""
+        """The pictures of an archive; marks it as read when that worked to the end.
+
+        It did not where the drive gave no more, or where a picture of it is to be tried again.
+        Then nothing that it held is dropped, and the next run reads all of it again.
+        """
         try:
             with open(target.absolute(file.path), "rb"):  # noqa: PTH123
                 pass
         except OSError as exc:
-            # Not "read to its end": what it held stays, and the next run tries again.
-            row = FailureRow(
-                source_id,
-                file.path,
-                "",
-                "",
-                file.size,
-                file.mtime_ns,
-                os_reason(exc),
-                transient=True,
-            )
-            self._writer.commit(space_id, failures=[row])
-            self._report.failed += 1
+            refused = ScanProblem("", os_reason(exc), closed=True)
+            self._complain(source_id, space_id, file, [refused], again=True)
             return
         self._writer.begin_containers(source_id, [file.path])
-        problems: list[FailureRow] = []
-        jobs = self._members(source_id, target, file, problems)
-        self._run(source_id, space_id, jobs)
-        self._report.failed += len(problems)
-        self._writer.commit(space_id, failures=problems)
-        self._writer.finish_containers(source_id, space_id, [file])
+        problems: list[ScanProblem] = []
+        before = self._to_be_tried_again
+        self._run(source_id, space_id, self._members(target.absolute(file.path), file, problems))
+        again = self._to_be_tried_again > before or any(problem.closed for problem in problems)
+        self._complain(source_id, space_id, file, problems, again=again)
+        if not again:
+            self._writer.finish_containers(source_id, space_id, [file])
 
-    def _members(
-        self, source_id: int, target: Target, file: Pending, problems: list[FailureRow]
-    ) -> Iterator[Job]:
-        location = target.absolute(file.path)
+    def _complain(
+        self,
+        source_id: int,
+        space_id: int,
+        file: Pending,
+        problems: Sequence[ScanProblem],
+        *,
+        again: bool,
+    ) -> None:
+        """Writes down what is wrong with an archive and its members. again: it is to be read again,
+        so nothing that is wrong with it as a whole is for good."""
+        self._writer.commit(
+            space_id,
+            failures=[
+                FailureRow(
+                    source_id,
+                    file.path,
+                    problem.path,
+                    "",
+                    file.size,
+                    file.mtime_ns,
+                    problem.reason,
+                    transient=problem.closed or (again and not problem.path),
+                )
+                for problem in problems
+            ],
+        )
+        self._report.failed += len(problems)
+
+    def _members(self, location: str, file: Pending, problems: list[ScanProblem]) -> Iterator[Job]:
         for member in archive.members(Path(location)):
             if isinstance(member, Member):
                 yield Job(file.path, location, member.name, member.size, file.mtime_ns, member.data)
             else:
-                problems.append(_problem(source_id, file, member))
+                problems.append(member)
 
     def _run(self, source_id: int, space_id: int, jobs: Iterable[Job]) -> None:
         encoder = self._encoder()
@@ -268,6 +289,7 @@ class PictureStage:
         self._report.known += len(good) - len(vectors)
         self._report.carried += len(texts)
         self._report.failed += len(failures)
+        self._to_be_tried_again += sum(failure.transient for failure in failures)
         self._progress.limited(self._report.failed, bottleneck(self._clock.seconds))
         self._progress.advanced(len(items))
 
@@ -287,9 +309,3 @@ def _due(batches: list[_Batch]) -> bool:
         return True
     late = perf_counter() - batches[0].put >= _WAIT_S
     return late or sum(len(batch.items) for batch in batches) >= _A_TRANSACTION
-
-
-def _problem(source_id: int, file: Pending, problem: ScanProblem) -> FailureRow:
-    """A problem with a member, or, if it has no name of its own, with the archive."""
-    name = problem.path if problem.path != file.path else ""
-    return FailureRow(source_id, file.path, name, "", file.size, file.mtime_ns, problem.reason)

@@ -7,6 +7,7 @@ is counted as it comes.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import re
@@ -23,7 +24,7 @@ from typing import IO
 from mmsearch import tarheaders
 from mmsearch.archivestream import ArchiveStream, RefusedError, xz_stream
 from mmsearch.decode import IMAGE_SUFFIXES
-from mmsearch.errors import DecodeError
+from mmsearch.errors import DecodeError, os_reason
 from mmsearch.overview import (
     ScanProblem,
 )
@@ -45,6 +46,8 @@ _DAMAGE = (
     OSError, ValueError, NotImplementedError, RuntimeError, KeyError, IndexError, OverflowError,
     MemoryError,
 )  # fmt: skip
+# Errors of the system that speak of the archive after all: places that no file has.
+_NO_SUCH_PLACE = (errno.EINVAL, errno.EOVERFLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +111,17 @@ def members(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Memb
 
     Members that are refused (encrypted, too large, names that lead out of the archive, archives
     in archives) come as ScanProblem with the member's name, and reading goes on; a broken archive
-    ends with a ScanProblem of the path "", and what came before stands. Folders, links, devices,
-    hidden files and files that are no pictures are passed over silently.
+    ends with a ScanProblem of the path "", and what came before stands. Where the drive is at
+    fault, or may be, the problem is `closed`. Folders, links, devices, hidden files and files that
+    are no pictures are passed over silently.
     """
-    problems = 0
+    problems, closed = 0, False
     for item in _scan(path, limits):
-        problems += isinstance(item, ScanProblem)
+        if isinstance(item, ScanProblem):
+            problems, closed = problems + 1, closed or item.closed
         if problems > limits.max_problems:
-            yield ScanProblem("", f"more than {limits.max_problems:,} members are refused")
+            reason = f"more than {limits.max_problems:,} members are refused"
+            yield ScanProblem("", reason, closed)
             return
         yield item
 
@@ -150,9 +156,9 @@ def _scan(
             else:
                 yield from _scan_tar(file, magic, packed, limits, only)
     except RefusedError as exc:
-        yield ScanProblem("", str(exc))
+        yield ScanProblem("", str(exc), closed=exc.late)
     except _DAMAGE as exc:
-        yield ScanProblem("", _reason(exc))
+        yield _problem("", exc)
 
 
 def _scan_zip(
@@ -187,7 +193,7 @@ def _scan_zip(
                         raise
                     yield ScanProblem(name, str(exc))
                 except _DAMAGE as exc:  # the directory of a zip stands apart from its members
-                    yield ScanProblem(name, _reason(exc))
+                    yield _problem(name, exc)
                 else:
                     total += len(data)
                     yield Member(name, len(data), data)
@@ -329,11 +335,26 @@ def _read(stream: IO[bytes], most: int, limits: ArchiveLimits, total: int) -> by
     return bytes(data)
 
 
-def _reason(exc: BaseException) -> str:
-    if isinstance(exc, FileNotFoundError):
-        return "the file is gone"
-    if isinstance(exc, PermissionError):
-        return "no permission to read it"
+def _problem(name: str, exc: Exception) -> ScanProblem:
+    """What reading the member, or for "" the archive, ended with."""
+    refusal = _refusal_of_system(exc)
+    if refusal is None:
+        return ScanProblem(name, _reason(exc))
+    gone = isinstance(refusal, FileNotFoundError)
+    return ScanProblem(name, "the file is gone" if gone else os_reason(refusal), closed=True)
+
+
+def _refusal_of_system(exc: Exception) -> OSError | None:
+    """The error of a drive that does not give the bytes; None where the bytes are at fault."""
+    if isinstance(exc, zipfile.BadZipFile) and isinstance(exc.__context__, Exception):
+        exc = exc.__context__  # zipfile takes any failure to read the end for "not a zip file"
+    # Those of the decompressors have no number.
+    if isinstance(exc, OSError) and exc.errno not in (None, *_NO_SUCH_PLACE):
+        return exc
+    return None
+
+
+def _reason(exc: Exception) -> str:
     if isinstance(exc, NotImplementedError):
         return "compressed in a way mmsearch cannot read"
     if isinstance(exc, MemoryError):

@@ -13,11 +13,16 @@ _MAX_HEADER = 4 << 20  # of one member, all its parts
 
 
 class RefusedError(Exception):
-    """A limit was met; the message is the reason. `whole`: nothing more is read of the archive."""
+    """A limit was met; the message is the reason.
 
-    def __init__(self, reason: str, *, whole: bool = False) -> None:
+    whole: nothing more is read of the archive. late: the limit of time, which a slow drive meets
+    too.
+    """
+
+    def __init__(self, reason: str, *, whole: bool = False, late: bool = False) -> None:
         super().__init__(reason)
         self.whole = whole
+        self.late = late
 
 
 class ArchiveStream(io.RawIOBase):
@@ -101,7 +106,8 @@ class ArchiveStream(io.RawIOBase):
     def _look_at_the_clock(self) -> None:
         if time.monotonic() - self._since > self._seconds:
             raise RefusedError(
-                f"more than {self._seconds:g} s of reading without coming to another picture"
+                f"more than {self._seconds:g} s of reading without coming to another picture",
+                late=True,
             )
 
 

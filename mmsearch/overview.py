@@ -25,7 +25,7 @@ class Failure:
 class ScanProblem:
     """Something in a folder or archive that is passed over; "" is the folder or archive itself.
 
-    closed: it could not be looked at, so what it holds may be as it was.
+    closed: it could not be looked at, or not to its end, so what it holds may be as it was.
     """
 
     path: str

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -81,6 +84,35 @@ def write(path: Path, data: bytes, *, at: int | None = None) -> Path:
     if at is not None:
         os.utime(path, (at, at))
     return path
+
+
+class _Failing(io.FileIO):
+    """A file of which nothing is given from some byte on."""
+
+    def __init__(self, path: Path, at: int, number: int) -> None:
+        super().__init__(path)
+        self._at, self._number = at, number
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if self.tell() + len(buffer) > self._at:
+            buffer = memoryview(buffer)[: max(self._at - self.tell(), 0)]
+            if not buffer:
+                raise OSError(self._number, os.strerror(self._number))
+        return super().readinto(buffer)
+
+
+@contextmanager
+def failing_drive(path: Path, at: int, number: int = errno.EIO) -> Iterator[None]:
+    """Path.open opens this file, and from its byte `at` on reading fails by this error."""
+    real = Path.open
+
+    def opened(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self == path:
+            return io.BufferedReader(_Failing(path, at, number), 512)
+        return real(self, *args, **kwargs)
+
+    with mock.patch.object(Path, "open", opened):
+        yield
 
 
 def write_captions(path: Path, captions: Sequence[tuple[str | None, str]]) -> Path:

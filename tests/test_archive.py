@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -14,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from collection import failing_drive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -300,8 +302,76 @@ def test_what_was_read_before_damage_stays(tmp_path: Path) -> None:
         assert bad[""] == "truncated"
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_drive_that_fails_is_not_damage(tmp_path: Path, way: str) -> None:
+    path = WAYS[way](tmp_path / f"x.{way}")
+    whole = path.stat().st_size
+    for at in range(0, whole, 97):
+        with failing_drive(path, at):
+            items = list(members(path))
+        for item in items:
+            if isinstance(item, Member):
+                assert item.data == MANY[item.name]
+            else:
+                assert (item.closed, item.reason) == (True, "input/output error"), at
+        # A tar of which all pictures were read may be closed before its last bytes are asked for.
+        good = [item for item in items if isinstance(item, Member)]
+        assert len(good) < len(items) or len(good) == len(MANY)
+    assert not any(isinstance(item, ScanProblem) for item in members(path))
+
+
+def test_a_zip_goes_on_behind_what_cannot_be_read(tmp_path: Path) -> None:
+    """Where that is one place of a drive, and not the drive."""
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": RANDOM, "b.jpg": b"b"})
+    real = zipfile.ZipFile.open
+
+    def opened(self: zipfile.ZipFile, info: zipfile.ZipInfo) -> object:
+        if info.filename == "a.jpg":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, info)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "open", opened)
+        first, second = members(path)
+        limits = ArchiveLimits(max_problems=0)
+        assert list(members(path, limits)) == [
+            ScanProblem("", "more than 0 members are refused", closed=True)
+        ]
+    assert first == ScanProblem("a.jpg", "input/output error", closed=True)
+    assert second == Member("b.jpg", 1, b"b")
+
+
+def test_a_drive_that_goes_when_the_end_of_a_zip_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zipfile says then that the file is no zip file."""
+    path = make_zip(tmp_path / "a.zip", MANY)
+    real, calls = zipfile._EndRecData, iter(range(9))  # type: ignore[attr-defined]
+
+    def once(file: object) -> object:
+        if next(calls):
+            raise OSError(errno.ENODEV, "No such device")
+        return real(file)
+
+    monkeypatch.setattr(zipfile, "_EndRecData", once)
+    assert list(members(path)) == [ScanProblem("", "no such device", closed=True)]
+
+
+def test_places_that_no_file_has_are_damage(tmp_path: Path) -> None:
+    """The system refuses to go there, and would at any time."""
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": RANDOM, "b.jpg": b"b"}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    # The list of members is said to lie later than it does: then the first lies before the file.
+    end = data.rindex(b"PK\x05\x06")
+    struct.pack_into("<L", data, end + 16, struct.unpack_from("<L", data, end + 16)[0] + 10)
+    path.write_bytes(data)
+    problems = [item for item in members(path) if isinstance(item, ScanProblem)]
+    assert problems
+    assert not any(item.closed for item in problems)
+
+
 def test_missing_archive(tmp_path: Path) -> None:
-    assert read(tmp_path / "no.zip") == ({}, {"": "the file is gone"})
+    assert list(members(tmp_path / "no.zip")) == [ScanProblem("", "the file is gone", closed=True)]
     with pytest.raises(DecodeError) as caught:
         read_member(tmp_path / "no.zip", "a.jpg")
     assert caught.value.source == f"{tmp_path}/no.zip!/a.jpg"
@@ -329,7 +399,7 @@ def test_damage_never_escapes(
         data[at : at + len(value)] = value
     path.write_bytes(data[: int(keep * len(data))])
     for item in members(path):
-        assert isinstance(item, Member | ScanProblem)
+        assert isinstance(item, Member) or not item.closed
 
 
 def test_paths_of_members() -> None:

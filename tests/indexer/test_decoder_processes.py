@@ -30,6 +30,7 @@ from indexer.decoder_processes import can_be_had, how_many
 from indexer.decoder_work import Recipe
 from indexer.load import Loader
 from indexer.prepare import Job, Loaded
+from mmsearch.encode.openclip import OpenClipEncoder
 from mmsearch.encode.preprocess import preprocessor
 from mmsearch.errors import MmsearchError
 from mmsearch.library import Library
@@ -525,6 +526,24 @@ def test_a_run_finds_what_one_with_threads_finds(tmp_path: Path, model: str) -> 
             path.rename(path.with_name(path.name.split()[-1]))
     assert same(*told)
     assert children(os.getpid()) == before
+
+
+def test_a_picture_of_an_archive_that_killed_its_process_is_tried_again(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, library = tmp_path / "pictures", tmp_path / "library"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("1.png", encoded(1))
+        archive.writestr("2.png", poison())
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenClipEncoder, "preprocess", Poisoned("SIGKILL"))
+        report = run(library, folder, model=model, decode_processes=1)
+    assert (report.encoded_images, report.failed) == (1, 1)
+    report = run(library, folder, decode_processes=1)
+    assert (report.encoded_images, report.known, report.failed) == (1, 1, 0)
+    with Library(library) as lib:
+        assert list(lib.failures()) == []
 
 
 @pytest.mark.gpu

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
+import tarfile
+import zipfile
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from collection import encoded, run, write
+from collection import encoded, failing_drive, run, save_model, titled, write
 
+from indexer import load
 from indexer.ingest import index_parts
+from indexer.prepare import Job, Loaded
 from indexer.targets import Target
+from mmsearch import archive
 from mmsearch.errors import LibraryNotFoundError
 from mmsearch.library import Library
 
@@ -220,3 +226,146 @@ def test_parts_that_are_gone(library: Path, photos: Path, tmp_path: Path) -> Non
     with pytest.raises(LibraryNotFoundError):
         index_parts(tmp_path / "none", {})
     assert not (tmp_path / "none").exists()
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def zip_of(path: Path, members: dict[str, bytes], *, at: int) -> None:
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, data in members.items():
+            packed.writestr(name, data)
+    os.utime(path, (at, at))
+
+
+def inside(library: Path, folder: Path) -> list[str]:
+    """The pictures in archives that a search finds."""
+    with Library(library, device="cpu") as lib:
+        paths = [hit.image.path for hit in lib.search("waves", k=1000, words=False)]
+    return sorted(path.removeprefix(f"{folder}/") for path in paths if "!/" in path)
+
+
+def failures(library: Path, folder: Path) -> dict[str, str]:
+    with Library(library) as lib:
+        return {f.path.removeprefix(f"{folder}/"): f.reason for f in lib.failures()}
+
+
+def test_a_read_error_in_the_middle_of_an_archive(tmp_path: Path, model: str) -> None:
+    library, folder = tmp_path / "library", tmp_path / "photos"
+    path = folder / "a.tar"
+    for n in range(6):
+        write(tmp_path / "parts" / f"{n}.jpg", titled(n, f"number {n}"))
+    folder.mkdir()
+    with tarfile.open(path, "w") as packed:
+        packed.add(tmp_path / "parts", "")
+    run(library, folder, model=model)
+    before = inside(library, folder)
+    assert len(before) == 6
+    os.utime(path, (1000, 1000))  # so it is read again
+    with failing_drive(path, path.stat().st_size // 2):
+        report = run(library)
+    assert report.failed == 1
+    assert failures(library, folder) == {"a.tar": "input/output error"}
+    assert inside(library, folder) == before
+    with Library(library, device="cpu") as lib:
+        assert len(lib.search_texts("number", k=100)) == 6
+    report = run(library)
+    assert (report.encoded_images, report.known, report.failed) == (0, 6, 0)
+    assert failures(library, folder) == {}
+    assert inside(library, folder) == before
+    assert run(library).known == 0  # it was read to its end
+
+
+def test_a_new_archive_whose_drive_fails_is_read_by_the_next_run(
+    tmp_path: Path, model: str
+) -> None:
+    library, folder = tmp_path / "library", tmp_path / "photos"
+    write(folder / "0.png", encoded(0))
+    zip_of(folder / "a.zip", {f"{n}.png": encoded(n) for n in range(1, 6)}, at=1000)
+    with failing_drive(folder / "a.zip", 0, errno.ESTALE):
+        assert run(library, folder, model=model).failed == 1
+    assert inside(library, folder) == []
+    report = run(library)
+    assert (report.encoded_images, report.failed) == (5, 0)
+    assert failures(library, folder) == {}
+
+
+def test_a_drive_that_goes_while_the_model_is_switched(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, folder = tmp_path / "library", tmp_path / "photos"
+    write(folder / "0.png", encoded(0))
+    zip_of(folder / "a.zip", {f"{n}.png": encoded(n) for n in range(1, 4)}, at=1000)
+    run(library, folder, model=model)
+    real = Path.open
+
+    def gone(self: Path, *args: object, **kwargs: object) -> object:
+        if self.name == "a.zip":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
+        return real(self, *args, **kwargs)  # type: ignore[call-overload]
+
+    other = save_model(tmp_path / "other", seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", gone)
+        report = run(library, folder, model=other)
+    assert any("searches stay with" in warning for warning in report.warnings)
+    assert len(inside(library, folder)) == 3
+    report = run(library, folder, model=other)
+    assert report.encoded_images == 3
+    assert report.old_space is not None
+    assert len(inside(library, folder)) == 3
+
+
+def test_an_archive_on_a_slow_drive(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, folder = tmp_path / "library", tmp_path / "photos"
+    write(tmp_path / "1.png", encoded(1))
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar", "w") as packed:
+        packed.add(tmp_path / "1.png", "1.png")
+    with monkeypatch.context() as patch:
+        limits = archive.ArchiveLimits(max_seconds=-1)
+        real = archive.members
+        patch.setattr(archive, "members", lambda path: real(path, limits))
+        assert run(library, folder, model=model).failed == 1
+    assert "without coming to another picture" in failures(library, folder)["a.tar"]
+    assert run(library).encoded_images == 1
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_picture_of_an_archive_that_is_to_be_tried_again(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """cut: the archive ends too early besides, which by itself is a reason not to read it again."""
+    library, folder = tmp_path / "library", tmp_path / "photos"
+    folder.mkdir()
+    for n in range(3):
+        write(tmp_path / "parts" / f"{n}.png", encoded(n))
+    with tarfile.open(folder / "a.tar", "w") as packed:
+        for n in range(3):
+            packed.add(tmp_path / "parts" / f"{n}.png", f"{n}.png")
+    run(library, folder, model=model)
+    before = inside(library, folder)
+    assert len(before) == 3
+    if cut:
+        end = (folder / "a.tar").read_bytes().index(encoded(2)) + 100
+        os.truncate(folder / "a.tar", end)
+    os.utime(folder / "a.tar", (1000, 1000))
+    real = load.read
+
+    def refuse(job: Job, *args: object) -> object:
+        if job.member == "1.png":
+            return Loaded(job, job.size, job.mtime_ns, reason="out of memory", transient=True)
+        return real(job, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load, "read", refuse)
+        assert run(library).failed == 1 + cut
+        assert failures(library, folder)["a.tar!/1.png"] == "out of memory"
+        assert inside(library, folder) == before
+    report = run(library)
+    assert (report.encoded_images, report.known, report.failed) == (0, 3 - cut, cut)
+    assert list(failures(library, folder)) == ["a.tar"] * cut
+    assert inside(library, folder) == before[: 3 - cut]
+    assert run(library).known == 0
