@@ -222,9 +222,16 @@ class _Run:
             name = presets.resolve(self.options.model or "default")
         known = self._catalog.find_space(name)
         now = space_at_hand(name)
-        if known is not None and now is not None and now.fingerprint != known[1].fingerprint:
+        if now is None:
+            return name, known
+        if known is not None and now.fingerprint != known[1].fingerprint:
             self._warn(f"the weights of {name} are not those of before: everything is read again")
-            return name, self._catalog.find_space(name, now.fingerprint)
+        known = self._catalog.find_space(fingerprint=now.fingerprint)
+        if known is not None and known[1].name != name:
+            # Moved, or copied. Searches load them by the name of the space, and that this one is
+            # good was just seen.
+            self._writer.ensure_space(now)
+            known = known[0], now
         return name, known
 
     def encoder(self) -> Encoder:

@@ -603,3 +603,28 @@ def test_other_weights_under_the_same_name_are_noticed(
         assert lib.space != old
         assert len(lib.search("waves", k=100)) == report.files
     assert unchanged(run(library, photos))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_model_that_was_moved_is_found_at_its_new_place(
+    library: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: bool
+) -> None:
+    """The space is that of the weights, and called as they were named last. `loaded`: which weights
+    they are is not known before, as with a single file at a new place."""
+    run(library, photos, model=save_model(tmp_path / "first", seed=1))
+    if loaded:
+        monkeypatch.setattr("indexer.ingest.space_at_hand", lambda _name: None)
+    with Library(library, device="cpu") as service:
+        before = service.space
+        assert before is not None
+        (tmp_path / "first").rename(tmp_path / "second")
+        name = f"local-dir:{tmp_path / 'second'}"
+        report = run(library, photos, model=name)
+        assert unchanged(report)
+        assert (report.device is not None, report.warnings) == (loaded, [])
+        assert service.refresh()
+        assert service.space == replace(before, name=name)
+        assert [s.space.name for s in service.status().spaces] == [name]
+        assert len(service.search("waves", k=100)) == report.files
+    assert names(library) == ["0.png", "1.png", "2.png", "3.png"]
+    assert unchanged(run(library))
