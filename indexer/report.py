@@ -48,10 +48,11 @@ class Report:
     model. known: files that are copies of known pictures, or were moved. texts: read from caption
     files and sidecars; linked: those of them that found their picture; carried: texts that
     pictures carry themselves. failed: inputs of this run that could not be used; skipped: what was
-    passed over in folders, which every run tells again; of it, links: that are not followed, closed:
-    files and folders that could not be looked at. picture_seconds: of `seconds`, reading and encoding pictures,
-    the loading of the model left out. missing, returned: files gone and come back since the last
-    run. old_space: names the space that searches used before the run switched them to its own.
+    passed over in folders, which every run tells again; of it, links: that are not followed,
+    closed: files and folders that could not be looked at. picture_seconds: of `seconds`, reading
+    and encoding pictures, the loading of the model left out. missing, returned: files gone and come
+    back since the last run. old_space: names the space that searches used before the run switched
+    them to its own.
     """
 
     library: str
