@@ -73,8 +73,8 @@ class IndexDoctor:
                 finding = Finding(
                     name,
                     "problem",
-                    f"{modality}: what lies in {self._folder} cannot be read ({os_reason(exc)}). The "
-                    "catalog has everything: give yourself the right to it, or delete that folder",
+                    f"{modality}: what lies in {self._folder} cannot be read ({os_reason(exc)}). "
+                    "The catalog has everything: make it readable, or delete that folder",
                 )
             if finding is None:
                 return
