@@ -181,9 +181,15 @@ def summary(report: Report) -> str:
             (report.returned, "came back"),
             (report.missing, "gone (forgotten in searches until they come back)"),
             (report.failed, "could not be used: mmsearch status --failed"),
-            (report.skipped, "links, pipes and the like passed over (in the same list)"),
         ]
         lines += [f"{count:,} {what}" for count, what in parts if count]
+    # In any case: "all known" is not true of what was never looked at.
+    passed_over = [
+        (report.closed, "files and folders that could not be looked at"),
+        (report.links, "links passed over (--follow-links reads what they lead to)"),
+        (report.skipped - report.closed - report.links, "pipes and the like passed over"),
+    ]
+    lines += [f"{count:,} {what}: mmsearch status --failed" for count, what in passed_over if count]
     if report.old_space is not None:
         lines.append(
             f"Searches use {report.model} now. The vectors of {report.old_space} are kept; to "

@@ -22,7 +22,7 @@ from indexer.load import Loader
 from indexer.models import Models
 from indexer.picture_stage import PictureStage
 from indexer.report import Progress, Report, Silence
-from indexer.sources import FileEntry, Sights
+from indexer.sources import LINK, FileEntry, Sights
 from indexer.targets import Target, check_path, find_targets, parts_of
 from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar, unreadable
 from mmsearch.batches import batches
@@ -222,9 +222,16 @@ class _Run:
             name = presets.resolve(self.options.model or "default")
         known = self._catalog.find_space(name)
         now = space_at_hand(name)
-        if known is not None and now is not None and now.fingerprint != known[1].fingerprint:
+        if now is None:
+            return name, known
+        if known is not None and now.fingerprint != known[1].fingerprint:
             self._warn(f"the weights of {name} are not those of before: everything is read again")
-            return name, self._catalog.find_space(name, now.fingerprint)
+        known = self._catalog.find_space(fingerprint=now.fingerprint)
+        if known is not None and known[1].name != name:
+            # Moved, or copied. Searches load them by the name of the space, and that this one is
+            # good was just seen.
+            self._writer.ensure_space(now)
+            known = known[0], now
         return name, known
 
     def encoder(self) -> Encoder:
@@ -331,7 +338,7 @@ class _Run:
         )
         try:
             with self._clock.span("scan"):
-                problems, sights = self._scan(target, source_id)
+                problems, sights, closed = self._scan(target, source_id)
         except SourceError as exc:
             # Others must not wait for this one: it may stay so for months.
             self.unreadable.append(exc)
@@ -357,6 +364,8 @@ class _Run:
         self._report.returned += swept.returned
         self._writer.commit(None, failures=problems)
         self._report.skipped += len(problems)
+        self._report.links += sum(problem.reason == LINK for problem in problems)
+        self._report.closed += closed
         if self._anything_readable(target, source_id):
             self._read(target, source_id)
         if target.under:
@@ -365,8 +374,9 @@ class _Run:
         if self._space_id is not None:
             self._done[target.location] = self._space_id
 
-    def _scan(self, target: Target, source_id: int) -> tuple[list[FailureRow], Sights]:
-        """Notes what is there; returns what could not be read, and what else was met."""
+    def _scan(self, target: Target, source_id: int) -> tuple[list[FailureRow], Sights, int]:
+        """Notes what is there; returns what is passed over, what else was met, and how much of what
+        is passed over could not be looked at."""
         writer, files = self._writer, 0
         writer.scan.begin()
         problems: list[FailureRow] = []
@@ -388,9 +398,9 @@ class _Run:
             writer.scan.saw(found)
             files += len(found)
             self._progress.scanning(target.location, files)
-        closed += self._mount_points(target, source_id, sights.empty)
-        writer.scan.saw_unreadable(source_id, closed)
-        return problems, sights
+        mount_points = self._mount_points(target, source_id, sights.empty)
+        writer.scan.saw_unreadable(source_id, [*closed, *mount_points])
+        return problems, sights, len(closed)
 
     def _mount_points(
         self, target: Target, source_id: int, empty: Sequence[tuple[str, int]]

@@ -47,10 +47,12 @@ class Report:
     files: pictures seen by the scan. encoded_images, encoded_texts: contents that went through the
     model. known: files that are copies of known pictures, or were moved. texts: read from caption
     files and sidecars; linked: those of them that found their picture; carried: texts that
-    pictures carry themselves. failed: inputs of this run that could not be used; skipped: entries
-    of folders that are no files. picture_seconds: of `seconds`, reading and encoding pictures,
-    the loading of the model left out. missing, returned: files gone and come back since the last
-    run. old_space: names the space that searches used before the run switched them to its own.
+    pictures carry themselves. failed: inputs of this run that could not be used; skipped: what was
+    passed over in folders, which every run tells again; of it, links: that are not followed,
+    closed: files and folders that could not be looked at. picture_seconds: of `seconds`, reading
+    and encoding pictures, the loading of the model left out. missing, returned: files gone and come
+    back since the last run. old_space: names the space that searches used before the run switched
+    them to its own.
     """
 
     library: str
@@ -63,6 +65,8 @@ class Report:
     linked: int = 0
     failed: int = 0
     skipped: int = 0
+    links: int = 0
+    closed: int = 0
     missing: int = 0
     returned: int = 0
     seconds: float = 0.0

@@ -29,6 +29,8 @@ Kind = Literal["image", "archive", "texts", "sidecar"]
 
 IGNORE_FILE = ".mmsearchignore"
 _MAX_IGNORE_BYTES = 1 << 16
+#: Why a link is passed over that `follow_links` would read.
+LINK = "a symbolic link, and links are not followed"
 _MAX_PATTERN = 500  # characters; a longer one is passed over
 
 # What operating systems, network drives and photo programs leave beside people's files; lower case.
@@ -275,7 +277,7 @@ def _folder(
             kind = None if folder else kind_of(name)
             if link and not follow_links:
                 if folder or kind or not os.path.lexists(entry.path):
-                    yield ScanProblem(path, "a symbolic link, and links are not followed")
+                    yield ScanProblem(path, LINK)
                 continue
             if folder:
                 below.append(entry)

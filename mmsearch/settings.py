@@ -24,7 +24,10 @@ def default_library() -> Path:
 class Settings(BaseSettings):
     """What the environment may decide. Flags of a command win over these."""
 
-    model_config = SettingsConfigDict(env_prefix="MMSEARCH_", frozen=True, extra="ignore")
+    # An empty variable is one that is not set, as for `mmsearch.cli.options.plain_library_path`.
+    model_config = SettingsConfigDict(
+        env_prefix="MMSEARCH_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     library: Path = Field(default_factory=default_library)
     model: str | None = None

@@ -412,6 +412,38 @@ def test_damage_to_an_index(
     assert same(found(library, healthy / "photos", QUERIES), expected)
 
 
+@pytest.mark.parametrize("closed", ["folder", "*-image.faiss", "*-text.json"])
+def test_index_files_that_cannot_be_read(
+    library: Path,
+    healthy: Path,
+    expected: list[dict[object, float]],
+    closed: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By whoever runs this: searches do without them, and the doctor tells."""
+    index = library / "index"
+    paths = list(index.iterdir()) if closed == "folder" else [one(library, closed)]
+
+    def refused(name: str) -> Callable[..., Any]:
+        plain = getattr(Path, name)
+
+        def call(path: Path, *args: Any, **options: Any) -> Any:
+            if path in paths:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return plain(path, *args, **options)
+
+        return call
+
+    for name in ("open", "stat") if closed == "folder" else ("open",):
+        monkeypatch.setattr(Path, name, refused(name))
+    with Library(library, device="cpu") as opened:
+        assert opened.status().images
+    assert same(found(library, healthy / "photos", QUERIES), expected)
+    assert "index" in wrong(examine(library))
+    if closed != "folder":
+        assert "index" in wrong(examine(library, repair=True), "repaired")
+
+
 def test_a_lost_index_is_no_fault(library: Path) -> None:
     shutil.rmtree(library / "index")
     findings = examine(library)

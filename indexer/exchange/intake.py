@@ -113,7 +113,8 @@ class Intake:
         self._limits = limits
         self._report = report
         self._progress = progress
-        self._space_id = writer.ensure_space(space)
+        # Its name may be that of a folder on another machine.
+        self._space_id = writer.ensure_space(space, at_hand=False)
         self._sources: dict[Home, int] = {}
         self._loader = _HeaderLoader(self._known_image, limits)
         writer.scan.begin()

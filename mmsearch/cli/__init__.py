@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -52,6 +54,10 @@ COMMANDS = {
     "models": ("mmsearch.cli.status:models", "The models to choose from."),
     "eval": ("indexer.cli_evaluate:evaluate", "Measure a model on pictures with known answers."),
 }
+
+
+#: What a full or failing disk says to who writes to it.
+_NOT_TAKEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 class LazyGroup(click.Group):
@@ -120,8 +126,28 @@ def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
+def _open_what_is_closed() -> None:
+    """Something in the place of closed standard streams (`mmsearch … >&-`), which are None then.
+
+    Before any file is opened: that would get the number of the closed one, and with it what
+    libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _drop_output() -> None:
+    """Forgets what stdout did not take: Python would try once more at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Runs the command line; turns the errors mmsearch raises on purpose into one line each."""
+    _open_what_is_closed()
     try:
         sys.exit(cli.main(prog_name="mmsearch", standalone_mode=False))
     except MmsearchError as exc:
@@ -130,7 +156,7 @@ def main() -> None:
         # It names files, and what a file is called must not speak to the terminal.
         click.echo(f"mmsearch: {printable(str(exc))}", err=True)
         sys.exit(exc.exit_code)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)
     except click.ClickException as exc:
@@ -140,6 +166,13 @@ def main() -> None:
         # `mmsearch search … | head`: the reader has what it wants.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as exc:
+        # What is printed has no file name; a disk that does not take it is no fault here.
+        if exc.filename is not None or exc.errno not in _NOT_TAKEN:
+            raise
+        _drop_output()
+        click.echo(f"mmsearch: the output cannot be written: {exc.strerror}", err=True)
+        sys.exit(1)
     finally:
         # At its end Python looks for garbage in all that was loaded, 0.1 s and more for a search.
         # But triton's bindings, which torch brings, would say on stderr that they leak.

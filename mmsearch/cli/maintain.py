@@ -32,7 +32,8 @@ def backup(copy: Path, with_index: bool, as_json: bool, library: Path | None) ->
     """Copy the library, also while it is in use.
 
     COPY is a folder that does not exist yet, or an empty one. It becomes a library of its own, with
-    everything but the pictures themselves and their thumbnails: the state of one moment, checked.
+    everything, the pictures that were uploaded to it included, but for those in your own folders
+    and for thumbnails: the state of one moment, checked.
     To go back to it, move the damaged library away and copy the folder to its place.
 
     \b

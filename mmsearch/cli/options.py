@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from mmsearch.library import Library
+    from mmsearch.query import Question
     from mmsearch.settings import Settings
     from mmsearch.types import Answer
 
@@ -108,18 +109,24 @@ def print_json(document: Any) -> None:
     click.echo(_in_utf8(text))
 
 
-def nothing_matches(answer: Answer[Any], asked: str | None) -> str | None:
+def nothing_matches(answer: Answer[Any], asked: str | None, question: Question) -> str | None:
     """What to say where nothing is found though something was compared; None otherwise.
 
     asked: the words of the question.
     """
+    if question.offset and answer.allowed:
+        return f"No results are left after the first {question.offset:,} (--offset)."
     if answer.cut:
+        least = question.min_score
         matches = f'matches "{printable(asked)}"' if asked else "matches"
-        if answer.nearest is None:
-            return f"Nothing in this library {matches} so well."
+        if answer.nearest is None or answer.nearest >= question.min_relevance:
+            # Relevant enough, or nobody asked how relevant it is.
+            how = "so well" if least is None else f"with a score of {least:g} or more (--min-score)"
+            return f"Nothing in this library {matches} {how}."
+        shows = "--all shows it" if least is None else "--all without --min-score shows it"
         return (
             f"Nothing in this library {matches}. The nearest has relevance {answer.nearest:.2f}; "
-            "--all shows it."
+            f"{shows}."
         )
     return "Nothing satisfies the condition." if answer.filtered and not answer.allowed else None
 

@@ -238,7 +238,7 @@ def search(
             from mmsearch.cli.table import print_images
 
             words = " ".join(query) or None
-            print_images(source, answer, words, offset=offset, thumbnails=thumbnails)
+            print_images(source, answer, words, question, thumbnails=thumbnails)
         if open_:
             for hit in hits:
                 click.launch(hit.image.path)
@@ -348,7 +348,7 @@ def _print_texts(
         return
     if not answer.hits:
         click.echo(
-            nothing_matches(answer, asked.get("query"))
+            nothing_matches(answer, asked.get("query"), question)
             or "The library holds no texts. Add some with: mmsearch index --captions FILE",
             err=True,
         )

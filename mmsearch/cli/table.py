@@ -18,6 +18,7 @@ from mmsearch.types import Answer, ImageHit
 if TYPE_CHECKING:
     from mmsearch.cli.remote import Remote
     from mmsearch.library import Library
+    from mmsearch.query import Question
 
 _THUMB_SIDE = 256
 _ROWS = 6  # height of a thumbnail in lines of text
@@ -33,8 +34,8 @@ def print_images(
     library: Library | Remote,
     answer: Answer[ImageHit],
     words: str | None,
+    question: Question,
     *,
-    offset: int,
     thumbnails: bool | None,
 ) -> None:
     """Rank, relevance, score, path and first caption of each hit.
@@ -43,18 +44,18 @@ def print_images(
     """
     hits = answer.hits
     if not hits:
-        click.echo(nothing_matches(answer, words) or "Nothing found.", err=True)
+        click.echo(nothing_matches(answer, words, question) or "Nothing found.", err=True)
         return
     protocol = graphics_protocol(os.environ) if sys.stdout.isatty() or thumbnails else None
     if thumbnails is not False and protocol is not None:
-        for rank, hit in enumerate(hits, offset + 1):
+        for rank, hit in enumerate(hits, question.offset + 1):
             click.echo(_inline(library, hit, protocol))
             numbers = f"{rank:4d}  {shown(hit.relevance)}  {hit.score:.3f}"
             click.echo(f"{numbers}  {printable(_short(hit.image.path))}")
         return
     captions = any(hit.captions for hit in hits)
     rows = [("", "relevance", "score", "picture", "caption" if captions else "")]
-    for rank, hit in enumerate(hits, offset + 1):
+    for rank, hit in enumerate(hits, question.offset + 1):
         copies = f"  (+{len(hit.image.copies)} copies)" if hit.image.copies else ""
         alike = f"  (+{len(hit.similar)} alike)" if hit.similar else ""
         name = printable(_short(hit.image.path)) + copies + alike

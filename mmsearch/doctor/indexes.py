@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmsearch.doctor.finding import NEXT_RUN, Finding, mended
+from mmsearch.errors import os_reason
 from mmsearch.index import manifest
 from mmsearch.indexes import Indexes
 from mmsearch.store import Catalog
@@ -66,7 +67,15 @@ class IndexDoctor:
         suspected = False
         for _ in range(_TRIES):
             revision = self._catalog.revision()
-            finding = look(modality, space_id, space)
+            try:
+                finding = look(modality, space_id, space)
+            except OSError as exc:
+                finding = Finding(
+                    name,
+                    "problem",
+                    f"{modality}: what lies in {self._folder} cannot be read ({os_reason(exc)}). "
+                    "The catalog has everything: make it readable, or delete that folder",
+                )
             if finding is None:
                 return
             stands = revision == self._catalog.revision()

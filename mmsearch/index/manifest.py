@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mmsearch.errors import StoreError, VectorIndexError
+from mmsearch.errors import StoreError, VectorIndexError, os_reason
 from mmsearch.overview import (
     IndexStatus,
 )
@@ -76,10 +76,16 @@ def index_file(folder: Path, space: Space, modality: Modality) -> Path:
 
 
 def read(path: Path) -> Manifest | None:
-    """The manifest of an index file; None when there is none, or none that makes sense."""
+    """The manifest of an index file; None when there is none, or none that makes sense.
+
+    Also when it cannot be read, with a warning: then the file is of no use either.
+    """
     try:
         about = Manifest(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
+        return None
+    except OSError as exc:
+        logger.warning("%s cannot be read (%s)", path.with_suffix(".json"), os_reason(exc))
         return None
     # The annotations are the names of the types: see `from __future__` above.
     if any(type(getattr(about, field.name)).__name__ != field.type for field in fields(about)):

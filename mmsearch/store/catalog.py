@@ -182,12 +182,16 @@ class Catalog:
             for row in self._read.rows(sa.select(space).order_by(space.c.id))
         }
 
-    def find_space(self, name: str, fingerprint: str | None = None) -> tuple[int, Space] | None:
+    def find_space(
+        self, name: str | None = None, fingerprint: str | None = None
+    ) -> tuple[int, Space] | None:
         """The space of a model by the name it was given: the active one, or else the newest.
 
-        With a fingerprint, only the space of just those weights.
+        With a fingerprint, only the space of just those weights: by that name, or by any.
         """
-        statement = sa.select(space).where(space.c.name == name)
+        statement = sa.select(space)
+        if name is not None:
+            statement = statement.where(space.c.name == name)
         if fingerprint is not None:
             statement = statement.where(space.c.fingerprint == fingerprint)
         rows = self._read.rows(statement.order_by(space.c.active.desc(), space.c.id.desc()))

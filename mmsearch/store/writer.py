@@ -70,12 +70,20 @@ class CatalogWriter:
 
     # --- spaces and sources ---------------------------------------------------------------------
 
-    def ensure_space(self, new: Space) -> int:
-        """The id of the space, written down now if it is new (and active if it is the first)."""
+    def ensure_space(self, new: Space, *, at_hand: bool = True) -> int:
+        """The id of the space, written down now if it is new (and active if it is the first).
+
+        at_hand: the weights were found by that name. A space of theirs by another name, from which
+        they may have been moved away, takes this one.
+        """
         with writing(self._connection, self._path):
             found = self._connection.execute(
                 sa.select(space.c.id).where(space.c.fingerprint == new.fingerprint)
             ).scalar()
+            if found is not None and at_hand:
+                self._connection.execute(
+                    sa.update(space).where(space.c.id == found).values(name=new.name)
+                )
             if found is None:
                 first = not self._connection.execute(
                     sa.select(sa.exists().where(space.c.active))

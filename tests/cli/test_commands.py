@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from collection import Indexed
 
-from mmsearch.cli import COMMANDS
+from mmsearch.cli import COMMANDS, cli
 from mmsearch.cli.table import graphics_protocol
 
 
@@ -67,6 +69,55 @@ def test_status_json_has_the_promised_keys(empty: Path) -> None:
     document = json.loads(run("status", "--json", "-l", str(empty)).stdout)
     assert {"images", "texts", "failed", "spaces", "index"} <= set(document)
     assert document["images"] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT TESTED: no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", [["status"], ["models"]])
+def test_output_that_cannot_be_written_is_one_line(
+    empty: Path, args: list[str], unbuffered: str
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "mmsearch", "-l", str(empty), *args],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    said = "mmsearch: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.parametrize("args", ["search --all boat", "search --paths boat", "status"])
+def test_closed_streams_are_done_without(postcards: Indexed, args: str) -> None:
+    command = f"exec {sys.executable} -m mmsearch -l {postcards.path} {args}"
+    done = subprocess.run(
+        ["sh", "-c", f"{command} <&- >&-"], stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kind", [[], ["--texts"]])
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--min-relevance", "0", "--min-score", "2"], "a score of 2 or more (--min-score)."),
+        (["--all", "--min-score", "2"], "a score of 2 or more (--min-score)."),
+        (["--min-relevance", "1", "--min-score", "2"], "--all without --min-score shows it."),
+        (["--min-relevance", "1"], "--all shows it."),
+        (["--all", "--offset", "5000"], "No results are left after the first 5,000 (--offset)."),
+        (["--offset", "5000", "-w", "path:none"], "Nothing satisfies the condition."),
+    ],
+)
+def test_what_to_do_where_nothing_is_found(
+    postcards: Indexed, kind: list[str], args: list[str], said: str
+) -> None:
+    asked = ["search", "a beach", "--no-words", "--no-server", *kind, *args]
+    done = CliRunner().invoke(cli, ["-l", str(postcards.path), *asked])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.strip().endswith(said)
 
 
 def test_no_library_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:

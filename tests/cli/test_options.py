@@ -13,7 +13,12 @@ from collection import Indexed
 
 import mmsearch.library
 from mmsearch.cli import cli
-from mmsearch.cli.options import library_path, load_settings, open_library
+from mmsearch.cli.options import (
+    library_path,
+    load_settings,
+    open_library,
+    plain_library_path,
+)
 
 
 @pytest.mark.parametrize("chosen", [None, Path("~/here")])
@@ -27,6 +32,7 @@ from mmsearch.cli.options import library_path, load_settings, open_library
         {"MMSEARCH_MAX_PIXELS": "1000", "MMSEARCH_DEVICE": "mps"},
         {"MMSEARCH_MAX_DECODE_SECONDS": "7"},
         {"MMSEARCH_DEVICE": ""},
+        {"MMSEARCH_LIBRARY": "", "MMSEARCH_MODEL": "", "MMSEARCH_MAX_PIXELS": ""},
     ],
 )
 @pytest.mark.parametrize("device", [None, "cuda"])
@@ -48,6 +54,15 @@ def test_a_library_is_opened_as_the_settings_say(
     settings = load_settings()
     wanted = library_path(chosen, settings), device or settings.device, settings.decode_limits()
     assert opened == [wanted]
+    assert library_path(chosen, settings) == plain_library_path(chosen)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load_settings()
+    for name in type(plain).model_fields:
+        monkeypatch.setenv(f"MMSEARCH_{name.upper()}", "")
+    assert load_settings() == plain
+    assert plain_library_path(None) == plain.library
 
 
 def test_a_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,26 @@ def test_ctrl_c_keeps_what_is_committed(tmp_path: Path, model: str) -> None:
     assert (report.encoded_images, report.files) == (1000 - kept, 1000)
 
 
+@pytest.mark.parametrize("module", ["click", "mmsearch.errors", "mmsearch.cli.status"])
+def test_ctrl_c_while_modules_are_imported(module: str) -> None:
+    code = f"""
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from mmsearch.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "status"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "stopped")
+
+
 def test_ctrl_c_before_anything_was_done() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
     driver = f"import mmsearch.cli as c\nc.cli.callback = lambda **_: exec({code!r})\nc.main()"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from collection import encoded, found, run, same, save_model, titled, write, write_captions
 
+from indexer.cli import summary
 from indexer.ingest import Options, index
 from indexer.report import Report
 from mmsearch.doctor import doctor
@@ -234,6 +235,37 @@ def test_exclude_and_links_are_kept_with_the_source(
 
 
 # --- sources that are not there -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("new", [0, 1])
+def test_what_is_passed_over_is_told_whether_or_not_anything_is_new(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, new: int
+) -> None:
+    root = tmp_path / "root"
+    (root / "closed").mkdir(parents=True)
+    for n in range(new):
+        write(root / f"{n}.png", encoded(n))
+    write(tmp_path / "elsewhere.png", encoded(7))
+    (root / "link.png").symlink_to(tmp_path / "elsewhere.png")
+    (root / "links").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe.png")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if os.fspath(path).rstrip("/").endswith("/closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = run(library, root, model=model)
+    assert (report.skipped, report.links, report.closed) == (4, 2, 1)
+    lines = summary(report).splitlines()
+    assert lines[0].startswith("1 pictures encoded" if new else "Nothing new: 0 pictures")
+    assert lines[1:-1] == [
+        "1 files and folders that could not be looked at: mmsearch status --failed",
+        "2 links passed over (--follow-links reads what they lead to): mmsearch status --failed",
+        "1 pipes and the like passed over: mmsearch status --failed",
+    ]
 
 
 def test_unplugged_drive_forgets_nothing(library: Path, photos: Path, model: str) -> None:
@@ -621,3 +653,28 @@ def test_other_weights_under_the_same_name_are_noticed(
         assert lib.space != old
         assert len(lib.search("waves", k=100)) == report.files
     assert unchanged(run(library, photos))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_model_that_was_moved_is_found_at_its_new_place(
+    library: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: bool
+) -> None:
+    """The space is that of the weights, and called as they were named last. `loaded`: which weights
+    they are is not known before, as with a single file at a new place."""
+    run(library, photos, model=save_model(tmp_path / "first", seed=1))
+    if loaded:
+        monkeypatch.setattr("indexer.ingest.space_at_hand", lambda _name: None)
+    with Library(library, device="cpu") as service:
+        before = service.space
+        assert before is not None
+        (tmp_path / "first").rename(tmp_path / "second")
+        name = f"local-dir:{tmp_path / 'second'}"
+        report = run(library, photos, model=name)
+        assert unchanged(report)
+        assert (report.device is not None, report.warnings) == (loaded, [])
+        assert service.refresh()
+        assert service.space == replace(before, name=name)
+        assert [s.space.name for s in service.status().spaces] == [name]
+        assert len(service.search("waves", k=100)) == report.files
+    assert names(library) == ["0.png", "1.png", "2.png", "3.png"]
+    assert unchanged(run(library))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,20 @@ def test_a_known_hash_is_one_that_has_a_vector(
             known = {d: catalog.vectors.known(space_id, modality, d) for d in digests}
             found = catalog.vectors.embedded(space_id, modality, digests)
             assert {d: id_ for d, id_ in known.items() if id_ is not None} == found
+
+
+def test_a_space_is_called_as_its_weights_were_found_last(
+    writer: CatalogWriter, catalog: Catalog
+) -> None:
+    """Not as an export calls them, which another machine may have written."""
+    known, revision = writer.ensure_space(SPACE), catalog.revision()
+    moved = replace(SPACE, name="elsewhere")
+    assert writer.ensure_space(moved, at_hand=False) == known
+    assert catalog.active_space() == (known, SPACE)
+    assert writer.ensure_space(moved) == known
+    assert catalog.active_space() == catalog.find_space(fingerprint=SPACE.fingerprint)
+    assert catalog.active_space() == (known, moved)
+    assert catalog.revision() > revision
 
 
 def test_what_a_batch_takes_does_not_depend_on_the_library(catalog_path: Path) -> None:
