@@ -25,6 +25,9 @@ _NAMED_SETS = {
     "punct": r"!-/:-@\[-`{-~", "upper": "A-Z", "xdigit": "0-9A-Fa-f",
 }  # fmt: skip
 
+_WILD = re.compile(r"[\\*?\[]")
+_ESCAPED = r"\\\g<0>"
+
 _FOLDERS = "(?:[^/]*+/)*"
 
 
@@ -32,6 +35,21 @@ def without_end(line: str) -> str:
     """The line without the spaces at its end."""
     found = _LINE.match(line)
     return found.group() if found is not None else line
+
+
+def placed(line: str, folder: str) -> str | None:
+    """A line of the list of a folder as one of a list further up, where its path is `folder`.
+
+    None for a line that leaves nothing out or in.
+    """
+    line = without_end(line)
+    sign = "!" if line.startswith("!") else ""
+    pattern = line.removeprefix(sign)
+    if line.startswith("#") or not pattern.strip("/"):
+        return None
+    anchored = "/" in pattern.rstrip("/")
+    depth = "" if anchored else "**/"
+    return f"{sign}/{_WILD.sub(_ESCAPED, folder)}/{depth}{pattern.lstrip('/')}"
 
 
 def expression(pattern: str) -> str:

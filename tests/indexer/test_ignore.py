@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from indexer.ignore import placed
 from indexer.sources import FileEntry, scan
 
 FILES = (
@@ -137,3 +138,19 @@ def test_no_pattern_takes_long(tmp_path: Path) -> None:
     (deep / ("a" * 200 + ".jpg")).touch()
     for pattern in ("*a" * 200 + "b", "**/a*/" * 60 + "b", "/" + "**/*a*a*a/" * 40 + "*a*a*b"):
         assert len([*scan(tmp_path, exclude=[pattern])]) == 1
+
+
+@pytest.mark.parametrize("folder", ["a", "a/x", "b", "end .jpg", "end .jpg/[1]*\\?"])
+def test_lines_of_a_folder_placed_further_up(tmp_path: Path, folder: str) -> None:
+    """They mean there what they mean in a list of the folder itself."""
+    inside = [f"{folder}/{file}" for file in FILES]
+    for name in (*FILES, *inside):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    ignore = tmp_path / folder / ".mmsearchignore"
+    for exclude, _ in CASES:
+        up = [line for pattern in exclude if (line := placed(pattern, folder)) is not None]
+        ignore.unlink(missing_ok=True)
+        found = [*scan(tmp_path, exclude=up)]
+        ignore.write_text("\n".join(exclude), "utf-8")
+        assert found == [*scan(tmp_path)], exclude
