@@ -43,7 +43,9 @@ from mmsearch.cli.options import (
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Leave out names or paths like this (as in .gitignore). Kept with the source.",
+    help="Leave out names or paths like this (as in .gitignore). Kept with the source: given for "
+    "it again, patterns replace those of before ('' for none); given for a folder in it, they are "
+    "added, for that folder.",
 )
 @click.option(
     "--follow-links/--no-follow-links", default=None, help="Follow symbolic links. Kept likewise."

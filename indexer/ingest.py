@@ -52,9 +52,10 @@ class Options:
     model: None is the library's own, or `default` for a new one. device: as of `load_encoder`, or
     several with commas ("cuda:0,cuda:1"), each in a process of its own. reference: exactly
     open_clip's preprocessing, slower. exclude, follow_links: None or empty leave a known source as
-    it was. decode_processes: that prepare pictures instead of threads; None: as many as the device
-    is worth (see `indexer.decoder_processes`; a script that asks for some must be one that
-    multiprocessing can import).
+    it was; where a folder in it is named, exclude adds to its patterns, for that folder.
+    decode_processes: that prepare pictures instead of threads; None: as many as the device is worth
+    (see `indexer.decoder_processes`; a script that asks for some must be one that multiprocessing
+    can import).
     """
 
     model: str | None = None
@@ -336,6 +337,12 @@ class _Run:
         source_id = self._writer.ensure_source(
             target.location, target.kind, target.exclude, target.follow_links
         )
+        before, patterns = target.excluded_before, target.exclude
+        if before is not None and patterns != before:
+            self._warn(
+                f"the patterns of what is left out of {target.location} change from "
+                f"{shlex.join(before) or 'none'} to {shlex.join(patterns) or 'none'}"
+            )
         try:
             with self._clock.span("scan"):
                 problems, sights, closed = self._scan(target, source_id)

@@ -5,7 +5,6 @@ Names only, and what stat says: no file is opened (but for .mmsearchignore).
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import stat
@@ -16,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from indexer.ignore import expression, without_end
 from indexer.texts import is_caption_file, sidecar_for
 from mmsearch.archive import is_archive
 from mmsearch.decode import IMAGE_SUFFIXES
@@ -31,7 +31,7 @@ IGNORE_FILE = ".mmsearchignore"
 _MAX_IGNORE_BYTES = 1 << 16
 #: Why a link is passed over that `follow_links` would read.
 LINK = "a symbolic link, and links are not followed"
-_MAX_PATTERN = 500  # characters; a longer one is passed over
+_MAX_PATTERN = 5000  # characters, more than a path can have; a longer one is passed over
 
 # What operating systems, network drives and photo programs leave beside people's files; lower case.
 IGNORED_NAMES = frozenset({
@@ -79,7 +79,8 @@ class _Rule:
     def matches(self, path: str, name: str, folder: bool) -> bool:
         if self.folders_only and not folder:
             return False
-        return bool(self.pattern.match(path[len(self.base) :] if self.whole_path else name))
+        tested = path[len(self.base) :] if self.whole_path else name
+        return self.pattern.fullmatch(tested) is not None
 
 
 def scan(
@@ -94,9 +95,9 @@ def scan(
     """Walk `root`: in each folder the files by name, then its folders by name.
 
     exclude: patterns as in .gitignore, read without case: "*.png" matches names, "2019/raw*" paths
-        below the root, "old/" folders only, "!keep.png" takes back what an earlier one excluded. A
-        file .mmsearchignore holds such lines for its folder and those below. Hidden files and
-        folders and IGNORED_NAMES are never read.
+        below the root ("*" stays within a name, "**" is any folders), "old/" folders only,
+        "!keep.png" takes back what an earlier one excluded. A file .mmsearchignore holds such lines
+        for its folder and those below. Hidden files and folders and IGNORED_NAMES are never read.
     follow_links: symbolic links are read as what they point to, wherever that is, linked folders
         after all others; a folder that was read before is not read again, so loops end. Otherwise
         links to pictures and folders are ScanProblems.
@@ -359,22 +360,20 @@ def _is_visible(entry: os.DirEntry[str]) -> bool:
 def _rules(patterns: Sequence[str], base: str) -> tuple[_Rule, ...]:
     rules = []
     for line in patterns:
-        pattern = line.strip()
-        # fnmatch takes time by the square of the length to understand some.
-        if not pattern or pattern.startswith("#") or len(pattern) > _MAX_PATTERN:
+        pattern = without_end(line)
+        if pattern.startswith("#") or len(pattern) > _MAX_PATTERN:
             continue
         keep = pattern.startswith("!")
         pattern = pattern[1:] if keep else pattern
         folders_only = pattern.endswith("/")
         pattern = pattern.rstrip("/")
-        anywhere = pattern.startswith("**/")
-        pattern = pattern[3:] if anywhere else pattern
+        if pattern.startswith("**/") and "/" not in pattern[3:]:
+            pattern = pattern[3:]  # the same, and quicker
         whole_path = "/" in pattern
-        regex = fnmatch.translate(pattern.lstrip("/"))
-        if anywhere and whole_path:
-            regex = f"(?:.*/)?{regex}"
-        compiled = re.compile(regex, re.IGNORECASE)
-        rules.append(_Rule(base, compiled, whole_path, folders_only, keep))
+        pattern = pattern.lstrip("/")
+        if pattern:
+            compiled = re.compile(expression(pattern), re.IGNORECASE | re.DOTALL)
+            rules.append(_Rule(base, compiled, whole_path, folders_only, keep))
     return tuple(rules)
 
 
@@ -386,7 +385,7 @@ def _ignore_file(path: str, prefix: str) -> tuple[_Rule, ...]:
             text = file.read(_MAX_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
     except OSError:
         return ()
-    return _rules(text.splitlines(), prefix)
+    return _rules(text.replace("\r\n", "\n").split("\n"), prefix)
 
 
 def _excluded(rules: tuple[_Rule, ...], path: str, name: str, folder: bool) -> bool:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from indexer.sources import IGNORED_NAMES, FileEntry, Sights, entry_for, kind_of, scan
+from indexer.ignore import placed
+from indexer.sources import (
+    IGNORED_NAMES,
+    FileEntry,
+    Sights,
+    covering,
+    entry_for,
+    kind_of,
+    scan,
+)
 from mmsearch.errors import SourceError
 from mmsearch.overview import (
     ScanProblem,
@@ -21,7 +30,8 @@ class Target:
     """A source, or a part of one, to bring up to date.
 
     location: absolute path of the source. under: the part, relative to it ("" is all of it).
-    read_at: when it was last read as a whole; UTC, without a zone.
+    read_at: when it was last read as a whole; UTC, without a zone. excluded_before: what `exclude`
+    was so far; None for a new source.
     """
 
     location: str
@@ -30,6 +40,7 @@ class Target:
     exclude: tuple[str, ...] = ()
     follow_links: bool = False
     read_at: datetime | None = None
+    excluded_before: tuple[str, ...] | None = None
 
     @property
     def folder(self) -> str:
@@ -100,6 +111,8 @@ def find_targets(
     A path inside a folder that is a source already is a part of that source. Options that are not
     given stay as the source has them.
 
+    exclude: replaces the patterns of sources; of a folder in one, it is added to the source's, for
+        that folder only.
     library: its own folder, which no scan of a folder around it enters: what lies in there (such
         as what was uploaded) is a source of its own.
 
@@ -107,8 +120,11 @@ def find_targets(
         SourceError: a path is not there.
     """
     own = None if library is None else os.path.realpath(library)
+    patterns = {source.location: source.exclude for source in known}
     if not paths and not captions:
-        return [_known(source, exclude, follow_links) for source in known]
+        if exclude:
+            patterns |= {s.location: _own(exclude) for s in known if s.kind == "folder"}
+        return _with_patterns([_known(source, follow_links) for source in known], known, patterns)
     targets: dict[tuple[str, str], Target] = {}
     folders = {s.location: s for s in known if s.kind == "folder"}
     named: list[tuple[Path, bool]] = [(p, False) for p in paths] + [(p, True) for p in captions]
@@ -125,18 +141,23 @@ def find_targets(
         if not is_folder and isinstance(problem := entry_for(path), ScanProblem):
             raise SourceError(str(path), problem.reason)
         if inside is not None and _is_found_in(inside, absolute, is_folder):
-            base = folders.get(inside)
-            options = *_options(base, exclude, follow_links), base.indexed_at if base else None
+            if (inside, "") in targets:
+                continue
             under = os.path.relpath(absolute, inside)
             under = "" if under == "." else under.replace(os.sep, "/")
-            target = Target(inside, "folder", under, *options)
+            target = replace(_known(folders[inside], follow_links), under=under)
         else:
             kind = "folder" if is_folder else "file"
-            target = Target(absolute, kind, "", exclude, bool(follow_links))
-        covering = targets.get((target.location, ""))
-        if covering is None:
-            targets[target.location, target.under] = target
-    return list(targets.values())
+            target = Target(absolute, kind, follow_links=bool(follow_links))
+            if (absolute, "") in targets:
+                continue
+        targets[target.location, target.under] = target
+        if exclude and is_folder:
+            kept = patterns.get(target.location, ())
+            patterns[target.location] = (
+                _joined(kept, exclude, target.under) if target.under else _own(exclude)
+            )
+    return _with_patterns(targets.values(), known, patterns)
 
 
 def parts_of(known: Sequence[SourceRecord], parts: Mapping[str, Sequence[str]]) -> list[Target]:
@@ -147,26 +168,75 @@ def parts_of(known: Sequence[SourceRecord], parts: Mapping[str, Sequence[str]]) 
     """
     targets: dict[tuple[str, str], Target] = {}
     for source in known:
-        whole = _known(source, (), None)
+        whole = _known(source, None)
         for path in parts.get(source.location, ()):
             under = path if source.kind == "folder" else ""
             while under and not os.path.isdir(whole.absolute(under)):  # noqa: PTH112
                 under = under.rpartition("/")[0]
             targets[source.location, under] = replace(whole, under=under)
-    return [t for t in targets.values() if not t.under or (t.location, "") not in targets]
+    return _with_patterns(
+        [t for t in targets.values() if not t.under or (t.location, "") not in targets],
+        known,
+        {source.location: source.exclude for source in known},
+    )
 
 
-def _options(
-    source: SourceRecord | None, exclude: tuple[str, ...], follow_links: bool | None
-) -> tuple[tuple[str, ...], bool]:
-    kept = source.exclude if source is not None else ()
-    links = source.follow_links if source is not None else False
-    return exclude or kept, links if follow_links is None else follow_links
+def _known(source: SourceRecord, follow_links: bool | None) -> Target:
+    """The whole of a source, with its own patterns."""
+    return Target(
+        source.location,
+        source.kind,
+        exclude=source.exclude,
+        follow_links=source.follow_links if follow_links is None else follow_links,
+        read_at=source.indexed_at,
+        excluded_before=source.exclude,
+    )
 
 
-def _known(source: SourceRecord, exclude: tuple[str, ...], follow_links: bool | None) -> Target:
-    options = _options(source, exclude, follow_links)
-    return Target(source.location, source.kind, "", *options, source.indexed_at)
+def _own(exclude: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns that a source is given; an empty one, alone, stands for none."""
+    return tuple(pattern for pattern in exclude if pattern)
+
+
+def _joined(kept: tuple[str, ...], added: Sequence[str], folder: str) -> tuple[str, ...]:
+    """The patterns of a source and those of a folder in it, which have the last word there."""
+    found = (placed(pattern, folder) for pattern in added)
+    new = tuple(dict.fromkeys(pattern for pattern in found if pattern is not None))
+    return *(pattern for pattern in kept if pattern not in new), *new
+
+
+def _with_patterns(
+    targets: Iterable[Target],
+    known: Sequence[SourceRecord],
+    patterns: Mapping[str, tuple[str, ...]],
+) -> list[Target]:
+    """The targets with these patterns (location → of the source), and those of what they adopt.
+
+    Sources inside a folder become part of it once its scan meets their files. It must not read what
+    they leave out even then, so it has their patterns before.
+    """
+    return [replace(t, exclude=_with_inner(t, known, patterns)) for t in targets]
+
+
+def _with_inner(
+    target: Target, known: Sequence[SourceRecord], patterns: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    exclude = patterns.get(target.location, ())
+    if target.kind == "file":
+        return exclude
+    for inner in known:
+        theirs = patterns.get(inner.location, ())
+        if not theirs or inner.kind == "file" or inner.location == target.location:
+            continue
+        if not _is_within(inner.location, target.location):
+            continue
+        met = covering(
+            target.location, inner.location, exclude=exclude, follow_links=target.follow_links
+        )
+        if met is not None:
+            place = os.path.relpath(inner.location, target.location).replace(os.sep, "/")
+            exclude = _joined(exclude, theirs, place)
+    return exclude
 
 
 def _is_found_in(folder: str, path: str, is_folder: bool) -> bool:

@@ -234,6 +234,83 @@ def test_exclude_and_links_are_kept_with_the_source(
     assert names(library) == ["0.png", "2.png", "3.png"]
 
 
+@pytest.fixture
+def album(photos: Path) -> Path:
+    """Photos with folders in them; what is in those called private is for nobody."""
+    for n, name in enumerate(["private/p.png", "a/b.png", "a/private/p.png", "a/c/d.png"]):
+        write(photos / name, encoded(10 + n))
+    return photos
+
+
+def patterns(library: Path) -> dict[str, tuple[str, ...]]:
+    with Library(library) as lib:
+        return {source.location: source.exclude for source in lib.sources()}
+
+
+def test_patterns_of_a_folder_are_added_to_those_of_its_source(
+    library: Path, album: Path, model: str
+) -> None:
+    run(library, album, model=model, exclude=("private/",))
+    all_names = ["0.png", "1.png", "2.png", "3.png", "a/b.png", "a/c/d.png"]
+    assert names(library) == all_names
+    report = run(library, album / "a", album / "a" / "c", exclude=("b*", "/d.png"))
+    added = ("/a/**/b*", "/a/d.png", "/a/c/**/b*", "/a/c/d.png")
+    assert patterns(library) == {str(album): ("private/", *added)}
+    assert report.warnings == [
+        f"the patterns of what is left out of {album} change from private/ to "
+        "private/ '/a/**/b*' /a/d.png '/a/c/**/b*' /a/c/d.png"
+    ]
+    for _ in range(2):  # and so they stay
+        assert run(library).warnings == []
+        assert run(library, album / "a", album / "a" / "c", exclude=("b*", "/d.png")).warnings == []
+        assert names(library) == all_names[:4]
+    run(library, album / "0.png", exclude=("1*",))  # a file has nothing to leave out
+    assert len(patterns(library)[str(album)]) == 5
+
+
+def test_patterns_of_a_source_replace_those_of_before_and_the_run_says_so(
+    library: Path, album: Path, model: str
+) -> None:
+    run(library, album, model=model, exclude=("private/", "[0-2]*"))
+    assert run(library, album, exclude=("private/", "[0-2]*")).warnings == []
+    report = run(library, album, album / "a", exclude=("private/",))
+    assert report.warnings == [
+        f"the patterns of what is left out of {album} change from private/ '[0-2]*' to private/"
+    ]
+    assert "0.png" in names(library)
+    report = run(library, exclude=("",))
+    assert report.warnings[0].endswith("change from private/ to none")
+    assert "private/p.png" in names(library)
+
+
+def test_a_folder_that_takes_a_source_in_takes_its_patterns_over(
+    library: Path, album: Path, model: str
+) -> None:
+    run(library, album / "a", model=model, exclude=("private/", "/b*", "!/b.png"))
+    assert names(library) == ["a/b.png", "a/c/d.png"]
+    report = run(library, album)
+    assert report.encoded_images == 5
+    carried = ("/a/**/private/", "/a/b*", "!/a/b.png")
+    assert patterns(library) == {str(album): carried}
+    for _ in range(2):
+        assert "private/p.png" in names(library)
+        assert "a/b.png" in names(library)
+        assert "a/private/p.png" not in names(library)
+        assert run(library).warnings == []
+
+
+def test_a_source_that_is_not_taken_in_keeps_its_patterns_to_itself(
+    library: Path, album: Path, model: str
+) -> None:
+    run(library, album / "a", model=model, exclude=("private/",))
+    run(library, album, exclude=("/a/",))
+    assert patterns(library) == {str(album): ("/a/",), str(album / "a"): ("private/",)}
+    # Now it is taken in, by a run that was given other patterns.
+    run(library, album, exclude=("0*",))
+    assert patterns(library) == {str(album): ("0*", "/a/**/private/")}
+    assert "a/private/p.png" not in names(library)
+
+
 # --- sources that are not there -------------------------------------------------------------------
 
 
