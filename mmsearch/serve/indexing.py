@@ -8,6 +8,7 @@ deleted.
 # No `from __future__ import annotations` here: FastAPI could not resolve the local names.
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from mmsearch.errors import NotFoundError, QueryError, RefusedError
+from mmsearch.errors import MmsearchError, NotFoundError, QueryError, RefusedError
 from mmsearch.overview import (
     SourceRecord,
 )
@@ -35,6 +36,8 @@ from mmsearch.types import (
     ImageRecord,
     TextRecord,
 )
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a stream without news says that it is still there.
 HEARTBEAT_S = 15.0
@@ -172,6 +175,18 @@ class Desk:
         """Lets what was uploaded or deleted show."""
         folder = self.uploads.folder
         return self.runs.start(folder.name, str(folder), forget=forget)
+
+    async def resume(self) -> None:
+        """Lets a run begin that was owed when the service stopped: an upload may have been taken
+        in, or a picture deleted for good, without one."""
+        catalog = self.service.library.catalog
+        if catalog.read_only:
+            return
+        try:
+            if await self.service.read(self.uploads.are_owed_a_run, catalog):
+                self.read_uploads(forget=True)
+        except (MmsearchError, OSError) as exc:
+            log.warning("whether uploads wait to be read could not be found out: %s", exc)
 
     async def state(self) -> Indexing:
         """All runs as they are now."""

@@ -33,6 +33,9 @@ class Served:
         write_captions(root / "photos" / "captions.jsonl", [("0.png", "the first picture")])
         run(self.path, root / "photos", model=model)
         self.key = Keys(keys_path(self.path, None)).add("test", "write")
+        self.start()
+
+    def start(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(self.path), "0"],
             stdout=subprocess.PIPE,
@@ -51,6 +54,25 @@ class Served:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+    def restart(self) -> None:
+        """Stops the service, as the system does, and starts it again."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0
+        self.close()
+        self.start()
+
+    def idle(self) -> dict[str, Any] | None:
+        """The last run, once the service is ready and none is waiting or at work."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            ready = self.client.get("/readyz").status_code == 200
+            time.sleep(0.3)  # what is owed is found out right after
+            state = self.client.get("/v1/index").json()
+            if ready and not state["running"] and not state["queued"]:
+                last: dict[str, Any] | None = state["last"]
+                return last
+        pytest.fail("the runs did not end")
 
     def ids(self) -> dict[str, int]:
         """Picture ids by file name."""
@@ -223,5 +245,40 @@ def test_stopping_the_service_stops_the_run_and_streams(tmp_path: Path, model: s
             assert not [line for line in lines if "error" in line[:5]]  # it ends by itself
         assert made.process.wait(60) == 0
         run(made.path, tmp_path / "photos")  # the lock is free, and nothing was half done
+    finally:
+        made.close()
+
+
+def test_what_was_owed_when_the_service_stopped_is_done_when_it_starts(
+    tmp_path: Path, model: str
+) -> None:
+    from mmsearch.store.lock import writing
+
+    made = Served(tmp_path, model)
+    try:
+        kept = made.upload(encoded(90), "kept.png", text="of the ninetieth kind").json()
+        deleted = made.upload(encoded(91), "deleted.png", text="of the next kind").json()
+        assert (kept["run"]["state"], deleted["run"]["state"]) == ("done", "done")
+        with writing(made.path):  # so that no run can be done before the service stops
+            assert made.client.delete(f"/v1/images/{deleted['image_id']}").status_code == 202
+            late = made.client.post("/v1/images", files={"file": ("late.png", encoded(92))})
+            assert late.status_code == 202
+            made.process.send_signal(signal.SIGTERM)
+            assert made.process.wait(60) == 0
+        made.close()
+        made.start()
+        last = made.idle()
+        assert last is not None
+        assert (last["source"], last["state"]) == ("uploads", "done"), last
+        is_problem(made.client.get(f"/v1/images/{deleted['image_id']}"), 404)
+        names = made.ids()
+        assert Path(late.json()["path"]).name in names
+        assert Path(kept["path"]).name in names
+        with mmsearch.open(made.path, device="cpu") as library:
+            assert library.look_up(encoded(91)).content_id is None
+        made.restart()
+        made.idle()
+        made.restart()
+        assert made.idle() is None  # nothing is owed
     finally:
         made.close()
