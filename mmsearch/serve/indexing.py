@@ -137,7 +137,7 @@ class Deleted(Answer):
     """What was deleted, and what still holds the same."""
 
     deleted: list[str]
-    remaining: list[str] = Field(description="other files with the same content, which stay")
+    remaining: list[str] = Field(description="other places of the same content, which stay")
     run: RunState
 
 
@@ -249,8 +249,6 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         picture = None
         if given.image_id is not None:
             picture = (await service.read(library.image, given.image_id)).path
-            if "!/" in picture or not picture.isprintable() or not picture.isascii():
-                picture = picture.rpartition("/")[2]
         path = await service.read(uploads.add_text, _storable(given.text), picture)
         run = desk.read_uploads()
         await runs.ended(run, wait)
@@ -270,6 +268,8 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         own, others = _split(record, uploads)
         if not own:
             raise _not_uploaded("picture", record.path)
+        # First, because a picture that is gone could not be deleted again if this failed.
+        await service.read(uploads.remove_texts_of, own)
         await service.read(uploads.remove_pictures, own)
         run = desk.read_uploads(forget=True)
         await runs.ended(run, wait)
@@ -297,7 +297,12 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
             raise _not_uploaded("text", record.source)
         run = desk.read_uploads(forget=True)
         await runs.ended(run, wait)
-        return Deleted(deleted=[printable(record.body)], remaining=[], run=RunState.of(run))
+        places = await service.read(library.catalog.text_places, text_id)
+        return Deleted(
+            deleted=[printable(record.body)],
+            remaining=[printable(shown) for path, shown in places if path != str(uploads.texts)],
+            run=RunState.of(run),
+        )
 
     @routes.get(
         "/v1/sources",

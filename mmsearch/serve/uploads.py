@@ -64,6 +64,11 @@ class Uploads:
         """Where they lie, as the catalog names it. It need not be there yet."""
         return self._library.resolve() / UPLOADS_FOLDER
 
+    @property
+    def texts(self) -> Path:
+        """The file of texts in it."""
+        return self.folder / TEXTS_NAME
+
     def add_picture(self, data: bytes, name: str) -> Path:
         """Keeps a picture; the same bytes again are the same file. Its place.
 
@@ -142,11 +147,21 @@ class Uploads:
 
     def remove_text(self, body: str) -> int:
         """Deletes the lines that are this text. How many there were. Raises StoreError."""
+        wanted = clean(body)
+        return self._remove_lines(lambda line: _text_of(line) == wanted)
+
+    def remove_texts_of(self, paths: list[str]) -> int:
+        """Deletes the lines that name one of these files of the folder, by path or name alone. How
+        many there were. Raises StoreError."""
+        names = {*paths, *(Path(path).name for path in paths)}
+        return self._remove_lines(lambda line: _picture_of(line) in names)
+
+    def _remove_lines(self, doomed: Callable[[str], bool]) -> int:
         removed = 0
 
         def without(lines: list[str]) -> list[str]:
             nonlocal removed
-            kept = [line for line in lines if _text_of(line) != clean(body)]
+            kept = [line for line in lines if not doomed(line)]
             removed = len(lines) - len(kept)
             return kept
 
@@ -227,3 +242,10 @@ def _text_of(line: str) -> str | None:
         return clean(str(json.loads(line)["text"]))
     except (ValueError, KeyError, TypeError):
         return None  # not written here
+
+
+def _picture_of(line: str) -> str | None:
+    try:
+        return str(json.loads(line)["image"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,7 @@ def test_a_picture_is_kept_found_and_deleted_for_good(served: Served) -> None:
     is_problem(served.client.get(f"/v1/images/{body['image_id']}"), 404)
     with mmsearch.open(served.path, device="cpu") as library:
         assert library.look_up(data).content_id is None  # nothing of it is left
-        assert not [t for t in library.search_texts("waves", k=50) if "fiftieth" in t.text.body
-                    and t.text.image_ids]  # fmt: skip
+        assert not [t for t in library.search_texts("waves", k=50) if "fiftieth" in t.text.body]
 
 
 def test_a_text_is_kept_linked_and_deleted(served: Served) -> None:
@@ -142,6 +142,37 @@ def test_a_text_is_kept_linked_and_deleted(served: Served) -> None:
     assert gone.json()["run"]["state"] == "done", gone.text
     assert served.client.get(f"/v1/images/{kept}").json()["captions"] == []
     is_problem(served.client.delete(f"/v1/texts/{text['id']}"), 404)
+
+
+def test_a_text_is_linked_to_the_one_picture_of_several_with_the_same_name(
+    served: Served,
+) -> None:
+    folder = served.root / "album"
+    names = ("Été/IMG_0001.jpg", "Noël/IMG_0001.jpg", "plain/IMG_0001.jpg", "back\\IMG_0001.jpg")
+    for seed, name in enumerate(names, 60):
+        write(folder / name, encoded(seed, "JPEG"))
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        archive.writestr("x/IMG_0001.jpg", encoded(70, "JPEG"))
+    run(served.path, folder)
+    found = served.client.get("/v1/search", params={"q": "x", "k": 100, "min_relevance": 0})
+    pictures = [hit for hit in found.json()["hits"] if "IMG_0001" in hit["path"]]
+    assert len(pictures) == len(names) + 1
+    for wait, hit in zip([0, 0, 0, 0, 60], pictures, strict=True):
+        given = {"text": f"only of {hit['path']}", "image_id": hit["id"]}
+        answer = served.client.post("/v1/texts", json=given, params={"wait": wait})
+        assert answer.status_code == 202, answer.text
+    for hit in pictures:
+        record = served.client.get(f"/v1/images/{hit['id']}").json()
+        assert record["captions"] == [f"only of {hit['path']}"]
+
+
+def test_a_text_that_lies_elsewhere_too_stays(served: Served) -> None:
+    served.client.post("/v1/texts", json={"text": "the first picture"}, params={"wait": 60})
+    found = served.client.get("/v1/texts/search", params={"q": "the first picture"}).json()["hits"]
+    text = next(hit for hit in found if hit["text"] == "the first picture")
+    gone = served.client.delete(f"/v1/texts/{text['id']}", params={"wait": 60})
+    assert gone.json()["remaining"] == [f"{served.root / 'photos' / 'captions.jsonl'}:1"]
+    is_problem(served.client.delete(f"/v1/texts/{text['id']}"), 409)
 
 
 def test_what_lies_in_peoples_folders_is_never_deleted(served: Served) -> None:

@@ -78,6 +78,15 @@ def test_texts_are_lines_that_come_and_go(uploads: Uploads) -> None:
     assert len(file.read_text().splitlines()) == 3
 
 
+def test_the_texts_of_a_picture_go_by_its_name_or_path(uploads: Uploads) -> None:
+    picture = str(uploads.folder / "a.png")
+    for name in ("a.png", picture, "/elsewhere/a.png", "b.png", None):
+        file = uploads.add_text("a kite", name)
+    file.write_text(file.read_text() + "not json\n[]\n")
+    assert uploads.remove_texts_of([picture]) == 2
+    assert len(file.read_text().splitlines()) == 5
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "uploads").touch()
     with pytest.raises(StoreError, match="uploads cannot be written"):
