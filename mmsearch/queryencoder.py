@@ -168,7 +168,7 @@ class QueryEncoder:
             for key, vector in zip(new, vectors, strict=True):
                 # A copy: a row of its own, so that one vector does not keep its whole batch.
                 found[key] = self._kept_texts.put(key, vector[None].copy())
-        return np.concatenate([v for key in keys if (v := found[key]) is not None])
+        return _rows(space, [v for key in keys if (v := found[key]) is not None])
 
     def sentences(
         self, terms: Sequence[Term], expand: Callable[[str], Sequence[str]] | None
@@ -219,7 +219,7 @@ class QueryEncoder:
 
     def pictures(self, space_id: int, space: Space, pictures: Sequence[ImageInput]) -> Vectors:
         """(n, dim), of known ones as the library has them."""
-        return np.concatenate([self.image(space_id, space, one)[0] for one in pictures])
+        return _rows(space, [self.image(space_id, space, one)[0] for one in pictures])
 
     def keeps(self, space: Space, picture: QueryPicture) -> bool:
         """Whether the vector of a picture is kept, so that it need not be decoded."""
@@ -243,7 +243,7 @@ class QueryEncoder:
                 vectors = encoder.encode_images(np.stack(batch))
             for key, vector in zip(new, vectors, strict=True):
                 found[key] = self._kept_images.put(key, vector[None].copy())
-        return np.concatenate([v for key in keys if (v := found[key]) is not None])
+        return _rows(space, [v for key in keys if (v := found[key]) is not None])
 
     def look_up(self, image: str | Path | bytes) -> QueryPicture:
         """A picture to ask about, and whether the library knows its bytes. Needs no model.
@@ -336,6 +336,11 @@ class QueryEncoder:
         if vector is None:
             raise NotFoundError("image", image_id)
         return vector
+
+
+def _rows(space: Space, vectors: Sequence[Vectors]) -> Vectors:
+    """Vectors (1, dim) below each other: (n, dim), also of none."""
+    return np.concatenate(vectors) if vectors else np.empty((0, space.dim), np.float32)
 
 
 def _added(vectors: Sequence[tuple[float, Vectors]]) -> Vectors | None:

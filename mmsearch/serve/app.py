@@ -72,11 +72,17 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
     gate = make_gate(library, settings, local_token)
     runs = Runs(library.path, settings.device)
     uploads = Uploads(library.path, settings.decode_limits())
+    desk = indexing.Desk(service, uploads, runs)
+
+    async def start() -> None:
+        await service.warm()
+        # Only now: such a run would take cores from the model that is being loaded.
+        await desk.resume()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         background = (
-            asyncio.create_task(service.warm()),
+            asyncio.create_task(start()),
             asyncio.create_task(heap.keep_trimmed()),
         )
         try:
@@ -119,7 +125,7 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
     zip.add_routes(app.router, service)
     classify.add_routes(app.router, service)
     clipback.add_routes(app.router, service)
-    indexing.add_routes(app.router, indexing.Desk(service, uploads, runs))
+    indexing.add_routes(app.router, desk)
     login.add_routes(app.router, gate, access.cookie_name_of, access.SESSION_S)
     _add_status_routes(app.router, service)
     _add_page(app.router)

@@ -8,6 +8,7 @@ deleted.
 # No `from __future__ import annotations` here: FastAPI could not resolve the local names.
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from mmsearch.errors import NotFoundError, QueryError, RefusedError
+from mmsearch.errors import MmsearchError, NotFoundError, QueryError, RefusedError
 from mmsearch.overview import (
     SourceRecord,
 )
@@ -35,6 +36,8 @@ from mmsearch.types import (
     ImageRecord,
     TextRecord,
 )
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a stream without news says that it is still there.
 HEARTBEAT_S = 15.0
@@ -134,7 +137,7 @@ class Deleted(Answer):
     """What was deleted, and what still holds the same."""
 
     deleted: list[str]
-    remaining: list[str] = Field(description="other files with the same content, which stay")
+    remaining: list[str] = Field(description="other places of the same content, which stay")
     run: RunState
 
 
@@ -172,6 +175,18 @@ class Desk:
         """Lets what was uploaded or deleted show."""
         folder = self.uploads.folder
         return self.runs.start(folder.name, str(folder), forget=forget)
+
+    async def resume(self) -> None:
+        """Lets a run begin that was owed when the service stopped: an upload may have been taken
+        in, or a picture deleted for good, without one."""
+        catalog = self.service.library.catalog
+        if catalog.read_only:
+            return
+        try:
+            if await self.service.read(self.uploads.are_owed_a_run, catalog):
+                self.read_uploads(forget=True)
+        except (MmsearchError, OSError) as exc:
+            log.warning("whether uploads wait to be read could not be found out: %s", exc)
 
     async def state(self) -> Indexing:
         """All runs as they are now."""
@@ -234,8 +249,6 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         picture = None
         if given.image_id is not None:
             picture = (await service.read(library.image, given.image_id)).path
-            if "!/" in picture or not picture.isprintable() or not picture.isascii():
-                picture = picture.rpartition("/")[2]
         path = await service.read(uploads.add_text, _storable(given.text), picture)
         run = desk.read_uploads()
         await runs.ended(run, wait)
@@ -255,6 +268,8 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         own, others = _split(record, uploads)
         if not own:
             raise _not_uploaded("picture", record.path)
+        # First, because a picture that is gone could not be deleted again if this failed.
+        await service.read(uploads.remove_texts_of, own)
         await service.read(uploads.remove_pictures, own)
         run = desk.read_uploads(forget=True)
         await runs.ended(run, wait)
@@ -282,7 +297,12 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
             raise _not_uploaded("text", record.source)
         run = desk.read_uploads(forget=True)
         await runs.ended(run, wait)
-        return Deleted(deleted=[printable(record.body)], remaining=[], run=RunState.of(run))
+        places = await service.read(library.catalog.text_places, text_id)
+        return Deleted(
+            deleted=[printable(record.body)],
+            remaining=[printable(shown) for path, shown in places if path != str(uploads.texts)],
+            run=RunState.of(run),
+        )
 
     @routes.get(
         "/v1/sources",

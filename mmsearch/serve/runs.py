@@ -127,15 +127,17 @@ class Runs:
     async def changes(self, every_s: float, at_most_every_s: float = 0.1) -> AsyncIterator[bool]:
         """True at once, and whenever something changed; False where `every_s` nothing did. Ends
         with the service."""
+        # Taken before it is told: what changes while that is sent, or in the pause, is told next.
+        changed = self._changed
         yield True
         while not self._closing:
-            changed = self._changed
             try:
                 async with asyncio.timeout(every_s):
                     await changed.wait()
             except TimeoutError:
                 yield False
                 continue
+            changed = self._changed
             yield True
             await asyncio.sleep(at_most_every_s)
 

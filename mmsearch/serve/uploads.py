@@ -19,8 +19,11 @@ from filelock import FileLock, Timeout
 
 from mmsearch.decode import decode
 from mmsearch.errors import QueryError, StoreError
+from mmsearch.filetimes import modified_ns
 from mmsearch.library import UPLOADS_FOLDER
 from mmsearch.plaintext import clean
+from mmsearch.store.catalog import Catalog
+from mmsearch.store.sourcefiles import files_of
 from mmsearch.types import DecodeLimits
 from mmsearch.watchdog import Workers
 
@@ -61,6 +64,11 @@ class Uploads:
         """Where they lie, as the catalog names it. It need not be there yet."""
         return self._library.resolve() / UPLOADS_FOLDER
 
+    @property
+    def texts(self) -> Path:
+        """The file of texts in it."""
+        return self.folder / TEXTS_NAME
+
     def add_picture(self, data: bytes, name: str) -> Path:
         """Keeps a picture; the same bytes again are the same file. Its place.
 
@@ -87,6 +95,43 @@ class Uploads:
         self._change_texts(lambda lines: lines if line in lines else [*lines, line])
         return self.folder / TEXTS_NAME
 
+    def are_owed_a_run(self, catalog: Catalog) -> bool:
+        """Whether something was sent or deleted here that the catalog does not know of yet."""
+        there = self._files()
+        # A folder without any file is one of an absent drive: then nothing counts as gone.
+        if not there:
+            return False
+        known = files_of(catalog, str(self.folder))
+        if known is None:
+            # Read already, under the name that it had before the library was moved: people say so
+            # by `sources relocate`, which could not be done once it was a source by this name too.
+            return not any(
+                Path(record.location).name == UPLOADS_FOLDER and not Path(record.location).exists()
+                for record in catalog.sources()
+            )
+        if known.gone or not known.held <= there.keys():
+            return True
+        return any(
+            (name, *facts) not in known.read
+            # Of a file without texts nothing is kept, not even that it was read.
+            and (name != TEXTS_NAME or facts[0] > 0 or name in known.held)
+            for name, facts in there.items()
+        )
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """Size and time of what lies there, as scans see it, by name; nothing without a folder."""
+        suffixes = tuple(_SUFFIXES.values())
+        found: dict[str, tuple[int, int]] = {}
+        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith(".") or not (name == TEXTS_NAME or name.endswith(suffixes)):
+                    continue
+                with suppress(FileNotFoundError):
+                    info = entry.stat()
+                    found[name] = (info.st_size, modified_ns(info))
+        return found
+
     def holds(self, path: str) -> bool:
         """Whether a file of the catalog is one of these."""
         return Path(path).parent == self.folder
@@ -102,11 +147,21 @@ class Uploads:
 
     def remove_text(self, body: str) -> int:
         """Deletes the lines that are this text. How many there were. Raises StoreError."""
+        wanted = clean(body)
+        return self._remove_lines(lambda line: _text_of(line) == wanted)
+
+    def remove_texts_of(self, paths: list[str]) -> int:
+        """Deletes the lines that name one of these files of the folder, by path or name alone. How
+        many there were. Raises StoreError."""
+        names = {*paths, *(Path(path).name for path in paths)}
+        return self._remove_lines(lambda line: _picture_of(line) in names)
+
+    def _remove_lines(self, doomed: Callable[[str], bool]) -> int:
         removed = 0
 
         def without(lines: list[str]) -> list[str]:
             nonlocal removed
-            kept = [line for line in lines if _text_of(line) != clean(body)]
+            kept = [line for line in lines if not doomed(line)]
             removed = len(lines) - len(kept)
             return kept
 
@@ -187,3 +242,10 @@ def _text_of(line: str) -> str | None:
         return clean(str(json.loads(line)["text"]))
     except (ValueError, KeyError, TypeError):
         return None  # not written here
+
+
+def _picture_of(line: str) -> str | None:
+    try:
+        return str(json.loads(line)["image"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -292,6 +292,14 @@ class Catalog:
             if id_ in bodies and id_ in places
         }
 
+    def text_places(self, text_id: int) -> list[tuple[str, str]]:
+        """Every place of a text: the file that it is in, and the place as people see it."""
+        found: dict[str, str] = {}
+        for row in self._read.rows(_PLACES_OF_TEXTS, ids=ids_parameter([text_id])):
+            path = absolute(row.location, row.kind, row.path)
+            found[f"{shown(path, row.member)}:{row.key}"] = path
+        return [(path, place) for place, path in found.items()]
+
     def linked_texts(self, image_ids: Sequence[int]) -> dict[int, list[int]]:
         """For each picture the ids of the texts written for it, without doubles."""
         found: dict[int, list[int]] = defaultdict(list)

@@ -231,13 +231,26 @@ def _from_root(row: sa.Row[Any], sources: _Sources) -> list[tuple[int, str, str]
 
 
 def _below(base: str, name: str, sources: _Sources) -> list[tuple[int, str, str]]:
-    if os.sep == "/":
-        name = name.replace("\\", "/")
+    names = [name]
+    if os.sep == "/" and "\\" in name:
+        names.append(name.replace("\\", "/"))  # as Windows writes it; as it stands comes first
+    found: list[tuple[int, str, str]] = []
+    for each in names:
+        found += [(source_id, inner, "") for source_id, inner in _places(base, each, sources)]
+        at = each.find("!/")
+        while at > 0:  # "a.zip!/b.jpg": a member of an archive, as answers show it
+            member = each[at + 2 :]
+            found += [(id_, inner, member) for id_, inner in _places(base, each[:at], sources)]
+            at = each.find("!/", at + 1)
+    return found
+
+
+def _places(base: str, name: str, sources: _Sources) -> list[tuple[int, str]]:
     if os.sep == "/" and not _ODD.search(name):
         path = f"{base.rstrip('/')}/{name}"
     else:
         path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118
-    return [(source_id, inner, "") for source_id, inner in sources.places(path)]
+    return sources.places(path)
 
 
 def _resolve(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from serve_library import draw, encoded, is_problem
 from starlette.testclient import TestClient
 
 from mmsearch.library import Library
+from mmsearch.query import Question, Term
 from mmsearch.serve.embeddings import MAX_PICTURES, MAX_TEXTS
 
 PICTURE = encoded(draw("teal", "line", (61, 47)))
@@ -60,6 +63,40 @@ def test_pictures(client: TestClient, library: Library, item: Any) -> None:
     np.testing.assert_allclose(
         answer["data"][2]["embedding"], library.embed_texts(["a boat"])[1][0], atol=1e-3
     )
+
+
+@pytest.mark.parametrize("names", [["teal-line"], ["teal-line", None, "gold-ellipse"]])
+def test_pictures_of_the_library_have_the_vectors_that_it_has(
+    client: TestClient,
+    library: Library,
+    library_folder: Path,
+    ids: dict[str, int],
+    names: list[str | None],
+) -> None:
+    folder = library_folder.parent / "pictures"
+    files = [PICTURE if name is None else (folder / f"{name}.png").read_bytes() for name in names]
+    answer = _post(client, input=[{"image": base64.b64encode(data).decode()} for data in files])
+    vectors = np.array([item["embedding"] for item in answer["data"]], np.float32)
+    np.testing.assert_allclose(vectors, library.embed_pictures(files)[1], atol=1e-3)
+    for name, vector in zip(names, vectors, strict=True):
+        if name is not None:
+            (hit,) = library.ask(Question((Term(vector=tuple(map(float, vector))),), k=1)).hits
+            assert (hit.image.id, round(hit.score, 2)) == (ids[f"{name}.png"], 1)
+
+
+def test_known_and_unknown_pictures_are_encoded_together(app: FastAPI, library: Library) -> None:
+    known = next(hit for hit in library.search("a kite", k=50) if hit.image.path.endswith(".png"))
+    files = [Path(known.image.path).read_bytes(), encoded(draw("gray", "line", (63, 41)))]
+    given = [library.look_up(data) for data in files]
+    answers = app.state.service._picture_vectors(given)
+    np.testing.assert_allclose(
+        np.concatenate([vector for _, vector in answers]), library.embed_pictures(files)[1]
+    )
+
+
+def test_of_nothing_there_are_no_vectors(library: Library) -> None:
+    for space, vectors in (library.embed_texts([]), library.embed_pictures([])):
+        assert vectors.shape == (0, space.dim)
 
 
 def test_a_large_picture_fits(client: TestClient) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ class Served:
         write_captions(root / "photos" / "captions.jsonl", [("0.png", "the first picture")])
         run(self.path, root / "photos", model=model)
         self.key = Keys(keys_path(self.path, None)).add("test", "write")
+        self.start()
+
+    def start(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(self.path), "0"],
             stdout=subprocess.PIPE,
@@ -51,6 +55,25 @@ class Served:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+    def restart(self) -> None:
+        """Stops the service, as the system does, and starts it again."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0
+        self.close()
+        self.start()
+
+    def idle(self) -> dict[str, Any] | None:
+        """The last run, once the service is ready and none is waiting or at work."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            ready = self.client.get("/readyz").status_code == 200
+            time.sleep(0.3)  # what is owed is found out right after
+            state = self.client.get("/v1/index").json()
+            if ready and not state["running"] and not state["queued"]:
+                last: dict[str, Any] | None = state["last"]
+                return last
+        pytest.fail("the runs did not end")
 
     def ids(self) -> dict[str, int]:
         """Picture ids by file name."""
@@ -103,8 +126,7 @@ def test_a_picture_is_kept_found_and_deleted_for_good(served: Served) -> None:
     is_problem(served.client.get(f"/v1/images/{body['image_id']}"), 404)
     with mmsearch.open(served.path, device="cpu") as library:
         assert library.look_up(data).content_id is None  # nothing of it is left
-        assert not [t for t in library.search_texts("waves", k=50) if "fiftieth" in t.text.body
-                    and t.text.image_ids]  # fmt: skip
+        assert not [t for t in library.search_texts("waves", k=50) if "fiftieth" in t.text.body]
 
 
 def test_a_text_is_kept_linked_and_deleted(served: Served) -> None:
@@ -120,6 +142,37 @@ def test_a_text_is_kept_linked_and_deleted(served: Served) -> None:
     assert gone.json()["run"]["state"] == "done", gone.text
     assert served.client.get(f"/v1/images/{kept}").json()["captions"] == []
     is_problem(served.client.delete(f"/v1/texts/{text['id']}"), 404)
+
+
+def test_a_text_is_linked_to_the_one_picture_of_several_with_the_same_name(
+    served: Served,
+) -> None:
+    folder = served.root / "album"
+    names = ("Été/IMG_0001.jpg", "Noël/IMG_0001.jpg", "plain/IMG_0001.jpg", "back\\IMG_0001.jpg")
+    for seed, name in enumerate(names, 60):
+        write(folder / name, encoded(seed, "JPEG"))
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        archive.writestr("x/IMG_0001.jpg", encoded(70, "JPEG"))
+    run(served.path, folder)
+    found = served.client.get("/v1/search", params={"q": "x", "k": 100, "min_relevance": 0})
+    pictures = [hit for hit in found.json()["hits"] if "IMG_0001" in hit["path"]]
+    assert len(pictures) == len(names) + 1
+    for wait, hit in zip([0, 0, 0, 0, 60], pictures, strict=True):
+        given = {"text": f"only of {hit['path']}", "image_id": hit["id"]}
+        answer = served.client.post("/v1/texts", json=given, params={"wait": wait})
+        assert answer.status_code == 202, answer.text
+    for hit in pictures:
+        record = served.client.get(f"/v1/images/{hit['id']}").json()
+        assert record["captions"] == [f"only of {hit['path']}"]
+
+
+def test_a_text_that_lies_elsewhere_too_stays(served: Served) -> None:
+    served.client.post("/v1/texts", json={"text": "the first picture"}, params={"wait": 60})
+    found = served.client.get("/v1/texts/search", params={"q": "the first picture"}).json()["hits"]
+    text = next(hit for hit in found if hit["text"] == "the first picture")
+    gone = served.client.delete(f"/v1/texts/{text['id']}", params={"wait": 60})
+    assert gone.json()["remaining"] == [f"{served.root / 'photos' / 'captions.jsonl'}:1"]
+    is_problem(served.client.delete(f"/v1/texts/{text['id']}"), 409)
 
 
 def test_what_lies_in_peoples_folders_is_never_deleted(served: Served) -> None:
@@ -223,5 +276,40 @@ def test_stopping_the_service_stops_the_run_and_streams(tmp_path: Path, model: s
             assert not [line for line in lines if "error" in line[:5]]  # it ends by itself
         assert made.process.wait(60) == 0
         run(made.path, tmp_path / "photos")  # the lock is free, and nothing was half done
+    finally:
+        made.close()
+
+
+def test_what_was_owed_when_the_service_stopped_is_done_when_it_starts(
+    tmp_path: Path, model: str
+) -> None:
+    from mmsearch.store.lock import writing
+
+    made = Served(tmp_path, model)
+    try:
+        kept = made.upload(encoded(90), "kept.png", text="of the ninetieth kind").json()
+        deleted = made.upload(encoded(91), "deleted.png", text="of the next kind").json()
+        assert (kept["run"]["state"], deleted["run"]["state"]) == ("done", "done")
+        with writing(made.path):  # so that no run can be done before the service stops
+            assert made.client.delete(f"/v1/images/{deleted['image_id']}").status_code == 202
+            late = made.client.post("/v1/images", files={"file": ("late.png", encoded(92))})
+            assert late.status_code == 202
+            made.process.send_signal(signal.SIGTERM)
+            assert made.process.wait(60) == 0
+        made.close()
+        made.start()
+        last = made.idle()
+        assert last is not None
+        assert (last["source"], last["state"]) == ("uploads", "done"), last
+        is_problem(made.client.get(f"/v1/images/{deleted['image_id']}"), 404)
+        names = made.ids()
+        assert Path(late.json()["path"]).name in names
+        assert Path(kept["path"]).name in names
+        with mmsearch.open(made.path, device="cpu") as library:
+            assert library.look_up(encoded(91)).content_id is None
+        made.restart()
+        made.idle()
+        made.restart()
+        assert made.idle() is None  # nothing is owed
     finally:
         made.close()

@@ -80,3 +80,28 @@ def test_what_holds_on_is_told_and_not_for_another_request(
         asyncio.run(main())
     (line,) = [record for record in caplog.records if "indexing photos" in record.getMessage()]
     assert line.request_id is None
+
+
+def test_what_changes_while_a_state_is_taken_in_is_told_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        runs = Runs(tmp_path, "cpu")
+        changes = runs.changes(60, at_most_every_s=0.01)
+        assert await anext(changes)
+        for told in range(3):
+            runs._tell()  # after the state was read, before the next is asked for
+            async with asyncio.timeout(10):
+                assert await anext(changes), told
+        between = asyncio.create_task(anext(changes))
+        await asyncio.sleep(0)  # it rests after the last one
+        runs._tell()
+        async with asyncio.timeout(10):
+            assert await between
+        waiting = asyncio.create_task(anext(changes))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()  # and nothing is told twice
+        runs.end_streams()
+        assert await waiting
+        with pytest.raises(StopAsyncIteration):
+            await anext(changes)
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -10,9 +11,16 @@ from collection import encoded, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mmsearch
+from indexer.manage import forget_gone
 from mmsearch.backup import backup
 from mmsearch.errors import DecodeError, ImageTooLargeError, StoreError
+from mmsearch.library import Library
+from mmsearch.serve.indexing import Desk
+from mmsearch.serve.runs import Runs
+from mmsearch.serve.service import Service
 from mmsearch.serve.uploads import TEXTS_NAME, Uploads, _stem
+from mmsearch.settings import Settings
 from mmsearch.types import DEFAULT_LIMITS, DecodeLimits
 
 
@@ -70,6 +78,15 @@ def test_texts_are_lines_that_come_and_go(uploads: Uploads) -> None:
     assert len(file.read_text().splitlines()) == 3
 
 
+def test_the_texts_of_a_picture_go_by_its_name_or_path(uploads: Uploads) -> None:
+    picture = str(uploads.folder / "a.png")
+    for name in ("a.png", picture, "/elsewhere/a.png", "b.png", None):
+        file = uploads.add_text("a kite", name)
+    file.write_text(file.read_text() + "not json\n[]\n")
+    assert uploads.remove_texts_of([picture]) == 2
+    assert len(file.read_text().splitlines()) == 5
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "uploads").touch()
     with pytest.raises(StoreError, match="uploads cannot be written"):
@@ -102,3 +119,72 @@ def test_uploads_are_a_source_of_their_own_inside_another(tmp_path: Path, model:
     again = run(library, photos)
     assert (again.missing, again.encoded_images) == (0, 0)
     assert run(library).missing == 0
+
+
+def test_a_run_is_owed_where_folder_and_catalog_differ(tmp_path: Path, model: str) -> None:
+    library = tmp_path / "library"
+    kept = Uploads(library, DEFAULT_LIMITS)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").write_bytes(encoded(1))
+    run(library, tmp_path / "photos", model=model)
+
+    def owed() -> bool:
+        with mmsearch.open(library, device="cpu") as opened:
+            return kept.are_owed_a_run(opened.catalog)
+
+    assert not owed()  # no folder
+    first = kept.add_picture(encoded(2), "two.png")
+    assert owed()
+    run(library, kept.folder)
+    assert not owed()
+    kept.add_text("a kite", first.name)
+    assert owed()
+    run(library, kept.folder)
+    assert not owed()
+    broken = kept.folder / "broken.png"
+    broken.write_bytes(b"no picture")
+    assert owed()
+    run(library, kept.folder)
+    assert not owed()  # that it is none is known
+    first.unlink()
+    assert owed()
+    run(library, kept.folder)
+    assert owed()  # gone, but not forgotten for good
+    forget_gone(library, str(kept.folder))
+    run(library, kept.folder)
+    assert not owed()
+    for file in kept.folder.iterdir():
+        file.unlink()
+    assert not owed()  # a drive that is not there
+
+
+def test_a_library_that_was_moved_waits_for_its_owner(tmp_path: Path, model: str) -> None:
+    before = Uploads(tmp_path / "before", DEFAULT_LIMITS)
+    (tmp_path / "before").mkdir()
+    before.add_picture(encoded(2), "two.png")
+    run(tmp_path / "before", before.folder, model=model)
+    (tmp_path / "before").rename(tmp_path / "after")
+    with mmsearch.open(tmp_path / "after", device="cpu") as opened:
+        assert not Uploads(tmp_path / "after", DEFAULT_LIMITS).are_owed_a_run(opened.catalog)
+
+
+def test_nothing_is_read_where_the_library_is_read_only(tmp_path: Path, model: str) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    kept = Uploads(library, DEFAULT_LIMITS)
+    kept.add_picture(encoded(2), "two.png")
+    run(library, kept.folder, model=model)
+    kept.add_picture(encoded(3), "three.png")
+    for read_only in (True, False):
+        with Library(library, device="cpu", read_only=read_only) as opened:
+            settings = Settings()
+            service = Service(opened, settings)
+            runs = Runs(library, "cpu")
+
+            async def main(desk: Desk) -> None:
+                await desk.resume()
+                assert [run.forget for run in desk.runs.queued] == [True] * (not read_only)  # noqa: B023
+                await desk.runs.close()
+
+            asyncio.run(main(Desk(service, kept, runs)))
+            service.close()
