@@ -71,6 +71,19 @@ def test_selecting_with_the_mouse(open_page: Open, opened: Library) -> None:
     assert page.locator("#bar").is_hidden()
 
 
+def test_copied_twice(open_page: Open) -> None:
+    page = open_page("/?q=a+house", permissions=["clipboard-read", "clipboard-write"])
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.click(modifiers=["Control"])
+    for _ in range(2):
+        page.locator("#bar-paths").click()
+        page.wait_for_selector("#bar-paths:text-is('copied')")
+    page.wait_for_selector("#bar-paths:text-is('Copy paths')")
+    # What was still to come of the first click has nothing to say.
+    page.wait_for_timeout(1_700)
+    assert page.locator("#bar-paths").inner_text() == "Copy paths"
+
+
 def test_selecting_with_keys(open_page: Open) -> None:
     page = open_page("/?q=a+house")
     page.wait_for_selector(SAID)
