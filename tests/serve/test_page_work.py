@@ -166,6 +166,29 @@ def test_progress_is_seen(growing: Server, browser: Browser, tmp_path: Path) -> 
     context.close()
 
 
+def test_a_list_from_before_the_library_changed_is_not_kept(
+    growing: Server, browser: Browser, tmp_path: Path
+) -> None:
+    context = browser.new_context(viewport={"width": 900, "height": 300})
+    page = context.new_page()
+    page.goto(f"{growing.url}/?q=a+circle&all=1")
+    page.wait_for_selector("#said:has-text('8 pictures')")
+    page.evaluate("scrollTo(0, 200)")
+    for n in range(8, 12):
+        draw(f"hsl({n * 40}, 70%, 45%)", "line").save(tmp_path / "pictures" / f"{n}.png")
+    command = [sys.executable, "-m", "mmsearch", "-l", str(growing.library), "index"]
+    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_selector("#aside button:has-text('look again')")
+    page.locator("#words").fill("a line")
+    page.wait_for_url("**/?q=a+line")
+    page.go_back()
+    page.wait_for_url("**/?q=a+circle&all=1")
+    page.wait_for_selector("#said:has-text('12 pictures')")
+    page.wait_for_selector("#aside:has-text('found in')")
+    context.close()
+
+
 def test_signing_in(growing: Server, browser: Browser) -> None:
     keys = Keys(keys_path(growing.library, None))
     key = keys.add("reader", "read")

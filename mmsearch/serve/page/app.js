@@ -36,6 +36,8 @@ let shownKey = null;
 let typingTimer = 0;
 let isTyping = false;
 let wall = null;
+/** What is shown was found before the library changed. */
+let isOutdated = false;
 
 const info = () => holdings.info;
 const href = (change = {}) => hrefOf({ ...state, ...change });
@@ -61,7 +63,7 @@ function ask(change, options) {
 }
 
 function keep() {
-  if (shownKey === null || grid.hits.length === 0 || grid.box.classList.contains("stale")) return;
+  if (isOutdated || shownKey === null || grid.hits.length === 0 || grid.box.classList.contains("stale")) return;
   lists.delete(shownKey);
   lists.set(shownKey, { ...grid.keep(), aside: byId("aside").textContent });
   if (lists.size > KEPT_LISTS) lists.delete(lists.keys().next().value);
@@ -169,6 +171,7 @@ function render({ fresh = false, scroll = null } = {}) {
 }
 
 function show(isAsking, isCaptions, fresh) {
+  isOutdated = false;
   showNote();
   byId("tail").textContent = "";
   byId("aside").replaceChildren();
@@ -340,7 +343,7 @@ const grid = new Grid(byId("grid"), {
     // A picture that was open before its list came has neighbours now.
     if (state.pic !== null) showPicture(state.pic);
     if (grid.plain && !state.where) {
-      wall = grid.keep();
+      if (!isOutdated) wall = grid.keep();
       if (page.offset === 0 || grid.hits.length <= page.k) showIdeas(grid.hits);
       return;
     }
@@ -429,6 +432,7 @@ const holdings = new Holdings({
     if (before.images === now.images && before.texts === now.texts && before.model === now.model) return;
     wall = null;
     lists.clear();
+    isOutdated = true;
     filters.forget();
     const isCalm = scrollY < 40 && state.pic === null && selection.size === 0;
     if (before.images === 0 || now.images === 0 || before.model !== now.model || isCalm) {
