@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 #: What one file may hold. More belongs into a file manager, which the copied paths lead to.
 MAX_PICTURES = 500
 MAX_BYTES = 4 << 30
-#: What tells of pictures that are not in the library any more, and of those whose files could not be
-#: read; the answer has begun when that is known.
+#: What tells of pictures that are not in the library any more, and of those whose files could not
+#: be read; the answer has begun when that is known.
 MISSING = "NOT INCLUDED.txt"
 #: The earliest time that a ZIP file can say.
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -12,7 +12,7 @@ from browsing import PICTURES, SAID, Open, Server, drop, give, id_of, ids_of, sh
 import mmsearch
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 
 def test_the_start_shows_the_collection(open_page: Open) -> None:
@@ -223,6 +223,41 @@ def test_captions_of_a_picture_of_the_library(open_page: Open, gallery: Path) ->
     page.wait_for_selector("#viewer[open] .facts")
     page.keyboard.press("Escape")
     page.wait_for_url(f"**/?like={known}&view=captions")
+
+
+def test_captions_are_asked_as_they_stand(open_page: Open) -> None:
+    def say(route: Route) -> None:
+        answer = route.fetch(post_data=route.request.post_data_json | {"min_relevance": 0})
+        found = answer.json()
+        for hit in found["hits"]:
+            if "text" in hit:
+                hit["text"] = "Paris -  Eiffel\nTower"
+            else:
+                hit["captions"] = ["- a list item"]
+        route.fulfill(response=answer, json=found)
+
+    page = open_page("/?q=boats&view=captions")
+    page.route("**/v1/search", say)
+    page.reload()
+    links = {"/": "#aside a", "/?q=boats&view=captions": ".texts.large .text > a"}
+    asked = {"/": "- a list item", "/?q=boats&view=captions": "Paris - Eiffel Tower"}
+    for address, link in links.items():
+        page.goto(page.url.partition("/?")[0].rstrip("/") + address)
+        with page.expect_request(
+            lambda request: request.url.endswith("/v1/search")
+            and request.post_data_json["parts"] == [{"text": asked[address], "weight": 1}]  # noqa: B023
+        ):
+            page.locator(link).first.click()
+        page.wait_for_selector(SAID)
+        # Neither the box nor the address makes another question of it.
+        at = page.url
+        page.locator("#words").press("Enter")
+        page.locator("#words").blur()
+        assert page.url == at
+        assert page.locator("#pills .pill").count() == 0
+        with page.expect_request("**/v1/search") as again:
+            page.reload()
+        assert again.value.post_data_json["parts"] == [{"text": asked[address], "weight": 1}]
 
 
 def test_words_find_texts_in_the_second_view(open_page: Open) -> None:

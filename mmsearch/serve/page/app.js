@@ -11,7 +11,7 @@ import {
   noteEmptyLibrary, noteError, noteLostPicture, noteNoTexts, noteNothing, noteUnclear, showNote,
 } from "./notes.js";
 import { Parts } from "./parts.js";
-import { Unclear, asLine, parseQuery } from "./question.js";
+import { Unclear, asLine, asWords, parseQuery } from "./question.js";
 import { Selection } from "./selection.js";
 import { takePictures } from "./take.js";
 import { Viewer } from "./viewer.js";
@@ -244,7 +244,7 @@ function showIdeas(hits) {
   const ideas = [...new Set(hits.flatMap((hit) => hit.captions))]
     .filter((text) => text.length <= MAX_IDEA)
     .slice(0, 3);
-  const links = ideas.map((text) => el("a", { href: href({ q: text }), data: { go: "" } }, text));
+  const links = ideas.map((text) => el("a", { href: href({ q: asWords(text) }), data: { go: "" } }, text));
   byId("aside").replaceChildren(
     links.length ? "Try " : "Type words, or drop a picture anywhere.",
     ...links.flatMap((link, i) => (i ? [" · ", link] : [link])),
@@ -361,7 +361,7 @@ const grid = new Grid(byId("grid"), {
 });
 
 const captions = new Captions(byId("captions"), {
-  hrefWords: (text) => href({ q: text.slice(0, 2000), like: [], unlike: [], all: false, view: "pictures", pic: null }),
+  hrefWords: (text) => href({ q: asWords(text).slice(0, 2000), like: [], unlike: [], all: false, view: "pictures", pic: null }),
   hrefPicture: (id) => href({ pic: id }),
   onPick: () => byId("file").click(),
   onError: failed,
