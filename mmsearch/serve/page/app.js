@@ -26,6 +26,8 @@ const MAX_IDEA = 36;
 const MIN_RELEVANCE = 0.5;
 /** The start shows some of the collection; words this general favour none. */
 const ANYTHING = { text: "a photo", weight: 1 };
+/** Part of the names of given pictures: an address from before a reload, or of others, means none. */
+const LOAD = crypto.getRandomValues(new Uint32Array(1))[0].toString(36);
 
 const words = byId("words");
 const said = byId("said");
@@ -105,7 +107,7 @@ function useFiles(files, isMinus) {
       tell(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; the service takes up to ${(limit / 2 ** 20).toFixed(0)} MiB.`);
       return;
     }
-    const name = `drop-${dropped.size + 1}`;
+    const name = `drop-${LOAD}-${dropped.size + 1}`;
     dropped.set(name, { file, src: URL.createObjectURL(file) });
     names.push(name);
   }
@@ -118,16 +120,19 @@ function givePictures(names, isMinus) {
   else addPictures(names, isMinus);
 }
 
-/** Make pictures part of the question. */
+/** Make pictures part of the question. Those given take the place of such as are lost. */
 function addPictures(names, isMinus) {
   const [mine, other] = isMinus ? ["unlike", "like"] : ["like", "unlike"];
-  const list = [...state[mine].filter((name) => !names.includes(name)), ...names];
-  const uploads = [...list, ...state[other]].filter((name) => typeof name === "string");
+  const isGiven = names.some(fileOf);
+  const stays = (name) => !names.includes(name) && !(isGiven && isLostPicture(name));
+  const list = [...state[mine].filter(stays), ...names];
+  const others = state[other].filter(stays);
+  const uploads = [...list, ...others].filter((name) => typeof name === "string");
   if (list.length > MAX_PICTURES || uploads.length > MAX_UPLOADS) {
     tell(`A question takes up to ${MAX_UPLOADS} pictures of your own and ${MAX_PICTURES} of the library.`);
     return;
   }
-  ask({ [mine]: list, [other]: state[other].filter((name) => !names.includes(name)), view: "pictures" });
+  ask({ [mine]: list, [other]: others, view: "pictures" });
 }
 
 // ---- showing -------------------------------------------------------------------------------
