@@ -23,6 +23,9 @@ DEFAULT_THRESHOLD = 0.5
 
 # "0.5:sunset". Not "3:10 to Yuma": after the colon comes no digit.
 _WEIGHTED = re.compile(r"(?P<weight>\d+(?:\.\d+)?|\.\d+):(?=[^\s\d])")
+# A backslash makes what would be a sign or a weight plain words: "Paris \- Eiffel Tower".
+_PLAIN_SIGN = re.compile(r"(^|\s)\\(\\*[+-])(?=\s|$)")
+_PLAIN_WEIGHT = re.compile(rf"^\\(?=\\*{_WEIGHTED.pattern})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,8 @@ class _Part:
 def parse_terms(words: Sequence[str]) -> list[Term]:
     """The parts of a question typed as separate words: `beach + 0.5:sunset - people`.
 
-    A lone "+" or "-" begins the next part, "0.5:" before it is its weight.
+    A lone "+" or "-" begins the next part, "0.5:" before it is its weight; after a backslash both
+    are plain words.
 
     Raises:
         QueryError: a sign has no words after it.
@@ -167,7 +171,10 @@ def _term(part: _Part) -> Term:
 
 def _term_of(text: str, sign: int) -> Term:
     text = text.strip()
-    weight, text = split_weight(text)
+    weight, words = split_weight(text)
+    if words == text:
+        words = _PLAIN_WEIGHT.sub("", words)
+    text = _PLAIN_SIGN.sub(r"\1\2", words)
     if not text:
         raise QueryError(f"there are no words after {'+' if sign > 0 else '-'!r}")
     return Term(text=text, weight=sign * weight)

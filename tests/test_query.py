@@ -33,6 +33,11 @@ from mmsearch.query import MAX_TERMS, Question, Term, parse_query, parse_terms, 
         ("x-ray c++", [("x-ray c++", 1)]),
         ("-20 degrees", [("-20 degrees", 1)]),
         ("at 12: lunch", [("at 12: lunch", 1)]),
+        # What a backslash makes only look like them.
+        (r"Paris \- Eiffel Tower", [("Paris - Eiffel Tower", 1)]),
+        (r"\- a list item + .5:\+ \\-", [("- a list item", 1), (r"+ \-", 0.5)]),
+        (r"\2:old car - \\.5:x", [("2:old car", 1), (r"\.5:x", -1)]),
+        (r"C:\x \-20 a\- \3:10", [(r"C:\x \-20 a\- \3:10", 1)]),
     ],
 )
 def test_parts_are_typed(typed: str, parts: list[tuple[str, float]]) -> None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 #: What one file may hold. More belongs into a file manager, which the copied paths lead to.
 MAX_PICTURES = 500
 MAX_BYTES = 4 << 30
-#: What tells of pictures whose files could not be read; the answer has begun when that is known.
+#: What tells of pictures that are not in the library any more, and of those whose files could not
+#: be read; the answer has begun when that is known.
 MISSING = "NOT INCLUDED.txt"
 #: The earliest time that a ZIP file can say.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -77,10 +78,11 @@ def add_routes(routes: APIRouter, service: Service) -> None:
     ) -> StreamingResponse:
         wanted = list(dict.fromkeys(ids))
         found = await service.read(library.catalog.image_records, wanted)
-        for image_id in wanted:
-            if image_id not in found:
-                raise NotFoundError("image", image_id)
-        records = [found[image_id] for image_id in wanted]
+        if not found:
+            raise NotFoundError("image", wanted[0])
+        # One that was deleted since it was selected does not keep the others from being saved.
+        gone = [str(NotFoundError("image", id_)) for id_ in wanted if id_ not in found]
+        records = [found[id_] for id_ in wanted if id_ in found]
         if sum(record.bytes for record in records) > MAX_BYTES:
             raise HTTPException(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -89,15 +91,17 @@ def add_routes(routes: APIRouter, service: Service) -> None:
             )
         headers = {"Content-Disposition": 'attachment; filename="pictures.zip"'}
         return StreamingResponse(
-            _zipped(service, records), headers=headers, media_type="application/zip"
+            _zipped(service, records, gone), headers=headers, media_type="application/zip"
         )
 
 
-async def _zipped(service: Service, records: Sequence[ImageRecord]) -> AsyncIterator[bytes]:
+async def _zipped(
+    service: Service, records: Sequence[ImageRecord], gone: Sequence[str]
+) -> AsyncIterator[bytes]:
     """The pieces of the ZIP file, one picture in memory at a time. Pictures hardly shrink, so they
-    are stored as they are."""
+    are stored as they are. `gone` says of each other picture why it is not there."""
     out = _Sent()
-    missing = []
+    missing = [*gone]
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for record, name in zip(records, unique_names(records), strict=True):
             try:

@@ -12,7 +12,7 @@ from browsing import PICTURES, SAID, Open, Server, drop, give, id_of, ids_of, sh
 import mmsearch
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 
 def test_the_start_shows_the_collection(open_page: Open) -> None:
@@ -176,18 +176,44 @@ def test_a_picture_given_finds_itself(open_page: Open, gallery: Path) -> None:
     page = open_page("/")
     page.wait_for_selector(".tile.shown")
     give(page, Path(record.path))
-    page.wait_for_url("**/?like=drop-1")
+    page.wait_for_url("**/?like=drop-*-1")
     page.wait_for_selector(SAID)
     assert shown_ids(page)[0] == record.id
     assert page.locator(".chip img").get_attribute("src", timeout=1000).startswith("blob:")  # type: ignore[union-attr]
     page.locator("#words").fill("at night")
-    page.wait_for_url("**/?q=at+night&like=drop-1")
+    page.wait_for_url("**/?q=at+night&like=drop-*-1")
     page.get_by_role("button", name="Remove from the search").click()
     page.wait_for_url("**/?q=at+night")
     # Its file is not in the address: after a reload the page says so.
     page.go_back()
     page.reload()
     page.wait_for_selector("#note:has-text('Drop it here once more')")
+    lost = page.url
+    give(page, Path(record.path))
+    page.wait_for_selector(SAID)
+    assert page.url != lost
+    assert page.locator(".chip").count() == 1
+    # Of another picture, its entry knows nothing.
+    page.go_back()
+    page.wait_for_selector("#note:has-text('Drop it here once more')")
+    assert page.locator(".tile").count() == 0
+
+
+@pytest.mark.parametrize("address", ["/?q=boats&like=drop-1", "/?unlike=drop-1,drop-abc-2"])
+def test_a_lost_picture_is_replaced_by_the_one_dropped(
+    open_page: Open, gallery: Path, address: str
+) -> None:
+    known = id_of(gallery, "boats")
+    with mmsearch.open(gallery, device="cpu") as library:
+        path = Path(library.image(known).path)
+    page = open_page(address)
+    page.wait_for_selector("#note:has-text('Drop it here once more')")
+    with page.expect_request("**/v1/search/image"):
+        drop(page, path)
+    page.wait_for_selector("#note:has-text('Drop it here once more')", state="hidden")
+    assert page.locator(".chip").count() == 1
+    assert page.locator(".chip .lost").count() == 0
+    assert re.search(r"[?&]like=drop-\w+-1$", page.url)
 
 
 def test_captions_for_a_dropped_picture(open_page: Open, gallery: Path) -> None:
@@ -223,6 +249,41 @@ def test_captions_of_a_picture_of_the_library(open_page: Open, gallery: Path) ->
     page.wait_for_selector("#viewer[open] .facts")
     page.keyboard.press("Escape")
     page.wait_for_url(f"**/?like={known}&view=captions")
+
+
+def test_captions_are_asked_as_they_stand(open_page: Open) -> None:
+    def say(route: Route) -> None:
+        answer = route.fetch(post_data=route.request.post_data_json | {"min_relevance": 0})
+        found = answer.json()
+        for hit in found["hits"]:
+            if "text" in hit:
+                hit["text"] = "Paris -  Eiffel\nTower"
+            else:
+                hit["captions"] = ["- a list item"]
+        route.fulfill(response=answer, json=found)
+
+    page = open_page("/?q=boats&view=captions")
+    page.route("**/v1/search", say)
+    page.reload()
+    for address, link, text in [
+        ("/?q=boats&view=captions", ".texts.large .text > a", "Paris - Eiffel Tower"),
+        ("/", "#aside a", "- a list item"),
+    ]:
+        page.goto(page.url.partition("/?")[0] + address)
+        page.locator(link).first.wait_for()
+        with page.expect_request("**/v1/search") as first:
+            page.locator(link).first.click()
+        assert first.value.post_data_json["parts"] == [{"text": text, "weight": 1}]
+        page.wait_for_selector(SAID)
+        # Neither the box nor the address makes another question of it.
+        at = page.url
+        page.locator("#words").press("Enter")
+        page.locator("#words").blur()
+        assert page.url == at
+        assert page.locator("#pills .pill").count() == 0
+        with page.expect_request("**/v1/search") as again:
+            page.reload()
+        assert again.value.post_data_json["parts"] == [{"text": text, "weight": 1}]
 
 
 def test_words_find_texts_in_the_second_view(open_page: Open) -> None:

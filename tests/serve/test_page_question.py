@@ -39,6 +39,7 @@ def lines() -> list[str]:
     """Lines as people type them, and as nobody does."""
     wrote = random.Random(7)
     pieces = ["beach", "0.5:sunset", ".5:x", "+", "-", "3:10", " ", "  ", "2:", "at", "c++", "-20"]
+    pieces += ["\\", "\\-", "\\+", "\\2:x"]
     typed = [" ".join(wrote.choices(pieces, k=wrote.randint(1, 7))) for _ in range(400)]
     return [*typed, "3:10 to Yuma", "x-ray c++", "-20 degrees", "at 12: lunch", "1.25:a - 2:b c"]
 
@@ -73,6 +74,21 @@ def test_the_page_reads_a_line_as_the_terminal_does(open_page: Open) -> None:
     assert read == [understood(line) for line in asked]
     assert None in read
     assert any(pairs and len(pairs) > 2 for pairs in read)
+
+
+def test_any_words_can_be_asked_as_they_stand(open_page: Open) -> None:
+    page = open_page("/")
+    texts = [*lines(), "Paris - Eiffel Tower", "- a list item", "a list -", "+", "2:old car"]
+    texts = [text for text in texts if text.strip()]
+    read = page.evaluate(
+        """async (texts) => {
+          const { asLine, asWords, parseQuery } = await import("/assets/question.js");
+          return texts.map((text) => parseQuery(asLine(asWords(text))));
+        }""",
+        texts,
+    )
+    for text, terms in zip(texts, read, strict=True):
+        assert terms == [{"text": " ".join(text.split()), "weight": 1}]
 
 
 def test_the_right_postcard_comes_first(open_page: Open, opened: Library) -> None:
@@ -185,9 +201,9 @@ def test_own_pictures_with_signs(open_page: Open, opened: Library) -> None:
     page = open_page("/?q=a+house")
     page.wait_for_selector(SAID)
     give(page, *files[:2])
-    page.wait_for_url("**/?q=a+house&like=drop-1,drop-2")
+    page.wait_for_url("**/?q=a+house&like=drop-*-1,drop-*-2")
     drop(page, files[2], x=1100)
-    page.wait_for_url("**/?q=a+house&like=drop-1,drop-2&unlike=drop-3")
+    page.wait_for_url("**/?q=a+house&like=drop-*-1,drop-*-2&unlike=drop-*-3")
     page.wait_for_selector(".chip.minus")
     page.wait_for_selector("#grid:not(.stale)")
     terms = [
@@ -203,7 +219,7 @@ def test_a_picture_pasted_and_words(open_page: Open, opened: Library) -> None:
     page = open_page("/?q=a+house")
     page.wait_for_selector(SAID)
     paste(page, file)
-    page.wait_for_url("**/?q=a+house&like=drop-1")
+    page.wait_for_url("**/?q=a+house&like=drop-*-1")
     page.wait_for_selector("#grid:not(.stale)")
     page.wait_for_selector(SAID)
     shown = shown_ids(page)

@@ -71,6 +71,19 @@ def test_selecting_with_the_mouse(open_page: Open, opened: Library) -> None:
     assert page.locator("#bar").is_hidden()
 
 
+def test_copied_twice(open_page: Open) -> None:
+    page = open_page("/?q=a+house", permissions=["clipboard-read", "clipboard-write"])
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.click(modifiers=["Control"])
+    for _ in range(2):
+        page.locator("#bar-paths").click()
+        page.wait_for_selector("#bar-paths:text-is('copied')")
+    page.wait_for_selector("#bar-paths:text-is('Copy paths')")
+    # What was still to come of the first click has nothing to say.
+    page.wait_for_timeout(1_700)
+    assert page.locator("#bar-paths").inner_text() == "Copy paths"
+
+
 def test_selecting_with_keys(open_page: Open) -> None:
     page = open_page("/?q=a+house")
     page.wait_for_selector(SAID)
@@ -150,6 +163,29 @@ def test_progress_is_seen(growing: Server, browser: Browser, tmp_path: Path) -> 
     shoot(page, "live")
     page.wait_for_selector("#holds:has-text('20 pictures')", timeout=60_000)
     page.wait_for_selector("#live", state="hidden")
+    context.close()
+
+
+def test_a_list_from_before_the_library_changed_is_not_kept(
+    growing: Server, browser: Browser, tmp_path: Path
+) -> None:
+    context = browser.new_context(viewport={"width": 900, "height": 300})
+    page = context.new_page()
+    page.goto(f"{growing.url}/?q=a+circle&all=1")
+    page.wait_for_selector("#said:has-text('8 pictures')")
+    page.evaluate("scrollTo(0, 200)")
+    for n in range(8, 12):
+        draw(f"hsl({n * 40}, 70%, 45%)", "line").save(tmp_path / "pictures" / f"{n}.png")
+    command = [sys.executable, "-m", "mmsearch", "-l", str(growing.library), "index"]
+    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_selector("#aside button:has-text('look again')")
+    page.locator("#words").fill("a line")
+    page.wait_for_url("**/?q=a+line")
+    page.go_back()
+    page.wait_for_url("**/?q=a+circle&all=1")
+    page.wait_for_selector("#said:has-text('12 pictures')")
+    page.wait_for_selector("#aside:has-text('found in')")
     context.close()
 
 

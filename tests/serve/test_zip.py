@@ -44,13 +44,28 @@ def test_files_that_are_away_are_told(client: TestClient, ids: dict[str, int]) -
         assert b"away.webp" in archive.read(zips.MISSING)
 
 
+def test_pictures_that_were_deleted_meanwhile_are_told(
+    client: TestClient, library: Library, ids: dict[str, int]
+) -> None:
+    answer = client.get(asked([10**9, ids["scan.tiff"], ids["away.webp"], 10**9 + 1]))
+    assert answer.status_code == 200
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == ["scan.tiff", zips.MISSING]
+        scan = Path(library.image(ids["scan.tiff"]).path)
+        assert archive.read("scan.tiff") == scan.read_bytes()
+        told = archive.read(zips.MISSING).decode().splitlines()
+    assert told[:2] == [f"there is no image {10**9 + n} in this library" for n in (0, 1)]
+    assert len(told) == 3
+    assert "away.webp" in told[2]
+
+
 def test_what_is_refused(
     client: TestClient, ids: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_problem(client.get("/v1/images.zip"), 422)
     is_problem(client.get("/v1/images.zip?ids=x"), 422)
     is_problem(client.get(asked([-1])), 422)
-    is_problem(client.get(asked([10**9])), 404)
+    is_problem(client.get(asked([10**9, 10**9 + 1])), 404)
     is_problem(client.get(asked(list(range(zips.MAX_PICTURES + 1)))), 422)
     monkeypatch.setattr(zips, "MAX_BYTES", 100)
     is_problem(client.get(asked([ids["scan.tiff"]])), 413)

@@ -1,16 +1,18 @@
 // The address bar is the state: what is asked, what may be found, what is open.
-//   ?q=words  &like=3,drop-1  &unlike=12  &where=filter  &all=1  &view=captions  &pic=id
-// "drop-1" is a picture given in this tab; all: also what matches too weakly.
+//   ?q=words  &like=3,drop-x7k2-1  &unlike=12  &where=filter  &all=1  &view=captions  &pic=id
+// "drop-x7k2-1" is a picture given in this tab since it was loaded; all: also what matches too weakly.
 
 const MAX_WORDS = 2000;
 const MAX_WHERE = 10_000;
 /** Pictures of one question; the service takes ten uploads. */
 export const MAX_PICTURES = 20;
 
+const GIVEN = /^drop-(?:[0-9a-z]{1,12}-)?\d{1,6}$/;
+
 const id = (text) => (/^\d{1,18}$/.test(text ?? "") ? Number(text) : null);
 
 function pictures(text) {
-  const names = (text ?? "").split(",").map((name) => (/^drop-\d{1,6}$/.test(name) ? name : id(name)));
+  const names = (text ?? "").split(",").map((name) => (GIVEN.test(name) ? name : id(name)));
   return [...new Set(names.filter((name) => name !== null))].slice(0, MAX_PICTURES);
 }
 

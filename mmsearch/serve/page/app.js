@@ -11,7 +11,7 @@ import {
   noteEmptyLibrary, noteError, noteLostPicture, noteNoTexts, noteNothing, noteUnclear, showNote,
 } from "./notes.js";
 import { Parts } from "./parts.js";
-import { Unclear, asLine, parseQuery } from "./question.js";
+import { Unclear, asLine, asWords, parseQuery } from "./question.js";
 import { Selection } from "./selection.js";
 import { takePictures } from "./take.js";
 import { Viewer } from "./viewer.js";
@@ -26,6 +26,8 @@ const MAX_IDEA = 36;
 const MIN_RELEVANCE = 0.5;
 /** The start shows some of the collection; words this general favour none. */
 const ANYTHING = { text: "a photo", weight: 1 };
+/** Part of the names of given pictures: an address from before a reload, or of others, means none. */
+const LOAD = crypto.getRandomValues(new Uint32Array(1))[0].toString(36);
 
 const words = byId("words");
 const said = byId("said");
@@ -36,6 +38,8 @@ let shownKey = null;
 let typingTimer = 0;
 let isTyping = false;
 let wall = null;
+/** What is shown was found before the library changed. */
+let isOutdated = false;
 
 const info = () => holdings.info;
 const href = (change = {}) => hrefOf({ ...state, ...change });
@@ -61,7 +65,7 @@ function ask(change, options) {
 }
 
 function keep() {
-  if (shownKey === null || grid.hits.length === 0 || grid.box.classList.contains("stale")) return;
+  if (isOutdated || shownKey === null || grid.hits.length === 0 || grid.box.classList.contains("stale")) return;
   lists.delete(shownKey);
   lists.set(shownKey, { ...grid.keep(), aside: byId("aside").textContent });
   if (lists.size > KEPT_LISTS) lists.delete(lists.keys().next().value);
@@ -103,7 +107,7 @@ function useFiles(files, isMinus) {
       tell(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; the service takes up to ${(limit / 2 ** 20).toFixed(0)} MiB.`);
       return;
     }
-    const name = `drop-${dropped.size + 1}`;
+    const name = `drop-${LOAD}-${dropped.size + 1}`;
     dropped.set(name, { file, src: URL.createObjectURL(file) });
     names.push(name);
   }
@@ -116,16 +120,19 @@ function givePictures(names, isMinus) {
   else addPictures(names, isMinus);
 }
 
-/** Make pictures part of the question. */
+/** Make pictures part of the question. Those given take the place of such as are lost. */
 function addPictures(names, isMinus) {
   const [mine, other] = isMinus ? ["unlike", "like"] : ["like", "unlike"];
-  const list = [...state[mine].filter((name) => !names.includes(name)), ...names];
-  const uploads = [...list, ...state[other]].filter((name) => typeof name === "string");
+  const isGiven = names.some(fileOf);
+  const stays = (name) => !names.includes(name) && !(isGiven && isLostPicture(name));
+  const list = [...state[mine].filter(stays), ...names];
+  const others = state[other].filter(stays);
+  const uploads = [...list, ...others].filter((name) => typeof name === "string");
   if (list.length > MAX_PICTURES || uploads.length > MAX_UPLOADS) {
     tell(`A question takes up to ${MAX_UPLOADS} pictures of your own and ${MAX_PICTURES} of the library.`);
     return;
   }
-  ask({ [mine]: list, [other]: state[other].filter((name) => !names.includes(name)), view: "pictures" });
+  ask({ [mine]: list, [other]: others, view: "pictures" });
 }
 
 // ---- showing -------------------------------------------------------------------------------
@@ -169,6 +176,7 @@ function render({ fresh = false, scroll = null } = {}) {
 }
 
 function show(isAsking, isCaptions, fresh) {
+  isOutdated = false;
   showNote();
   byId("tail").textContent = "";
   byId("aside").replaceChildren();
@@ -241,7 +249,7 @@ function showIdeas(hits) {
   const ideas = [...new Set(hits.flatMap((hit) => hit.captions))]
     .filter((text) => text.length <= MAX_IDEA)
     .slice(0, 3);
-  const links = ideas.map((text) => el("a", { href: href({ q: text }), data: { go: "" } }, text));
+  const links = ideas.map((text) => el("a", { href: href({ q: asWords(text) }), data: { go: "" } }, text));
   byId("aside").replaceChildren(
     links.length ? "Try " : "Type words, or drop a picture anywhere.",
     ...links.flatMap((link, i) => (i ? [" · ", link] : [link])),
@@ -340,7 +348,7 @@ const grid = new Grid(byId("grid"), {
     // A picture that was open before its list came has neighbours now.
     if (state.pic !== null) showPicture(state.pic);
     if (grid.plain && !state.where) {
-      wall = grid.keep();
+      if (!isOutdated) wall = grid.keep();
       if (page.offset === 0 || grid.hits.length <= page.k) showIdeas(grid.hits);
       return;
     }
@@ -358,7 +366,7 @@ const grid = new Grid(byId("grid"), {
 });
 
 const captions = new Captions(byId("captions"), {
-  hrefWords: (text) => href({ q: text.slice(0, 2000), like: [], unlike: [], all: false, view: "pictures", pic: null }),
+  hrefWords: (text) => href({ q: asWords(text).slice(0, 2000), like: [], unlike: [], all: false, view: "pictures", pic: null }),
   hrefPicture: (id) => href({ pic: id }),
   onPick: () => byId("file").click(),
   onError: failed,
@@ -429,6 +437,7 @@ const holdings = new Holdings({
     if (before.images === now.images && before.texts === now.texts && before.model === now.model) return;
     wall = null;
     lists.clear();
+    isOutdated = true;
     filters.forget();
     const isCalm = scrollY < 40 && state.pic === null && selection.size === 0;
     if (before.images === 0 || now.images === 0 || before.model !== now.model || isCalm) {

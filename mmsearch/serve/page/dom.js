@@ -77,17 +77,26 @@ export function wait(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** Buttons that say for a moment how copying went: {said, timer} with their own words. */
+const telling = new WeakMap();
+
 /** Copy a text, and say on the button whether it worked. */
 export async function copy(text, button) {
-  const said = button.textContent;
+  let went = "copied";
   try {
     await navigator.clipboard.writeText(text);
-    button.textContent = "copied";
   } catch {
-    button.textContent = "not allowed";
+    went = "not allowed";
   }
-  await wait(1_600);
-  button.textContent = said;
+  // Pressed again meanwhile, what stands on it are not its own words.
+  const { said, timer } = telling.get(button) ?? { said: button.textContent };
+  clearTimeout(timer);
+  button.textContent = went;
+  const back = () => {
+    telling.delete(button);
+    button.textContent = said;
+  };
+  telling.set(button, { said, timer: setTimeout(back, 1_600) });
 }
 
 const ICONS = {

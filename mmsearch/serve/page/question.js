@@ -7,13 +7,19 @@ export class Unclear extends Error {}
 // "0.5:sunset". Not "3:10 to Yuma": after the colon comes no digit.
 const WEIGHTED = /^(\d+(?:\.\d+)?|\.\d+):(?=[^\s\d])/;
 const SIGNED = /(?:^|\s)[+-]\s/;
+// A backslash makes what would be a sign or a weight plain words: "Paris \- Eiffel Tower".
+const PLAIN_SIGN = /(^|\s)\\(\\*[+-])(?=\s|$)/g;
+const PLAIN_WEIGHT = /^\\(?=\\*(?:\d+(?:\.\d+)?|\.\d+):[^\s\d])/;
+// What needs one more backslash, to be read as it stands.
+const LIKE_SIGN = /(^|\s)(\\*[+-])(?=\s|$)/g;
+const LIKE_WEIGHT = /^(?=\\*(?:\d+(?:\.\d+)?|\.\d+):[^\s\d])/;
 
 function term(typed, sign) {
   const text = typed.trim();
   const found = WEIGHTED.exec(text);
-  const words = found ? text.slice(found[0].length) : text;
+  const words = found ? text.slice(found[0].length) : text.replace(PLAIN_WEIGHT, "");
   if (!words) throw new Unclear(`There are no words after “${sign > 0 ? "+" : "−"}” yet.`);
-  return { text: words, weight: sign * (found ? Number(found[1]) : 1) };
+  return { text: words.replace(PLAIN_SIGN, "$1$2"), weight: sign * (found ? Number(found[1]) : 1) };
 }
 
 /** The parts of a line, in which lone signs stand between blanks: [{text, weight}]. */
@@ -35,9 +41,13 @@ export const asLine = (typed) => `${typed.trim()} `;
 export function writeQuery(terms) {
   return terms
     .map(({ text, weight }, at) => {
-      const heavy = Math.abs(weight) === 1 ? text : `${Math.abs(weight)}:${text}`;
+      const plain = text.replace(LIKE_SIGN, "$1\\$2");
+      const heavy = Math.abs(weight) === 1 ? plain.replace(LIKE_WEIGHT, "\\") : `${Math.abs(weight)}:${plain}`;
       if (weight < 0) return `- ${heavy}`;
       return at ? `+ ${heavy}` : heavy;
     })
     .join(" ");
 }
+
+/** A line that asks for these words as they stand, also where they look like signs and weights. */
+export const asWords = (text) => writeQuery([{ text: text.trim().replace(/\s+/g, " "), weight: 1 }]);
