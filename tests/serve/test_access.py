@@ -153,6 +153,20 @@ def test_a_session_is_as_good_as_its_key(guarded: TestClient, keys: Keys) -> Non
     is_problem(guarded.get("/v1/status", headers=cookie), 401)
 
 
+@pytest.mark.parametrize(
+    "other",
+    ['prefs={"a":1,"b":[2]}', "user[name]=x", "a/b=x", "nameless", "=", "", "räv=röd", '"'],
+)
+def test_cookies_of_other_programs_do_not_hide_the_session(
+    guarded: TestClient, keys: Keys, other: str
+) -> None:
+    cookie = _sign_in(guarded, keys.add("laptop", "read"))
+    for sent in (f"{other}; {cookie}", f"{cookie};{other}", f"a=b; {other}; {cookie}; c=d"):
+        headers = {"Cookie": sent.encode()}
+        assert guarded.get("/v1/status", headers=headers).status_code == 200
+        is_problem(guarded.get("/v1/status", headers={"Cookie": other.encode()}), 401)
+
+
 def test_a_session_cannot_be_made_up(guarded: TestClient, keys: Keys) -> None:
     name, _, value = _sign_in(guarded, keys.add("laptop", "read")).partition("=")
     who, until, signature = value.split(".")
