@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Path, Query, Response, UploadFile
+from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -24,7 +24,7 @@ from mmsearch.overview import (
     SourceRecord,
 )
 from mmsearch.plaintext import clean
-from mmsearch.serve.access import MayFollow, MayWrite
+from mmsearch.serve.access import MayFollow, MayWrite, is_still_let_in
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
 from mmsearch.serve.runs import Run, Runs, State
@@ -331,9 +331,11 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
             200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
         },
     )
-    async def events() -> StreamingResponse:
+    async def events(request: Request) -> StreamingResponse:
         async def stream() -> AsyncIterator[str]:
             async for changed in runs.changes(HEARTBEAT_S):
+                if not is_still_let_in(request):
+                    return
                 if changed:
                     yield f"event: index\ndata: {(await desk.state()).model_dump_json()}\n\n"
                 else:

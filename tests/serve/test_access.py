@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from serve_library import BASE_URL, is_problem
+from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 from mmsearch.errors import RefusedError
 from mmsearch.library import Library
 from mmsearch.serve import create_app
-from mmsearch.serve.access import Gate, check_binding
+from mmsearch.serve.access import Caller, Gate, check_binding
 from mmsearch.serve.keys import Keys
 from mmsearch.serve.rates import Buckets, client_of
 from mmsearch.settings import Settings
@@ -90,6 +91,27 @@ def test_scopes_and_revoking(guarded: TestClient, keys: Keys) -> None:
     is_problem(guarded.delete("/v1/images/999999", headers=writing), 404)
     keys.revoke("reader")
     is_problem(guarded.get("/v1/search?q=x", headers=reading), 401)
+
+
+def test_who_was_let_in_and_would_be_no_longer(keys: Keys) -> None:
+    gate = Gate(keys, is_open=True, local_token="of this user")
+
+    def caller(secret: str | None) -> Caller:
+        given = {} if secret is None else {"x-api-key": secret}
+        return gate.caller(Headers(given), "127.0.0.1", "session")
+
+    anybody, local = caller(None), caller("of this user")
+    assert gate.still_lets_in(anybody)
+    reader = caller(keys.add("reader", "read"))
+    assert not gate.still_lets_in(anybody)
+    assert gate.still_lets_in(reader)
+    assert gate.still_lets_in(local)
+    keys.revoke("reader")
+    keys.add("reader", "read")
+    assert not gate.still_lets_in(reader)
+    keys.path.write_text("broken")
+    assert not gate.still_lets_in(reader)
+    assert not gate.still_lets_in(anybody)
 
 
 def test_a_local_token_reads_and_nothing_more(guarded: TestClient, keys: Keys) -> None:

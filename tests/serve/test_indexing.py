@@ -189,6 +189,22 @@ def test_a_run_reads_what_is_new_and_is_followed(served: Served) -> None:
     assert {s["name"] for s in served.client.get("/v1/sources").json()} >= {"photos"}
 
 
+def test_a_key_that_is_revoked_follows_no_longer(served: Served) -> None:
+    keys = Keys(keys_path(served.path, None))
+    headers = {"Authorization": f"Bearer {keys.add('follower', 'write')}"}
+    with (
+        httpx.Client(base_url=served.url, timeout=60, headers=headers) as follower,
+        follower.stream("GET", "/v1/index/events") as stream,
+    ):
+        lines = stream.iter_lines()
+        assert next(lines) == "event: index"
+        assert next(lines).startswith("data: ")
+        keys.revoke("follower")
+        keys.add("follower", "write")  # the same name is not the same key
+        served.client.post("/v1/index", json={"source": "photos"}, params={"wait": 60})
+        assert [line for line in lines if line] == []
+
+
 def test_another_writer_is_told(served: Served) -> None:
     from mmsearch.store.lock import writing
 
