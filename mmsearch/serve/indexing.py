@@ -8,6 +8,7 @@ deleted.
 # No `from __future__ import annotations` here: FastAPI could not resolve the local names.
 
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -311,8 +312,9 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
                 f"process {writer} is writing to the library now. Ask again when it is done"
             )
         started = [runs.start(source.name, source.location) for source in chosen]
+        until = time.monotonic() + wait  # for all of them together
         for run in started:
-            await runs.ended(run, wait)
+            await runs.ended(run, max(0.0, until - time.monotonic()))
         return [RunState.of(run) for run in started]
 
     @routes.get(
