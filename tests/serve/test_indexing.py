@@ -210,6 +210,17 @@ def test_a_key_that_is_revoked_follows_no_longer(served: Served) -> None:
         assert [line for line in lines if line] == []
 
 
+def test_the_head_of_the_events_is_an_end(served: Served) -> None:
+    for _ in range(2):  # the connection is good for another
+        head = served.client.head("/v1/index/events", timeout=20)
+        assert head.status_code == 200
+        assert head.headers["content-type"].startswith("text/event-stream")
+    deadline = time.monotonic() + 20
+    while "mmsearch_http_requests_in_progress 1.0" not in served.client.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_all_sources_are_waited_for_together(
     library: Library, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
