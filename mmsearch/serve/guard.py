@@ -237,8 +237,8 @@ def too_large(limit: int) -> HTTPException:
 
 
 class _Answer:
-    """`send` that adds the security headers and, for HEAD, ends after the head: there may be answers
-    without end."""
+    """`send` that adds the security headers and, for HEAD, ends after the head: some answers have
+    no end."""
 
     def __init__(self, send: Send, *, head: bool) -> None:
         self._send = send
