@@ -121,7 +121,23 @@ class Wire(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, self._until_cancelled(cycle, app))
+
+    def _until_cancelled(self, cycle: RequestResponseCycle, app: ASGI3Application) -> Any:
+        """The application, cut off where a stop can wait no longer. uvicorn logs that as an error
+        of it, and answers 500."""
+
+        async def answered(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if cycle.response_started:
+                    self._abort("the service stops")
+                else:
+                    self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
+                    self._leave()
+
+        return answered
 
     @property
     def _rests(self) -> bool:
