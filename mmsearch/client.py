@@ -26,6 +26,8 @@ import httpx
 import mmsearch
 from mmsearch.overhttp import (
     BUSY,
+    KeyRefusedError,
+    RemoteError,
     UnreachableError,
     error_of,
     form,
@@ -158,21 +160,45 @@ def _index(source: str | int | None, wait_s: float) -> _Call[Any]:
     return _Call("POST", "/v1/index", _document, {"wait": wait_s}, json={"source": source})
 
 
+def _base(url: str) -> httpx.URL:
+    """The address of a service. Raises RemoteError where it cannot be one."""
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise _no_address(url, exc) from exc
+    if base.scheme not in ("http", "https") or not base.host:
+        raise _no_address(url, "it does not begin with http:// or https:// and a name")
+    return base
+
+
+def _no_address(url: str, why: object) -> RemoteError:
+    return RemoteError(f"{url!r} is no address of a service, such as {DEFAULT_URL}: {why}")
+
+
 def _headers(key: str | None) -> dict[str, str]:
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+        # Not to be shown: it may be nearly right.
+        raise KeyRefusedError(
+            "the key has characters that no key has, or none at all. Give it as mmsearch keys add "
+            "showed it"
+        )
     named = {"User-Agent": f"mmsearch/{mmsearch.__version__}"}
     return named | ({} if key is None else {"Authorization": f"Bearer {key}"})
 
 
 def _request(client: httpx.Client | httpx.AsyncClient, call: _Call[Any]) -> httpx.Request:
     headers = {} if call.content is None else {"Content-Type": call.content_type}
-    return client.build_request(
-        call.method,
-        call.path,
-        params=dict(call.params),
-        content=call.content,
-        json=call.json,
-        headers=headers,
-    )
+    try:
+        return client.build_request(
+            call.method,
+            call.path,
+            params=dict(call.params),
+            content=call.content,
+            json=call.json,
+            headers=headers,
+        )
+    except httpx.InvalidURL as exc:
+        raise _no_address(call.path, exc) from exc
 
 
 def _pause(response: httpx.Response, attempt: int) -> float | None:
@@ -222,9 +248,12 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """key: as `mmsearch keys add` shows it. transport: for tests and unusual networks."""
+        """key: as `mmsearch keys add` shows it. transport: for tests and unusual networks.
+
+        Raises RemoteError: `url` cannot be an address, or `key` (KeyRefusedError) no key.
+        """
         self._http = httpx.Client(
-            base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport
+            base_url=_base(url), headers=_headers(key), timeout=timeout_s, transport=transport
         )
 
     def __enter__(self) -> Self:
@@ -382,7 +411,7 @@ class AsyncClient:
     ) -> None:
         """See `Client`."""
         self._http = httpx.AsyncClient(
-            base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport
+            base_url=_base(url), headers=_headers(key), timeout=timeout_s, transport=transport
         )
 
     async def __aenter__(self) -> Self:

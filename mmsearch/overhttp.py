@@ -87,7 +87,9 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
 def request_of(question: Question, modality: str) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """A question as JSON, and the pictures it comes with: (name, bytes) each.
 
-    Raises DecodeError: the file of a picture cannot be read.
+    Raises:
+        DecodeError: the file of a picture cannot be read.
+        QueryError: it holds what cannot be sent.
     """
     parts: list[dict[str, Any]] = []
     uploads: list[tuple[str, bytes]] = []
@@ -119,6 +121,11 @@ def request_of(question: Question, modality: str) -> tuple[dict[str, Any], list[
     if question.where is not None:
         from mmsearch import filters
 
+        if not isinstance(question.where, filters.Filter):
+            raise QueryError(
+                f"where is a filter, or the text of one, and no {type(question.where).__name__}: "
+                "mmsearch.filters.from_json makes one of what is written as JSON"
+            )
         body["where"] = filters.to_json(question.where)
     return body, uploads
 

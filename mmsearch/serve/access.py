@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -54,16 +54,23 @@ REMOTE_RATE = 100.0
 
 _HOW_TO_SHOW = "Send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
 _HOW_TO_WRITE = "Make one that may with: mmsearch keys add NAME --scope write"
-#: Where the middleware leaves the caller for the routes.
+#: Where the middleware leaves the caller, and itself what let it in, for the routes.
 _CALLER = "mmsearch.caller"
+_GATE = "mmsearch.gate"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. name: of the key; None without one. scope: what it is good for."""
+    """Who asks. key: None without one. scope: what it is good for. is_local: by the local token."""
 
-    name: str | None
+    key: Key | None
     scope: KeyScope | None
+    is_local: bool = False
+
+    @property
+    def name(self) -> str | None:
+        """Of the key."""
+        return None if self.key is None else self.key.name
 
 
 class Gate:
@@ -122,13 +129,22 @@ class Gate:
             if self._local_token and hmac.compare_digest(
                 given.encode("utf-8", "surrogatepass"), self._local_token.encode()
             ):
-                return Caller(None, "read")
+                return Caller(None, "read", is_local=True)
             key = self.check(given, address)
-            return Caller(key.name, key.scope)
+            return Caller(key, key.scope)
         session = self._signed_in(_cookie(headers, cookie_name))
         if session is not None:
-            return Caller(session.name, session.scope)
+            return Caller(session, session.scope)
         return Caller(None, None if self.needs_key else "read")
+
+    def still_lets_in(self, caller: Caller) -> bool:
+        """Whether one who was let in would be now: its key is there, or none is needed."""
+        try:
+            if caller.key is not None:
+                return caller.key in self.keys.all()
+            return caller.is_local or not self.needs_key
+        except MmsearchError:  # the next request has it logged
+            return False
 
     # --- the browser's session ------------------------------------------------------------------
 
@@ -193,6 +209,7 @@ class Access:
         if caller.scope is None:
             raise unauthorized("this service answers only who has a key")
         scope[_CALLER] = caller
+        scope[_GATE] = self._gate
         return None
 
 
@@ -213,6 +230,12 @@ async def _may_follow(request: Request) -> None:
     caller: Caller | None = request.scope.get(_CALLER)
     if caller is None or caller.name is not None or caller.scope is None:
         await _may_write(request)
+
+
+def is_still_let_in(request: Request) -> bool:
+    """For answers that go on: a key that is revoked meanwhile ends them."""
+    gate: Gate = request.scope[_GATE]
+    return gate.still_lets_in(request.scope[_CALLER])
 
 
 MayWrite = Depends(_may_write)
@@ -295,8 +318,5 @@ def _password(credentials: str) -> str:
 
 
 def _cookie(headers: Headers, name: str) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value
+    # Not by SimpleCookie: at a cookie of another program that it cannot read it drops all of them.
+    return cookie_parser(headers.get("cookie", "")).get(name, "")

@@ -11,8 +11,8 @@ from os import PathLike, stat_result
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi import APIRouter, FastAPI, Header, Request
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -201,8 +201,13 @@ def _add_status_routes(routes: APIRouter, service: Service) -> None:
 
 
 def _add_page(routes: APIRouter) -> None:
-    async def index() -> Response:
-        return FileResponse(PAGE / "index.html", headers=_REVALIDATE)
+    # These answer 304 where the browser's copy is as good; a file by itself does not.
+    page = StaticFiles(directory=PAGE)
+
+    async def index(request: Request) -> Response:
+        response = await page.get_response("index.html", request.scope)
+        response.headers.update(_REVALIDATE)
+        return response
 
     routes.add_api_route("/", index, include_in_schema=False)
 

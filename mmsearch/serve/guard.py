@@ -237,7 +237,8 @@ def too_large(limit: int) -> HTTPException:
 
 
 class _Answer:
-    """`send` that adds the security headers and, for HEAD, drops the body."""
+    """`send` that adds the security headers and, for HEAD, ends after the head: some answers have
+    no end."""
 
     def __init__(self, send: Send, *, head: bool) -> None:
         self._send = send
@@ -262,9 +263,11 @@ class _Answer:
             given = {name for name, _ in message["headers"]}
             added = [pair for pair in _DEFAULTS if pair[0] not in given]
             message["headers"] = [*message["headers"], *added, *self._more]
-        elif self.head and message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await self._send(message)
+            await self._send(message)
+            if self.head:  # to the application it looks as if the client had gone now
+                await self._send({"type": "http.response.body", "body": b""})
+        elif not self.head:
+            await self._send(message)
 
 
 @functools.lru_cache(maxsize=64)

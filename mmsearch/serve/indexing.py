@@ -9,13 +9,14 @@ deleted.
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Path, Query, Response, UploadFile
+from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -25,7 +26,7 @@ from mmsearch.overview import (
     SourceRecord,
 )
 from mmsearch.plaintext import clean
-from mmsearch.serve.access import MayFollow, MayWrite
+from mmsearch.serve.access import MayFollow, MayWrite, is_still_let_in
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
 from mmsearch.serve.runs import Run, Runs, State
@@ -331,8 +332,9 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
                 f"process {writer} is writing to the library now. Ask again when it is done"
             )
         started = [runs.start(source.name, source.location) for source in chosen]
+        until = time.monotonic() + wait  # for all of them together
         for run in started:
-            await runs.ended(run, wait)
+            await runs.ended(run, max(0.0, until - time.monotonic()))
         return [RunState.of(run) for run in started]
 
     @routes.get(
@@ -351,9 +353,11 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
             200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
         },
     )
-    async def events() -> StreamingResponse:
+    async def events(request: Request) -> StreamingResponse:
         async def stream() -> AsyncIterator[str]:
             async for changed in runs.changes(HEARTBEAT_S):
+                if not is_still_let_in(request):
+                    return
                 if changed:
                     yield f"event: index\ndata: {(await desk.state()).model_dump_json()}\n\n"
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import secrets
 import signal
 import socket
@@ -80,7 +81,6 @@ def run(
         ws="none",
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
     )
     with (
         listener,
@@ -152,6 +152,13 @@ class _Server(uvicorn.Server):
             self._stop_by = now + SHUTDOWN_S
             self._on_stop()
         return self.force_exit or now >= self._stop_by or not self._service.in_flight
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # What is left of the time since the stop was asked for, not as much once more.
+        now = time.monotonic()
+        left = (now + SHUTDOWN_S if self._stop_by is None else self._stop_by) - now
+        self.config.timeout_graceful_shutdown = max(0, math.ceil(left))
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -79,6 +79,30 @@ class _Joining(asyncio.Transport):
         self._transport.resume_reading()
 
 
+def _unframed(cycle: RequestResponseCycle, app: ASGI3Application) -> Any:
+    """The application for a client of HTTP/1.0, which knows no chunks: an answer of unknown length
+    ends with the connection."""
+    cycle.keep_alive = False
+
+    async def answered(scope: Any, receive: Any, send: Any) -> None:
+        is_unframed = False
+
+        async def send_unframed(message: Any) -> None:
+            nonlocal is_unframed
+            if message["type"] == "http.response.start":
+                named = {name.lower() for name, _ in message.get("headers", ())}
+                is_unframed = b"content-length" not in named
+                if is_unframed:
+                    cycle.chunked_encoding = False  # said already, so uvicorn does not choose it
+            elif is_unframed:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unframed)
+
+    return answered
+
+
 class Wire(HttpToolsProtocol):
     """uvicorn's protocol, bounded. For `uvicorn.Config(http=Wire)`."""
 
@@ -121,7 +145,25 @@ class Wire(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        if cycle.scope["http_version"] < "1.1":
+            app = _unframed(cycle, app)
+        super()._start_asgi_task(cycle, self._until_cancelled(cycle, app))
+
+    def _until_cancelled(self, cycle: RequestResponseCycle, app: ASGI3Application) -> Any:
+        """The application, cut off where a stop can wait no longer. uvicorn logs that as an error
+        of it, and answers 500."""
+
+        async def answered(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if cycle.response_started:
+                    self._abort("the service stops")
+                else:
+                    self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
+                    self._leave()
+
+        return answered
 
     @property
     def _rests(self) -> bool:

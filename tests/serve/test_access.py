@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from serve_library import BASE_URL, is_problem
+from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 from mmsearch.errors import RefusedError
 from mmsearch.library import Library
 from mmsearch.serve import create_app
-from mmsearch.serve.access import Gate, check_binding
+from mmsearch.serve.access import Caller, Gate, check_binding
 from mmsearch.serve.keys import Keys
 from mmsearch.serve.rates import Buckets, client_of
 from mmsearch.settings import Settings
@@ -92,6 +93,27 @@ def test_scopes_and_revoking(guarded: TestClient, keys: Keys) -> None:
     is_problem(guarded.get("/v1/search?q=x", headers=reading), 401)
 
 
+def test_who_was_let_in_and_would_be_no_longer(keys: Keys) -> None:
+    gate = Gate(keys, is_open=True, local_token="of this user")
+
+    def caller(secret: str | None) -> Caller:
+        given = {} if secret is None else {"x-api-key": secret}
+        return gate.caller(Headers(given), "127.0.0.1", "session")
+
+    anybody, local = caller(None), caller("of this user")
+    assert gate.still_lets_in(anybody)
+    reader = caller(keys.add("reader", "read"))
+    assert not gate.still_lets_in(anybody)
+    assert gate.still_lets_in(reader)
+    assert gate.still_lets_in(local)
+    keys.revoke("reader")
+    keys.add("reader", "read")
+    assert not gate.still_lets_in(reader)
+    keys.path.write_text("broken")
+    assert not gate.still_lets_in(reader)
+    assert not gate.still_lets_in(anybody)
+
+
 def test_a_local_token_reads_and_nothing_more(guarded: TestClient, keys: Keys) -> None:
     keys.add("laptop", "read")
     headers = {"Authorization": "Bearer of this user"}
@@ -151,6 +173,20 @@ def test_a_session_is_as_good_as_its_key(guarded: TestClient, keys: Keys) -> Non
     keys.revoke("laptop")
     keys.add("laptop", "write")
     is_problem(guarded.get("/v1/status", headers=cookie), 401)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ['prefs={"a":1,"b":[2]}', "user[name]=x", "a/b=x", "nameless", "=", "", "räv=röd", '"'],
+)
+def test_cookies_of_other_programs_do_not_hide_the_session(
+    guarded: TestClient, keys: Keys, other: str
+) -> None:
+    cookie = _sign_in(guarded, keys.add("laptop", "read"))
+    for sent in (f"{other}; {cookie}", f"{cookie};{other}", f"a=b; {other}; {cookie}; c=d"):
+        headers = {"Cookie": sent.encode()}
+        assert guarded.get("/v1/status", headers=headers).status_code == 200
+        is_problem(guarded.get("/v1/status", headers={"Cookie": other.encode()}), 401)
 
 
 def test_a_session_cannot_be_made_up(guarded: TestClient, keys: Keys) -> None:

@@ -156,3 +156,23 @@ def test_no_two_operations_share_a_name(app: FastAPI) -> None:
         for operation in methods.values()
     ]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", ["/", "/assets/app.js"])
+def test_what_a_browser_has_already_is_not_sent_again(client: TestClient, path: str) -> None:
+    first = client.get(path)
+    assert first.status_code == 200
+    assert first.headers["cache-control"] == "no-cache"
+    for has in (
+        {"If-None-Match": first.headers["etag"]},
+        {"If-Modified-Since": first.headers["last-modified"]},
+    ):
+        again = client.get(path, headers=has)
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+        assert again.headers["cache-control"] == "no-cache"
+    for other in (
+        {"If-None-Match": '"other"', "If-Modified-Since": first.headers["last-modified"]},
+        {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+    ):
+        assert client.get(path, headers=other).content == first.content

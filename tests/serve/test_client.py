@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -180,6 +181,59 @@ def test_what_answers_is_no_mmsearch(body: bytes) -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(502, content=body))
     with pytest.raises(RemoteError, match="502"):
         Client("http://x", transport=transport).search("x")
+
+
+# --- what needs no service to be found wrong ------------------------------------------------------
+
+
+def _both(url: str, key: str | None, use: str, *arguments: Any, **options: Any) -> list[Exception]:
+    """The errors of the two clients."""
+
+    def blocking() -> None:
+        with Client(url, key) as client:
+            getattr(client, use)(*arguments, **options)
+
+    async def later() -> None:
+        async with AsyncClient(url, key) as client:
+            await getattr(client, use)(*arguments, **options)
+
+    with pytest.raises(MmsearchError) as first:
+        blocking()
+    with pytest.raises(MmsearchError) as second:
+        asyncio.run(later())
+    assert str(first.value) == str(second.value)
+    return [first.value, second.value]
+
+
+@pytest.mark.parametrize(
+    "where", [{"camera": "x"}, {}, ["x"], 7], ids=["JSON", "nothing", "a list", "a number"]
+)
+def test_a_filter_of_another_kind_is_told(where: Any) -> None:
+    for error in _both("http://127.0.0.1:9", None, "search", "x", where=where):
+        assert isinstance(error, QueryError)
+        assert "from_json" in str(error)
+    for error in _both("http://127.0.0.1:9", None, "ask", Question((Term("x"),), where=where)):
+        assert isinstance(error, QueryError)
+
+
+@pytest.mark.parametrize("wrong", ["schlüssel", "mm_\u2026", "one\ntwo", "mm_x ", ""])
+def test_what_can_be_no_key_is_told_and_not_shown(wrong: str) -> None:
+    for error in _both("http://127.0.0.1:9", wrong, "status"):
+        assert isinstance(error, KeyRefusedError)
+        assert not wrong or wrong not in str(error)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["http://[::1", "http://x:port", "http://a\x00b", "http://\ud800", "ftp://x", "localhost:8080",
+     "/x", "", "http://"],
+)  # fmt: skip
+def test_what_can_be_no_address_is_told(wrong: str) -> None:
+    for error in _both(wrong, None, "status"):
+        assert isinstance(error, RemoteError)
+        assert "no address of a service" in str(error)
+    for error in _both("http://127.0.0.1:9", None, "get", "/v1/\x00"):
+        assert isinstance(error, RemoteError)
 
 
 # --- the terminal -------------------------------------------------------------------------------

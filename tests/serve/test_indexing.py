@@ -17,10 +17,15 @@ from typing import Any
 import httpx
 import pytest
 from collection import encoded, run, write, write_captions
-from serve_library import SERVE, is_problem
+from serve_library import BASE_URL, SERVE, is_problem
+from starlette.testclient import TestClient
 
 import mmsearch
+from mmsearch.library import Library
+from mmsearch.serve import create_app
 from mmsearch.serve.keys import Keys, keys_path
+from mmsearch.serve.runs import Run, Runs
+from mmsearch.settings import Settings
 
 
 class Served:
@@ -240,6 +245,51 @@ def test_a_run_reads_what_is_new_and_is_followed(served: Served) -> None:
     assert "late.png" in served.ids()
     assert served.client.get("/v1/index").json()["last"]["state"] == "done"
     assert {s["name"] for s in served.client.get("/v1/sources").json()} >= {"photos"}
+
+
+def test_a_key_that_is_revoked_follows_no_longer(served: Served) -> None:
+    keys = Keys(keys_path(served.path, None))
+    headers = {"Authorization": f"Bearer {keys.add('follower', 'write')}"}
+    with (
+        httpx.Client(base_url=served.url, timeout=60, headers=headers) as follower,
+        follower.stream("GET", "/v1/index/events") as stream,
+    ):
+        lines = stream.iter_lines()
+        assert next(lines) == "event: index"
+        assert next(lines).startswith("data: ")
+        keys.revoke("follower")
+        keys.add("follower", "write")  # the same name is not the same key
+        served.client.post("/v1/index", json={"source": "photos"}, params={"wait": 60})
+        assert [line for line in lines if line] == []
+
+
+def test_the_head_of_the_events_is_an_end(served: Served) -> None:
+    for _ in range(2):  # the connection is good for another
+        head = served.client.head("/v1/index/events", timeout=20)
+        assert head.status_code == 200
+        assert head.headers["content-type"].startswith("text/event-stream")
+    deadline = time.monotonic() + 20
+    while "mmsearch_http_requests_in_progress 1.0" not in served.client.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_all_sources_are_waited_for_together(
+    library: Library, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: here none comes to its end."""
+    keys = Keys(tmp_path / "keys.json")
+    headers = {"X-API-Key": keys.add("writer", "write")}
+    sources = library.sources()[:1] * 4
+    monkeypatch.setattr(Library, "sources", lambda self: sources)
+    monkeypatch.setattr(Runs, "start", lambda self, name, location: Run(1, name, location))
+    app = create_app(library, settings.model_copy(update={"keys_file": keys.path}))
+    with TestClient(app, base_url=BASE_URL) as client:
+        began = time.monotonic()
+        answer = client.post("/v1/index", json={}, params={"wait": 1.5}, headers=headers)
+        took = time.monotonic() - began
+    assert [run["state"] for run in answer.json()] == ["queued"] * 4
+    assert 1.5 <= took < 4
 
 
 def test_another_writer_is_told(served: Served) -> None:

@@ -92,6 +92,59 @@ def test_a_stop_lets_what_is_in_flight_end(served: tuple[subprocess.Popen[str], 
     assert process.stdout.read() == "ended\n"
 
 
+#: Pictures without end in one file, and little patience.
+_LONG_ANSWERS = """
+import mmsearch.serve.server as server
+import mmsearch.serve.zip as zips
+
+async def zipped(service, records):
+    while True:
+        yield bytes(1 << 20)
+
+server.SHUTDOWN_S = 4
+zips._zipped = zipped
+"""
+
+
+def test_a_stop_cuts_off_what_takes_too_long(library_folder: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _LONG_ANSWERS + SERVE, str(library_folder), "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            found = httpx.get(f"{url}/v1/search?q=a+kite", timeout=60).json()["hits"]
+            here = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+            with (
+                socket.create_connection(here, timeout=60) as slow,
+                socket.create_connection(here, timeout=60) as unasked,
+            ):
+                query = f"ids={found[0]['id']}"
+                slow.sendall(
+                    f"GET /v1/images.zip?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                )
+                assert slow.recv(15) == b"HTTP/1.1 200 OK"
+                unasked.sendall(
+                    b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+                    b"Content-Type: application/json\r\n\r\n{"
+                )
+                while "in_progress 3.0" not in httpx.get(f"{url}/metrics", timeout=60).text:
+                    time.sleep(0.1)
+                began = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                assert unasked.recv(12) == b"HTTP/1.1 503"
+                took = time.monotonic() - began
+                out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, "ended\n")
+    assert 3 < took < 7  # not twice as long
+    assert len(err.splitlines()) <= 1, err
+
+
 #: A model that takes this long to load, all of it in torch.
 _SLOW = """
 import time

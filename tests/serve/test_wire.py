@@ -68,6 +68,22 @@ def test_writes_are_joined(steps: tuple[Any, ...], expected: list[Any]) -> None:
     assert after(*steps) == expected
 
 
+def exchange(app: Any, sent: Sent, request: bytes) -> None:
+    """A connection on which there is one request, to its end."""
+
+    async def main() -> None:
+        config = uvicorn.Config(app, log_config=None, http=Wire, ws="none", lifespan="off")
+        config.load()
+        state = uvicorn.Server(config).server_state
+        wire = Wire(config=config, server_state=state, app_state={})
+        wire.connection_made(sent)
+        wire.data_received(request)
+        await asyncio.gather(*state.tasks)
+        wire.connection_lost(None)
+
+    asyncio.run(main())
+
+
 def test_an_answer_leaves_in_one_piece_when_it_is_whole() -> None:
     """Not at the end of the turn: what is done then, a log line for example, is not waited for."""
     sent = Sent()
@@ -80,18 +96,32 @@ def test_an_answer_leaves_in_one_piece_when_it_is_whole() -> None:
         await send({"type": "http.response.body", "body": b" world"})
         answered.append(list(sent.calls))
 
-    async def main() -> None:
-        config = uvicorn.Config(app, log_config=None, http=Wire, ws="none", lifespan="off")
-        config.load()
-        state = uvicorn.Server(config).server_state
-        wire = Wire(config=config, server_state=state, app_state={})
-        wire.connection_made(sent)
-        wire.data_received(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-        await asyncio.gather(*state.tasks)
-        wire.connection_lost(None)
-
-    asyncio.run(main())
+    exchange(app, sent, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
     ((whole,),) = answered
     assert whole.startswith(b"HTTP/1.1 200")
     assert b"hello" in whole
     assert whole.endswith(b" world\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("length", [None, b"11"])
+@pytest.mark.parametrize("keep", [b"", b"Connection: keep-alive\r\n"])
+def test_who_knows_no_chunks_gets_none(method: bytes, length: bytes | None, keep: bytes) -> None:
+    sent = Sent()
+    headers = [] if length is None else [(b"content-length", length)]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in (b"hello", b" world"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body"})
+
+    exchange(app, sent, method + b" / HTTP/1.0\r\n" + keep + b"\r\n")
+    assert "close" in sent.calls
+    whole = b"".join(call for call in sent.calls if isinstance(call, bytes))
+    head, _, body = whole.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert (b"content-length: 11" in head) is (length is not None)
+    assert body == (b"hello world" if method == b"GET" else b"")
