@@ -176,7 +176,8 @@ def _no_address(url: str, why: object) -> RemoteError:
 
 
 def _headers(key: str | None) -> dict[str, str]:
-    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+    key = None if key is None else key.strip()  # as out of a file
+    if key is not None and not (key and key.isascii() and key.isprintable()):
         # Not to be shown: it may be nearly right.
         raise KeyRefusedError(
             "the key has characters that no key has, or none at all. Give it as mmsearch keys add "

@@ -216,11 +216,16 @@ def test_a_filter_of_another_kind_is_told(where: Any) -> None:
         assert isinstance(error, QueryError)
 
 
-@pytest.mark.parametrize("wrong", ["schlüssel", "mm_\u2026", "one\ntwo", "mm_x ", ""])
+@pytest.mark.parametrize("wrong", ["schlüssel", "mm_\u2026", "one\ntwo", " ", ""])
 def test_what_can_be_no_key_is_told_and_not_shown(wrong: str) -> None:
     for error in _both("http://127.0.0.1:9", wrong, "status"):
         assert isinstance(error, KeyRefusedError)
-        assert not wrong or wrong not in str(error)
+        assert not wrong.strip() or wrong not in str(error)
+
+
+def test_a_key_as_it_stands_in_a_file(url: str, key: str) -> None:
+    with Client(url, f"{key}\n") as client:
+        assert client.status()["ready"] in (True, False)
 
 
 @pytest.mark.parametrize(
