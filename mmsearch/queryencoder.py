@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from mmsearch.watchdog import Workers
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder, TextEncoder
+    from mmsearch.encode.crowd import Threads
     from mmsearch.store import Catalog
     from mmsearch.types import Pixels, Vectors
 
@@ -92,6 +93,7 @@ class QueryEncoder:
         self._kept_texts: Recent[tuple[str, str], Vectors] = Recent(_KEPT_TEXTS)
         self._kept_images: Recent[tuple[str, bytes], Vectors] = Recent(_KEPT_IMAGES)
         self._here = threading.local()
+        self._picture_threads: Threads | None = None
 
     @property
     def loaded_device(self) -> str:
@@ -239,11 +241,21 @@ class QueryEncoder:
                 encoder.preprocess(self.decode(one, side) if one.pixels is None else one.pixels)
                 for one in new.values()
             ]
-            with self._lock:
+            with self._lock, self._for_pictures(encoder, len(batch)):
                 vectors = encoder.encode_images(np.stack(batch))
             for key, vector in zip(new, vectors, strict=True):
                 found[key] = self._kept_images.put(key, vector[None].copy())
         return _rows(space, [v for key in keys if (v := found[key]) is not None])
+
+    def _for_pictures(self, encoder: Encoder, pictures: int) -> AbstractContextManager[None]:
+        """Within, so many pictures are encoded by as many threads as are quickest now."""
+        if encoder.device != "cpu":
+            return nullcontext()
+        if self._picture_threads is None:
+            from mmsearch.encode import beside_others
+
+            self._picture_threads = beside_others()
+        return self._picture_threads.chosen(pictures)
 
     def look_up(self, image: str | Path | bytes) -> QueryPicture:
         """A picture to ask about, and whether the library knows its bytes. Needs no model.

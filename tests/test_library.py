@@ -10,7 +10,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -208,6 +208,22 @@ def test_thumbnails_are_made_once_and_kept(library: Library, photos: Path) -> No
     assert library.thumbnail(id_, 256) == data
     with pytest.raises(DecodeError):
         library.thumbnail(id_, 512)
+
+
+def test_pictures_that_are_asked_about_are_encoded_beside_others(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As texts are: by one thread where all are held up."""
+    chosen: list[float] = []
+
+    def choose(self: object, work: float) -> AbstractContextManager[None]:
+        chosen.append(work)
+        return nullcontext()
+
+    monkeypatch.setattr("mmsearch.encode.crowd.Threads.chosen", choose)
+    library.search(image=encoded(91), k=1)
+    library.search(image=encoded(91), k=1)  # its vector is kept
+    assert chosen == [1]
 
 
 def test_a_file_that_became_another_is_no_thumbnail_of_the_old(

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from mmsearch.encode import presets, weights
 from mmsearch.encode.protocol import Encoder, Progress, TextEncoder
 from mmsearch.errors import EncodeError, ModelUnavailableError, SpaceMismatchError
 from mmsearch.types import Space
 
+if TYPE_CHECKING:
+    from mmsearch.encode.crowd import Threads
+
 __all__ = [
     "Encoder",
     "Progress",
     "TextEncoder",
+    "beside_others",
     "hasten",
     "load_encoder",
     "load_text_encoder",
@@ -102,6 +107,13 @@ def use_threads(threads: int) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+def beside_others() -> Threads:
+    """Chooses how many threads torch takes for questions of one kind; torch is imported."""
+    from mmsearch.encode.crowd import Threads
+
+    return Threads()
 
 
 def space_at_hand(model: str) -> Space | None:
