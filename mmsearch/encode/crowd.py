@@ -1,10 +1,10 @@
 """How many threads torch takes for what somebody waits for: all, or one where all are held up.
 
 Threads that share a product wait for the slowest of them, and a question is sixty products. On a
-machine with other things to do (an indexing run, say) the slowest is one that is not scheduled for
-some milliseconds: a text for ViT-B-32 took two threads 1.9 s beside busy cores, and one thread
-0.14 s; 0.022 and 0.04 s where nothing else runs. What else runs cannot be asked everywhere, least
-of all in a container, so what both ways took lately is compared.
+crowded machine the slowest is one that is not scheduled for some milliseconds: where ten threads
+wanted two cores, a text for ViT-B-32 took two of them 1.9 s and one 0.14 s; where nothing else runs
+0.022 and 0.04 s. What else runs cannot be asked everywhere, least of all in a container, so what
+both ways took lately is compared.
 """
 
 from __future__ import annotations
