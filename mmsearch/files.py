@@ -143,10 +143,7 @@ def delete_thumbnails(folder: Path, digests: Iterable[str]) -> None:
             try:
                 path.unlink(missing_ok=True)
             except OSError as exc:
-                raise StoreError(
-                    f"{path} could not be deleted: {os_reason(exc)}. Nothing was removed; check "
-                    "that the disk works and can be written, and run the command again"
-                ) from exc
+                raise StoreError(f"{path} could not be deleted: {os_reason(exc)}") from exc
 
 
 def torn_thumbnails(folder: Path) -> Iterator[Path]:

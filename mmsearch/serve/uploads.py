@@ -93,7 +93,7 @@ class Uploads:
         """
         line = json.dumps({"text": body} | ({"image": picture} if picture is not None else {}))
         self._change_texts(lambda lines: lines if line in lines else [*lines, line])
-        return self.folder / TEXTS_NAME
+        return self.texts
 
     def are_owed_a_run(self, catalog: Catalog) -> bool:
         """Whether something was sent or deleted here that the catalog does not know of yet."""
@@ -169,7 +169,7 @@ class Uploads:
         return removed
 
     def _change_texts(self, change: Callable[[list[str]], list[str]]) -> None:
-        file = self.folder / TEXTS_NAME
+        file = self.texts
         self._make_folder()
         try:
             with FileLock(self.folder / f".{TEXTS_NAME}.lock", timeout=_LOCK_S):
@@ -196,7 +196,7 @@ class Uploads:
         """With the file of texts, always: a folder without any file is one of an absent drive."""
         try:
             self.folder.mkdir(exist_ok=True)
-            (self.folder / TEXTS_NAME).touch()
+            self.texts.touch()
         except OSError as exc:
             raise self._unwritable(exc) from exc
 

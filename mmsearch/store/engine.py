@@ -162,7 +162,4 @@ def delete_old_catalogs(path: Path) -> None:
         try:
             old.unlink(missing_ok=True)
         except OSError as exc:
-            raise StoreError(
-                f"{old} could not be deleted: {os_reason(exc)}. Nothing was removed; delete it and "
-                "run the command again"
-            ) from exc
+            raise StoreError(f"{old} could not be deleted: {os_reason(exc)}") from exc

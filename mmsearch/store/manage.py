@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mmsearch.errors import StoreError
 from mmsearch.store.links import link_texts, unlink_from_afar
 from mmsearch.store.schema import (
     IS_HIDDEN,
@@ -270,7 +271,13 @@ class Sources:
             self._bury()
             if not doomed.only_gone:
                 run(sa.delete(source).where(source.c.id == doomed.source_id))
-            derived(removal, self._lost_pictures())
+            try:
+                derived(removal, self._lost_pictures())
+            except StoreError as exc:
+                raise StoreError(
+                    f"{exc}. Nothing was removed; check that the disk works and can be written, "
+                    "and run the command again"
+                ) from exc
             # What was written for them may be meant for pictures that are still there.
             link_texts(self._connection)
             renew(self._connection)
@@ -282,7 +289,10 @@ class Sources:
             self._connection.commit()
         # Until the commit the pictures could be seen, and a thumbnail of one be made again.
         with writing(self._connection, self._path):
-            derived(removal, self._lost_pictures())
+            try:
+                derived(removal, self._lost_pictures())
+            except StoreError as exc:
+                raise StoreError(f"{what}, but {exc}; delete it by hand") from exc
             for table in (_touched, _lost):
                 run(sa.delete(table))
             self._connection.commit()

@@ -296,6 +296,24 @@ def test_a_thumbnail_that_is_made_meanwhile_goes_too(
     assert not list((indexed / THUMBS_FOLDER).rglob("*.webp"))
 
 
+def test_a_thumbnail_made_meanwhile_that_cannot_go_is_told(
+    indexed: Path, drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete, calls = manage.delete_thumbnails, []
+
+    def fail_later(folder: Path, digests: Iterable[str]) -> None:
+        calls.append(folder)
+        if len(calls) > 1:
+            raise StoreError("x.webp could not be deleted: the disk is broken")
+        delete(folder, digests)
+
+    monkeypatch.setattr(manage, "delete_thumbnails", fail_later)
+    with pytest.raises(StoreError, match=r"^source removed, but x\.webp .*delete it by hand$"):
+        manage.remove_source(indexed, "Photos")
+    with Library(indexed) as lib:
+        assert [source.location for source in lib.sources()] == [f"{drive}/more"]
+
+
 def test_a_catalog_kept_from_before_a_migration_goes_too(indexed: Path, drive: Path) -> None:
     """It holds what is removed."""
     old = indexed / "catalog.db.0002.bak"
