@@ -233,9 +233,10 @@ class Batcher:
         began, self._running = time.perf_counter(), len(batch)
         outcomes = _outcomes(batch)
         self._took, self._running = time.perf_counter() - began, 0
-        self._answer(outcomes)
+        # Before the answers go out: who has an answer finds it in the metrics.
         if self._on_batch is not None and not batch[0].alone:
             self._on_batch([began - job.queued for job in batch])
+        self._answer(outcomes)
 
     def _answer(self, outcomes: Sequence[_Outcome]) -> None:
         loops = dict.fromkeys(job.future.get_loop() for job, _, _ in outcomes)

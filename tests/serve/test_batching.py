@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
@@ -78,8 +79,25 @@ def test_what_waits_together_is_run_together(model: Model, make: Callable[..., B
 
     run(main())
     assert model.batches == [["first"], [0, 1, 2, 3], [4, 5]]
-    batcher.close()
-    assert [len(waited) for waited in seen[:2]] == [1, 4]
+    assert [len(waited) for waited in seen] == [1, 4, 2]
+
+
+def test_who_is_answered_has_been_counted(model: Model, make: Callable[..., Batcher]) -> None:
+    """Also where counting takes its time: the metrics are not behind the answers."""
+    seen: list[int] = []
+
+    def counts(waited: Sequence[float]) -> None:
+        time.sleep(0.05)
+        seen.append(len(waited))
+
+    batcher = make(on_batch=counts)
+    model.may_run.release(1)
+
+    async def main() -> None:
+        await batcher.submit("text", model.run, "first")
+        assert seen == [1]
+
+    run(main())
 
 
 def test_kinds_do_not_mix_and_keep_their_order(model: Model, make: Callable[..., Batcher]) -> None:
