@@ -16,6 +16,8 @@ from indexer.ingest import Options
 from indexer.ingest import index as run_index
 from indexer.report import Report
 from mmsearch.cli.options import (
+    EACH,
+    device_option,
     json_option,
     library_option,
     library_path,
@@ -78,12 +80,7 @@ from mmsearch.cli.options import (
     "ui.perfetto.dev into FILE.json, or mmsearch-trace.json here.",
 )
 @json_option
-@click.option(
-    "--device",
-    metavar="NAME",
-    help="Where the model runs: auto, cpu, cuda, mps; several with commas (cuda:0,cuda:1), a "
-    "process each.",
-)
+@device_option(EACH)
 @library_option
 def index(
     paths: tuple[Path, ...],

@@ -73,7 +73,7 @@ _ERRORS_SHOWN = 10
 @click.option("--model", metavar="NAME", help="The model. [default: that of the library]")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: item,rank,label,probability,score.")
 @json_option
-@device_option
+@device_option()
 @library_option
 def classify(
     paths: tuple[Path, ...],

@@ -78,7 +78,7 @@ _folder = click.Path(path_type=Path, file_okay=False)
     help="Draw recall over k: .png or .svg.",
 )
 @json_option
-@device_option
+@device_option()
 @library_option
 def evaluate(
     coco: Path | None,

@@ -86,7 +86,7 @@ def export(to: Path, shard_size: int, gps: bool, as_json: bool, library: Path | 
     help=f"First encode {_SAMPLE} pictures and compare: refused below a cosine of 0.98.",
 )
 @json_option
-@device_option
+@device_option()
 @library_option
 def import_(
     folder: Path,

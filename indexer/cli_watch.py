@@ -17,6 +17,7 @@ from indexer.ingest import Options
 from indexer.report import Report
 from indexer.watch import Pace, Watch, Why
 from mmsearch.cli.options import (
+    EACH,
     device_option,
     library_option,
     library_path,
@@ -44,7 +45,7 @@ from mmsearch.cli.options import (
 )
 @click.option("--model", metavar="NAME", help="The model of a new library; see: mmsearch models.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@device_option
+@device_option(EACH)
 @library_option
 def watch(
     paths: tuple[Path, ...],

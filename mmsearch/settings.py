@@ -13,6 +13,7 @@ import platformdirs
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from mmsearch import devices
 from mmsearch.types import DecodeLimits
 
 
@@ -49,6 +50,11 @@ class Settings(BaseSettings):
     insecure_no_key: bool = False
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     rate_limit: Annotated[float, Field(ge=0)] | None = None
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, given: str) -> str:
+        return devices.check(given, several=True)
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -17,12 +17,13 @@ LEVELS = {
     "mmsearch.errors": 0,
     "mmsearch.types": 0,
     "mmsearch.overview": 0,
-    "mmsearch.settings": 0,
     "mmsearch.batches": 0,
     "mmsearch.points": 0,
     "mmsearch.announce": 0,
     "mmsearch.blas": 0,
     "mmsearch.cores": 0,
+    "mmsearch.devices": 0,
+    "mmsearch.settings": 1,
     "mmsearch.overhttp": 1,
     "mmsearch.client": 1,
     "mmsearch.recent": 0,
@@ -70,7 +71,6 @@ LEVELS = {
 #: Imports within a level that are meant.
 SIBLINGS = {
     ("mmsearch.backgrounds", "mmsearch.relevance"),
-    ("mmsearch.settings", "mmsearch.types"),
     ("mmsearch.overview", "mmsearch.types"),
     ("mmsearch.decode", "mmsearch.metadata"),
     ("mmsearch.decode", "mmsearch.structure"),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mmsearch import devices
+
 if TYPE_CHECKING:
     from mmsearch.library import Library
     from mmsearch.query import Question
@@ -18,19 +20,38 @@ if TYPE_CHECKING:
     from mmsearch.types import Answer
 
 _DEVICE = "MMSEARCH_DEVICE"
-#: Variables whose values any text is good for.
+#: Variables that need no settings to be understood.
 _AS_THEY_ARE = {_DEVICE, "MMSEARCH_LIBRARY", "MMSEARCH_SERVER", "MMSEARCH_KEY"}
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+#: For `device_option`, where a run may take several.
+EACH = "; several with commas (cuda:0,cuda:1), a process each"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )
-device_option = click.option(
-    "--device", default=None, help="Where the model runs: auto, cpu, cuda, mps.", metavar="NAME"
-)
+
+
+def device_option(several: str = "") -> Callable[[F], F]:
+    """several: what is said of more than one device, where that is possible."""
+
+    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        try:
+            return None if value is None else devices.check(value, several=bool(several))
+        except ValueError as exc:
+            raise click.BadParameter(str(exc)) from exc
+
+    return click.option(
+        "--device",
+        metavar="NAME",
+        callback=check,
+        help=f"Where the model runs: auto, cpu, cuda, mps{several}.",
+    )
+
+
 _k_help = "How many results."
 
 
@@ -93,8 +114,12 @@ def open_library(chosen: Path | None, device: str | None = None) -> Library:
 
     said = {n.upper(): v for n, v in os.environ.items() if n.upper().startswith("MMSEARCH_")}
     if set(said) <= _AS_THEY_ARE and all(said.values()):
-        # Nothing to be checked: so a search need not wait for pydantic, a tenth of a second.
-        return Library(plain_library_path(chosen), device=device or said.get(_DEVICE, "auto"))
+        # So a search need not wait for pydantic, a tenth of a second.
+        try:
+            chosen_device = device or devices.check(said.get(_DEVICE, "auto"), several=True)
+        except ValueError as exc:
+            raise click.UsageError(f"in the environment: {_DEVICE}: {exc}") from exc
+        return Library(plain_library_path(chosen), device=chosen_device)
     settings = load_settings()
     return Library(
         library_path(chosen, settings),

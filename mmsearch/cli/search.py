@@ -157,7 +157,7 @@ def refining_options(command: R) -> R:
 )
 @json_option
 @server_options
-@device_option
+@device_option()
 @library_option
 def search(
     query: tuple[str, ...],
@@ -253,7 +253,7 @@ def search(
 @click.option("--exact", is_flag=True, help="Compare with every vector.")
 @json_option
 @server_options
-@device_option
+@device_option()
 @library_option
 def captions(
     picture: Path,

@@ -37,7 +37,7 @@ from mmsearch.cli.options import device_option, library_option, load_settings, o
     help="How log lines look on stderr.",
 )
 @click.option("--no-access-log", is_flag=True, help="No log line for each request.")
-@device_option
+@device_option()
 @library_option
 def serve(
     host: str | None,

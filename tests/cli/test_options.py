@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from collection import Indexed
 
 import mmsearch.library
+from mmsearch import devices
 from mmsearch.cli import cli
 from mmsearch.cli.options import (
     library_path,
@@ -69,6 +71,36 @@ def test_a_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMSEARCH_MAX_PIXELS", "many")
     with pytest.raises(click.UsageError, match="MMSEARCH_MAX_PIXELS"):
         open_library(None)
+
+
+@pytest.mark.parametrize("name", ["foo", "gpu", "cuda:", "cuda:x", "CPU", "", "cpu,foo", "cuda:0,"])
+@pytest.mark.parametrize("command", ["index", "watch", "search", "serve", "captions", "eval"])
+def test_what_can_be_no_device_is_told_before_anything_is_done(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    arguments = ["-l", str(library), command, "--device", name]
+    outcome = CliRunner().invoke(cli, arguments)
+    assert outcome.exit_code == 2
+    assert "is no device" in outcome.output
+    assert not library.exists()
+    if name:
+        monkeypatch.setenv("MMSEARCH_DEVICE", name)
+        for read in (load_settings, partial(open_library, library)):
+            with pytest.raises(click.UsageError, match=r"MMSEARCH_DEVICE: .*is no device"):
+                read()
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:1"])
+def test_devices_that_some_machine_has(name: str) -> None:
+    assert devices.check(name) == devices.check(name, several=True) == name
+
+
+def test_several_devices_only_where_a_run_takes_them() -> None:
+    several = "cuda:0, cuda:1"
+    assert devices.check(several, several=True) == several
+    with pytest.raises(ValueError, match="is no device"):
+        devices.check(several)
 
 
 def test_a_search_leaves_the_collection_of_garbage_as_it_was(postcards: Indexed) -> None:
