@@ -59,6 +59,8 @@ def _has(text: str) -> Has:
 
 
 def _folder(text: str) -> Path:
+    if not text:
+        raise QueryError('folder is compared with nothing: "*" is any')
     return Path(text.rstrip("/") + "/**")
 
 
@@ -94,21 +96,30 @@ _WORDS = ("and", "or", "not")
 _WORD = re.compile(r"[^\s():\"]+")
 
 
+def known_name(name: str) -> str:
+    """The name of a condition, as it stands in `CONDITIONS`, out of any that it has, in any case.
+
+    Raises:
+        QueryError: there is no such condition.
+    """
+    said = name.lower()
+    known = _ALIASES.get(said, said)
+    if known not in CONDITIONS:
+        near = difflib.get_close_matches(said, [*CONDITIONS, *_ALIASES], 1)
+        meant = f' Did you mean "{near[0]}"?' if near else ""
+        raise QueryError(
+            f'there is no condition "{name[:40]}".{meant} There are: {", ".join(CONDITIONS)}'
+        )
+    return known
+
+
 def condition(name: str, value: str) -> Condition:
     """The condition `name:value`.
 
     Raises:
         QueryError: there is no such condition, or the value makes no sense for it.
     """
-    known = name.lower()
-    read = CONDITIONS.get(_ALIASES.get(known, known))
-    if read is None:
-        near = difflib.get_close_matches(known, [*CONDITIONS, *_ALIASES], 1)
-        meant = f' Did you mean "{near[0]}"?' if near else ""
-        raise QueryError(
-            f'there is no condition "{name[:40]}".{meant} There are: {", ".join(CONDITIONS)}'
-        )
-    return read(value)
+    return CONDITIONS[known_name(name)](value)
 
 
 class _Reader:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal, cast
 
 from mmsearch.errors import QueryError
@@ -34,7 +35,7 @@ from mmsearch.filters.conditions import (
     Range,
     check_size,
 )
-from mmsearch.filters.grammar import condition, named, parse
+from mmsearch.filters.grammar import condition, known_name, named, parse
 
 _FORM = 'an object as {"taken": "2019"}, {"and": [...]}, {"or": [...]}, {"not": ...}, or a text'
 
@@ -93,17 +94,17 @@ def _condition(name: str, value: object) -> Condition:
     if isinstance(value, str):
         return condition(name, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return condition(name, f"{value:f}" if isinstance(value, float) else str(value))
+        return condition(name, _written(value))
     if isinstance(value, Mapping):
-        key = name.lower()
+        key = known_name(name)
         if key in ("taken", "added"):
             start, end = _members(value, ("from", "before"))
             return Dates(cast(Literal["taken", "added"], key), _date(start), _date(end))
         if key in QUANTITIES:
-            return Range(key, *_members(value, ("min", "max")))
+            return Range(key, *map(_whole, _members(value, ("min", "max"))))
         if key == "megapixels":
             low, high = _members(value, ("min", "max"))
-            return Range("pixels", _pixels(low, math.ceil), _pixels(high, math.floor))
+            return Range("pixels", _pixels(low, ROUND_CEILING), _pixels(high, ROUND_FLOOR))
         if key == "near":
             latitude, longitude, km = _members(value, ("latitude", "longitude", "km"))
             return Near(latitude, longitude, km)
@@ -128,12 +129,26 @@ def _date(value: object) -> datetime | None:
     raise QueryError(f'a date here is as "2019-07-31T18:30:00", not {_shown(value)}')
 
 
-def _pixels(value: object, whole: Any) -> int | None:
+def _written(number: float) -> str:
+    """A number as people write it: "2.1", "1920"; what a filter reads has nine decimals at most."""
+    if isinstance(number, int):
+        return str(number)
+    return f"{Decimal(repr(round(number, 9))):f}".removesuffix(".0")
+
+
+def _whole(value: Any) -> Any:
+    """1920 for 1920.0, which is the same number in JSON; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _pixels(value: object, rounding: str) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, bool) or not finite:
         raise QueryError(f"megapixels are a number, not {_shown(value)}")
-    return int(whole(value * 1_000_000))
+    # As it is written: as floats, 8.2 times a million is less than 8,200,000.
+    return int((Decimal(repr(value)) * 1_000_000).to_integral_value(rounding))
 
 
 def _shown(value: object) -> str:
