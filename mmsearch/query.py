@@ -114,6 +114,8 @@ class Question:
             raise QueryError(f"offset must not be negative, not {self.offset}")
         if not 0 <= self.min_relevance <= 1:
             raise QueryError(f"a relevance is between 0 and 1, not {self.min_relevance:g}")
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise QueryError(f"a least score is a number between -1 and 1, not {self.min_score:g}")
         if not 0 <= self.diversity < 1:
             raise QueryError(f"diversity is at least 0 and below 1, not {self.diversity:g}")
         if not self.terms:
@@ -144,7 +146,7 @@ def parse_terms(words: Sequence[str]) -> list[Term]:
     """The parts of a question typed as separate words: `beach + 0.5:sunset - people`.
 
     A lone "+" or "-" begins the next part, "0.5:" before it is its weight; after a backslash both
-    are plain words.
+    are plain words. What has no words at all has no parts.
 
     Raises:
         QueryError: a sign has no words after it.
@@ -155,13 +157,19 @@ def parse_terms(words: Sequence[str]) -> list[Term]:
             parts.append(_Part(1 if word == "+" else -1))
         else:
             parts[-1].words.append(word)
-    if not any(parts[0].words):
+    if not any(word.strip() for word in parts[0].words):
         del parts[0]
     return [_term(part) for part in parts]
 
 
 def parse_query(text: str) -> list[Term]:
-    """The same for one line, in which the signs stand between spaces."""
+    """The same for one line, in which the signs stand between spaces.
+
+    Raises:
+        QueryError: also where there are no words at all.
+    """
+    if not text.strip():
+        raise QueryError("there are no words to search for")
     return parse_terms(text.split()) if re.search(r"(?:^|\s)[+-]\s", text) else [_term_of(text, 1)]
 
 

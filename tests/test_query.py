@@ -51,6 +51,14 @@ def test_a_sign_without_words(typed: str) -> None:
         parse_terms(typed.split())
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\t \n"])
+def test_blanks_are_no_words_after_a_sign(blank: str) -> None:
+    with pytest.raises(QueryError, match="no words to search for"):
+        parse_query(blank)
+    assert parse_terms([blank]) == []
+    assert parse_terms([blank, "-", "people"]) == [Term(text="people", weight=-1)]
+
+
 @given(st.text(max_size=50))
 def test_any_line_is_understood_or_refused(line: str) -> None:
     try:
@@ -83,6 +91,10 @@ def test_weights() -> None:
         lambda: Question((Term(text="x"),), offset=-1),
         lambda: Question((Term(text="x"),), min_relevance=1.5),
         lambda: Question((Term(text="x"),), diversity=1),
+        lambda: Question((Term(text="x"),), min_relevance=float("nan")),
+        lambda: Question((Term(text="x"),), min_score=float("nan")),
+        lambda: Question((Term(text="x"),), min_score=float("inf")),
+        lambda: Question((Term(text="x"),), min_score=float("-inf")),
     ],
 )
 def test_what_makes_no_sense(wrong: object) -> None:
@@ -175,6 +187,8 @@ def test_bad_parts_are_told_in_the_terminal(postcards: Indexed) -> None:
     for typed, says in (
         (["beach", "+"], "no words after"),
         (["-", "people"], "what to look for"),
+        ([" "], "no words to search for"),
+        (["kite", "--min-score", "nan"], "a least score is a number"),
         (["x", "-i", "0.5:nowhere.jpg"], "nowhere.jpg"),
         (["x", "-i", "-nowhere.jpg"], "nowhere.jpg"),
         (["--like", "one"], "'one' is neither the id of a picture"),

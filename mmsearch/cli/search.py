@@ -199,12 +199,13 @@ def search(
     """
     terms = [*parse_terms(query), *images, *like, *unlike]
     if not terms:
-        raise click.UsageError('say what to look for: mmsearch search "a red kite", or -i PICTURE')
+        said = "there are no words to search for" if query else "say what to look for"
+        raise click.UsageError(f'{said}: mmsearch search "a red kite", or -i PICTURE')
     if everything:
         min_relevance = 0.0
     elif min_relevance is None:
         # Who asks for what is like a picture wants to see what comes nearest.
-        min_relevance = DEFAULT_THRESHOLD if query else 0.0
+        min_relevance = DEFAULT_THRESHOLD if any(term.text for term in terms) else 0.0
     asked = _asked(query, terms, where, k, offset)
     condition = None
     if where is not None:
@@ -237,7 +238,7 @@ def search(
         else:
             from mmsearch.cli.table import print_images
 
-            words = " ".join(query) or None
+            words = " ".join(query).strip() or None
             print_images(source, answer, words, question, thumbnails=thumbnails)
         if open_:
             for hit in hits:
@@ -320,7 +321,7 @@ def _asked(
         for term in terms
     ]
     return {
-        "query": " ".join(query) or None,
+        "query": " ".join(query).strip() or None,
         "image": None if image is None else str(image),
         "parts": [{key: value for key, value in p.items() if value is not None} for p in parts],
         "where": where,
