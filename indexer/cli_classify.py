@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmsearch.cli.options import (
+    condition_of,
     device_option,
     json_option,
     library_option,
@@ -20,6 +21,7 @@ from mmsearch.cli.options import (
     load_settings,
     print_json,
     printable,
+    where_option,
 )
 from mmsearch.prompts import TEMPLATES
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from indexer.classify import Item, Known
     from mmsearch.classify import Assessment, Classifier, Guess, Label
     from mmsearch.encode import Encoder, TextEncoder
+    from mmsearch.filters import Filter
     from mmsearch.settings import Settings
     from mmsearch.types import Modality
 
@@ -45,7 +48,7 @@ _ERRORS_SHOWN = 10
 @click.option("--label", "named", multiple=True, help="A label; may be given several times.")
 @click.option("--all", "whole", is_flag=True, help="Classify the pictures of the library.")
 @click.option("--all-texts", is_flag=True, help="Classify the texts of the library.")
-@click.option("--where", metavar="FILTER", help="With --all: only what this filter lets through.")
+@where_option("With --all: only what this filter lets through.")
 @click.option(
     "--texts",
     "texts_file",
@@ -81,7 +84,7 @@ def classify(
     named: tuple[str, ...],
     whole: bool,
     all_texts: bool,
-    where: str | None,
+    where: tuple[str, ...],
     texts_file: Path | None,
     top: int,
     multi: bool,
@@ -106,12 +109,15 @@ def classify(
       mmsearch classify --labels things.txt --multi --all --write-tags
       mmsearch classify --labels breeds.txt --truth folders ~/dogs
     """
+    if where and (paths or all_texts or texts_file is not None):
+        raise click.UsageError("--where goes with --all only: it chooses pictures of the library")
     if sum((bool(paths), whole or bool(where), all_texts, texts_file is not None)) != 1:
         raise click.UsageError(
             "say what to classify: paths of pictures, --all, --all-texts, or --texts FILE"
         )
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
+    condition = condition_of(where)
     from indexer.classify import Truth
     from mmsearch.classify import Classifier, Label, Tally, checked, read_labels
 
@@ -138,7 +144,7 @@ def classify(
 
             batches = texts(texts_file, text_encoder)
         else:
-            batches = _stored(models, "text" if all_texts else "image", where)
+            batches = _stored(models, "text" if all_texts else "image", condition)
         tally = None if known_truth is None else Tally(classifier.names)
         out = _Output(as_csv=as_csv, as_json=as_json)
         tags = _Tagging(models, classifier) if write_tags else None
@@ -227,7 +233,7 @@ def _pictures(models: _Models, paths: tuple[Path, ...], settings: Settings) -> I
     return pictures(paths, models.encoder, known=models.known, limits=settings.decode_limits())
 
 
-def _stored(models: _Models, modality: Modality, where: str | None) -> Iterator[list[Item]]:
+def _stored(models: _Models, modality: Modality, condition: Filter | None) -> Iterator[list[Item]]:
     from indexer.classify import stored
     from mmsearch.errors import IndexMissingError
 
@@ -236,12 +242,9 @@ def _stored(models: _Models, modality: Modality, where: str | None) -> Iterator[
             f"the library at {models.library} has no vectors of {models.name}. Make them with: "
             "mmsearch index FOLDER"
         )
-    only = None
-    if where is not None:
-        from mmsearch import filters
-
-        only = models.known.catalog.select(filters.parse(where), modality)
-    return stored(models.known.catalog, models.known.space_id, modality, only)
+    catalog = models.known.catalog
+    only = None if condition is None else catalog.select(condition, modality)
+    return stored(catalog, models.known.space_id, modality, only)
 
 
 def _guesses(classifier: Classifier, items: list[Item], top: int) -> list[list[Guess] | None]:

@@ -92,6 +92,11 @@ class ImageRecord:
     bytes: int
     copies: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The file's name alone."""
+        return self.path.replace("\\", "/").rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class TextRecord:

@@ -311,3 +311,16 @@ def test_nothing_found_is_said(made: Path) -> None:
     assert done.returncode == 0
     assert done.stdout == b""
     assert b"No duplicates were found." in done.stderr
+
+
+def test_all_of_several_conditions_hold(made: Path) -> None:
+    done = command(made, "--exact-only", "--json", "--where", "path:0*", "--where", "path:5*")
+    assert json.loads(done.stdout)["groups"] == []
+    done = command(made, "--exact-only", "--json", "--where", "format:png", "--where", "path:5*")
+    assert [group[0] for group in names(json.loads(done.stdout))] == ["5.png"]
+
+
+def test_an_option_that_would_do_nothing_is_told(made: Path) -> None:
+    done = command(made, "--exact-only", "-0")
+    assert done.returncode == 2
+    assert b"-0 goes with --paths" in done.stderr

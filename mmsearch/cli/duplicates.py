@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmsearch.cli.options import json_option, library_option, open_library, print_json, printable
+from mmsearch.cli.options import (
+    condition_of,
+    json_option,
+    library_option,
+    open_library,
+    print_json,
+    printable,
+    where_option,
+)
 from mmsearch.types import ImageRecord
 
 if TYPE_CHECKING:
     from mmsearch.duplicates import PixelCheck
+    from mmsearch.filters import Filter
     from mmsearch.library import Library
     from mmsearch.types import Pixels
 
@@ -63,7 +72,7 @@ class _Group:
     is_flag=True,
     help="Confirm by the pixels of small versions: for models that confuse pictures. Reads files.",
 )
-@click.option("--where", metavar="FILTER", help="Only among what this filter lets through.")
+@where_option("Only among what this filter lets through.")
 @click.option("--limit", type=click.IntRange(1), help="Show at most so many groups.")
 @click.option(
     "--paths", is_flag=True, help="Print the paths of all files but the best of each group."
@@ -77,7 +86,7 @@ def duplicates(
     burst_s: float | None,
     burst_threshold: float | None,
     check_pixels: bool,
-    where: str | None,
+    where: tuple[str, ...],
     limit: int | None,
     paths: bool,
     null: bool,
@@ -102,12 +111,15 @@ def duplicates(
         PixelCheck,
     )
 
+    if null and not paths:
+        raise click.UsageError("-0 goes with --paths")
+    condition = condition_of(where)
     usual = CHECKED_THRESHOLD if check_pixels else THRESHOLD
     least = usual if threshold is None else threshold
     with open_library(library) as lib:
         check = PixelCheck(lambda id_: _small(lib, id_)) if check_pixels else None
         groups = _groups(
-            lib, least, burst_s, burst_threshold or BURST_THRESHOLD, check, where, exact_only
+            lib, least, burst_s, burst_threshold or BURST_THRESHOLD, check, condition, exact_only
         )
     if check is not None and check.unread:
         click.echo(f"{check.unread:,} pictures could not be read, and are left out", err=True)
@@ -140,14 +152,10 @@ def _groups(
     burst_s: float | None,
     burst_threshold: float,
     check: PixelCheck | None,
-    where: str | None,
+    condition: Filter | None,
     exact_only: bool,
 ) -> list[_Group]:
-    only = None
-    if where is not None:
-        from mmsearch import filters
-
-        only = lib.catalog.select(filters.parse(where), "image")
+    only = None if condition is None else lib.catalog.select(condition, "image")
     found: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
     active = lib.catalog.active_space()
     if not exact_only and active is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ import click
 from mmsearch import devices
 
 if TYPE_CHECKING:
+    from mmsearch.filters import Filter
     from mmsearch.library import Library
     from mmsearch.query import Question
     from mmsearch.settings import Settings
@@ -74,6 +75,26 @@ def k_option(default: int) -> Callable[[F], F]:
     return click.option(
         "-k", "k", type=click.IntRange(1, 100_000), default=default, show_default=True, help=_k_help
     )
+
+
+def where_option(what: str, *names: str) -> Callable[[F], F]:
+    """--where, any number of times, and other names for it. what: what it does, a sentence."""
+    return click.option(
+        *names,
+        "--where",
+        multiple=True,
+        metavar="FILTER",
+        help=f"{what} May be given several times: all must hold.",
+    )
+
+
+def condition_of(where: Sequence[str]) -> Filter | None:
+    """The filter that every --where together says; None without any. Raises QueryError."""
+    if not where:
+        return None
+    from mmsearch import filters
+
+    return filters.parse_all(where)
 
 
 def load_settings(**flags: Any) -> Settings:

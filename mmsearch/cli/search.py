@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 import click
 
 from mmsearch.cli.options import (
+    condition_of,
     device_option,
     json_option,
     k_option,
@@ -21,12 +22,14 @@ from mmsearch.cli.options import (
     print_json,
     printable,
     rounded,
+    where_option,
 )
 from mmsearch.cli.remote import NotHereError, Remote, remote_for, server_options
 from mmsearch.query import DEFAULT_THRESHOLD, Question, Term, parse_terms, split_weight
 from mmsearch.types import Answer, ImageHit, TextHit
 
 if TYPE_CHECKING:
+    from mmsearch.filters import Filter
     from mmsearch.library import Library
 
 _image_path = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -81,9 +84,7 @@ def refining_options(command: R) -> R:
     """What may be found, and how answers are ranked; see mmsearch.query.Question."""
     for option in reversed(
         (
-            click.option(
-                "-w", "--where", metavar="FILTER", help="What an answer must satisfy; see below."
-            ),
+            where_option("What an answer must satisfy; see below.", "-w"),
             click.option(
                 "--min-relevance",
                 type=click.FloatRange(0, 1),
@@ -167,7 +168,7 @@ def search(
     texts: bool,
     k: int,
     offset: int,
-    where: str | None,
+    where: tuple[str, ...],
     min_relevance: float | None,
     everything: bool,
     paths: bool,
@@ -197,6 +198,7 @@ def search(
     path, source, taken, added, bytes, width, height, megapixels, format, orientation, camera,
     keyword, tag, has, near; with and, or, not, and brackets.
     """
+    _check_options(texts=texts, paths=paths, null=null, open_=open_)
     terms = [*parse_terms(query), *images, *like, *unlike]
     if not terms:
         said = "there are no words to search for" if query else "say what to look for"
@@ -206,12 +208,8 @@ def search(
     elif min_relevance is None:
         # Who asks for what is like a picture wants to see what comes nearest.
         min_relevance = DEFAULT_THRESHOLD if any(term.text for term in terms) else 0.0
-    asked = _asked(query, terms, where, k, offset)
-    condition = None
-    if where is not None:
-        from mmsearch import filters
-
-        condition = filters.parse(where)
+    condition = condition_of(where)
+    asked = _asked(query, terms, where, condition, k, offset)
     question = Question(
         tuple(terms),
         condition,
@@ -282,6 +280,15 @@ def captions(
     _by_service_or_here(answer, remote, library, device)
 
 
+def _check_options(*, texts: bool, paths: bool, null: bool, open_: bool) -> None:
+    """Raises UsageError where one would do nothing."""
+    if null and not paths:
+        raise click.UsageError("-0 goes with --paths")
+    if texts and (paths or open_):
+        name = "--paths" if paths else "--open"
+        raise click.UsageError(f"{name} is for pictures, and --texts finds texts: leave one out")
+
+
 def _by_service_or_here(
     answer: Callable[[Library | Remote], None],
     remote: Remote | None,
@@ -308,8 +315,18 @@ def _by_service_or_here(
 
 
 def _asked(
-    query: tuple[str, ...], terms: Sequence[Term], where: str | None, k: int, offset: int
+    query: tuple[str, ...],
+    terms: Sequence[Term],
+    where: Sequence[str],
+    condition: Filter | None,
+    k: int,
+    offset: int,
 ) -> dict[str, Any]:
+    said = where[0] if where else None
+    if condition is not None and len(where) > 1:
+        from mmsearch import filters
+
+        said = filters.to_text(condition)
     image = next((term.image for term in terms if term.image is not None), None)
     parts = [
         {
@@ -324,7 +341,7 @@ def _asked(
         "query": " ".join(query).strip() or None,
         "image": None if image is None else str(image),
         "parts": [{key: value for key, value in p.items() if value is not None} for p in parts],
-        "where": where,
+        "where": said,
         "k": k,
         "offset": offset,
     }
@@ -362,13 +379,15 @@ def _print_texts(
 
 
 def image_json(hit: ImageHit) -> dict[str, Any]:
-    """A picture found, as --json prints it; the same fields as over HTTP."""
+    """A picture found, as --json prints it; the fields that it has over HTTP, without its place
+    and its urls, which are a service's."""
     info = hit.image.info
     return {
         "id": hit.image.id,
         "score": round(hit.score, 6),
         "relevance": rounded(hit.relevance),
         "path": hit.image.path,
+        "name": hit.image.name,
         "width": info.width,
         "height": info.height,
         "format": info.format,
@@ -376,6 +395,8 @@ def image_json(hit: ImageHit) -> dict[str, Any]:
         "taken_at": info.taken_at.isoformat() if info.taken_at else None,
         "camera": info.camera,
         "title": info.title,
+        "description": info.description,
+        "keywords": list(info.keywords),
         "captions": list(hit.captions),
         "copies": list(hit.image.copies),
         "similar": list(hit.similar),

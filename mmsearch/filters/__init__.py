@@ -20,7 +20,7 @@ from mmsearch.filters.conditions import (
     conditions,
 )
 from mmsearch.filters.facets import FacetCount, Facets
-from mmsearch.filters.grammar import parse, to_text
+from mmsearch.filters.grammar import parse, parse_all, to_text
 from mmsearch.filters.json_form import from_json, to_json
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "conditions",
     "from_json",
     "parse",
+    "parse_all",
     "to_json",
     "to_text",
 ]

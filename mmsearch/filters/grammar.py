@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from mmsearch.errors import QueryError
@@ -270,6 +270,16 @@ def parse(text: str) -> Filter:
     if len(text) > MAX_TEXT:
         raise QueryError(f"a filter of {len(text):,} characters is longer than {MAX_TEXT:,}")
     return check_size(_Reader(text).filter())
+
+
+def parse_all(texts: Sequence[str]) -> Filter:
+    """The filter that all of these texts say together: what passes it passes each.
+
+    Raises:
+        QueryError: as of `parse`.
+    """
+    parts = tuple(map(parse, texts))
+    return parts[0] if len(parts) == 1 else check_size(And(parts))
 
 
 # --- and back -----------------------------------------------------------------------------------

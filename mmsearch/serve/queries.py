@@ -4,7 +4,7 @@
 # own, and FastAPI could not resolve them from strings.
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, cast
@@ -12,9 +12,11 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, TypeAdapter, ValidationError, create_model
+from starlette.datastructures import QueryParams
 
 from mmsearch import filters
 from mmsearch.errors import QueryError
+from mmsearch.filters.conditions import MAX_CONDITIONS
 from mmsearch.query import QueryPicture, Question, Term
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
@@ -33,6 +35,7 @@ from mmsearch.serve.schemas import (
     SearchRequest,
     TextAnswer,
     TextResults,
+    all_of,
     condition,
     printable,
 )
@@ -60,6 +63,16 @@ _Words = Query(
     examples=["a red kite over a beach"],
 )
 _Exact = Annotated[bool, Query(description="compare with every vector")]
+#: In an address a name may stand several times.
+_Conditions = Annotated[
+    list[Annotated[str, Field(max_length=MAX_WHERE_CHARS)]],
+    Field(
+        max_length=MAX_CONDITIONS,
+        description="what an answer must satisfy (see deploy/filters.md); given several times, "
+        "all of them",
+        examples=[["taken:2019..2021 and orientation:landscape"]],
+    ),
+]
 _Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="answers to leave out")]
 
 
@@ -68,6 +81,8 @@ class _Ask(Refinement):
 
     q: Annotated[str, _Words]
     k: int
+    # A list of texts: no JSON stands in an address.
+    where: _Conditions = Field(default_factory=list)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,11 +279,9 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY),
     )
     async def facets(
-        where: Annotated[
-            str, Query(max_length=MAX_WHERE_CHARS, description="a condition, as in a search")
-        ] = "",
+        where: Annotated[_Conditions, Query()] = [],  # noqa: B006
     ) -> Facets:
-        allowed = condition(where, places=service.settings.show_gps)
+        allowed = condition(all_of(where), places=service.settings.show_gps)
         return Facets.of(await service.read(library.facets, allowed))
 
 
@@ -276,7 +289,8 @@ def _in_address(ask: type[_Ask]) -> tuple[Callable[[Request], _Ask], dict[str, A
     """What reads a question in an address, and how OpenAPI describes its parameters.
 
     FastAPI would do both for a parameter `Annotated[ask, Query()]`, but its way to read one took a
-    fifth of all that HTTP costs of a search. Raises what it raises, RequestValidationError.
+    fifth of all that HTTP costs of a search. Raises what it raises, RequestValidationError, and so
+    for a name that stands there twice, unless it is that of conditions.
     """
     reader = TypeAdapter(ask)
     schema = ask.model_json_schema()
@@ -292,8 +306,14 @@ def _in_address(ask: type[_Ask]) -> tuple[Callable[[Request], _Ask], dict[str, A
     ]
 
     def read(request: Request) -> _Ask:
+        params = request.query_params
+        given: dict[str, Any] = dict(params)
+        if "where" in given:
+            given["where"] = params.getlist("where")
+        if len(params.multi_items()) > len(given):
+            _once(params, schema["properties"].keys() - {"where"})
         try:
-            return reader.validate_python(dict(request.query_params))
+            return reader.validate_python(given)
         except ValidationError as exc:
             errors = [{**error, "loc": ("query", *error["loc"])} for error in exc.errors()]
             raise RequestValidationError(errors) from exc
@@ -301,8 +321,21 @@ def _in_address(ask: type[_Ask]) -> tuple[Callable[[Request], _Ask], dict[str, A
     return read, {"parameters": parameters}
 
 
+def _once(params: QueryParams, names: Set[str]) -> None:
+    """Raises RequestValidationError where one of these names stands several times."""
+    counts = {name: len(params.getlist(name)) for name in sorted(names)}
+    errors = [
+        {"type": "repeated", "loc": ("query", name), "msg": f"it is given {n} times: give it once"}
+        for name, n in counts.items()
+        if n > 1
+    ]
+    if errors:
+        raise RequestValidationError(errors)
+
+
 def _request(asked: _Ask, modality: Modality) -> SearchRequest:
-    return SearchRequest(**asked.model_dump(), modality=modality)
+    fields = asked.model_dump() | {"where": all_of(asked.where)}
+    return SearchRequest(**fields, modality=modality)
 
 
 def _read_question(reader: TypeAdapter[Any], text: str) -> SearchRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
@@ -501,6 +502,13 @@ def condition(where: str | dict[str, Any] | None, *, places: bool) -> filters.Fi
             "either; MMSEARCH_SHOW_GPS=true changes both"
         )
     return None if found == filters.And() else found
+
+
+def all_of(where: Sequence[str]) -> str | dict[str, Any] | None:
+    """What `condition` reads as all of these conditions, each a text."""
+    if len(where) > 1:
+        return {"and": list(where)}
+    return where[0] if where else None
 
 
 def file_name(path: str) -> str:

@@ -92,6 +92,8 @@ def test_one_file_filters_and_texts(made: Path) -> None:
     assert one["items"] == [i for i in whole["items"] if i["item"].endswith("/2.png")]
     part = document(made, *LABELS, "--where", "path:*2.png")
     assert [Path(item["item"]).name for item in part["items"]] == ["2.png"]
+    both = document(made, *LABELS, "--where", "path:*[12].png", "--where", "not path:*2.png")
+    assert [Path(item["item"]).name for item in both["items"]] == ["1.png"]
     write(made / "lines.txt", b"a cat\na tree\n")
     texts = document(made, *LABELS, "--texts", made / "lines.txt", "--templates", "none")
     assert [item["item"] for item in texts["items"]] == ["a cat", "a tree"]
@@ -99,6 +101,13 @@ def test_one_file_filters_and_texts(made: Path) -> None:
     assert {i["item"]: i["labels"][0]["label"] for i in stored["items"]} == {
         i["item"]: i["labels"][0]["label"] for i in texts["items"]
     }
+
+
+@pytest.mark.parametrize("what", ["Photos", "--all-texts", "--texts=Photos/captions.jsonl"])
+def test_a_condition_is_for_the_pictures_of_the_library(made: Path, what: str) -> None:
+    done = mmsearch(made, "classify", *LABELS, "--where", "path:*2.png", what)
+    assert done.returncode == 2
+    assert "--where goes with --all only" in done.stderr
 
 
 def test_truth_by_folders_and_by_table(made: Path, tmp_path: Path) -> None:

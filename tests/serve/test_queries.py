@@ -247,6 +247,8 @@ def test_words_find_texts(client: TestClient, library: Library) -> None:
         ("q=x&k=many", "query.k", "integer"),
         ("q=x&offset=-1", "query.offset", "greater than or equal to 0"),
         ("q=x&offset=10001", "query.offset", "10000"),
+        ("q=x&q=y", "query.q", "it is given 2 times: give it once"),
+        ("q=x&k=5&k=&k=7", "query.k", "it is given 3 times"),
     ],
 )
 def test_a_wrong_question_is_told_what_to_do(
@@ -286,6 +288,7 @@ def test_broken_json(client: TestClient, raw: bytes) -> None:
 
 def test_unknown_parameters_do_no_harm(client: TestClient) -> None:
     assert client.get("/v1/search?q=x&utm_source=y").status_code == 200
+    assert client.get("/v1/search?q=x&utm_source=y&utm_source=z").status_code == 200
     assert client.post("/v1/search", json={"q": "x", "colour": "red"}).status_code == 200
 
 
@@ -421,6 +424,43 @@ def test_conditions(client: TestClient, library: Library) -> None:
     for count in counts["formats"] + counts["orientations"] + counts["years"]:
         found = client.get("/v1/facets", params={"where": count["filter"]}).json()
         assert found["total"] == count["count"]
+
+
+@pytest.mark.parametrize("route", ["/v1/search", "/v1/facets"])
+def test_all_of_several_conditions_in_an_address_hold(client: TestClient, route: str) -> None:
+    def asked(*where: str) -> Any:
+        answer = client.get(route, params={"q": "x", "k": 100, "where": list(where)})
+        assert answer.status_code == 200
+        return answer.json()
+
+    def passed(answer: Any) -> int:
+        return int(answer["total"] if route == "/v1/facets" else answer["allowed"])
+
+    first, second = "orientation:landscape or has:gps", "not format:tiff"
+    wanted = passed(asked(f"({first}) and {second}"))
+    assert passed(asked(first)) > wanted < passed(asked(second))
+    for where in ((first, second), (second, first), (first, "", second)):
+        answer = asked(*where)
+        assert passed(answer) == wanted
+        if route == "/v1/search":
+            said = filters.parse(answer["query"]["where"])
+            assert said == filters.from_json({"and": list(where)})
+    refused = client.get(route, params={"q": "x", "where": [first, "colour:red"]})
+    assert "no condition" in is_problem(refused, 422)["detail"]
+    long = client.get(route, params={"q": "x", "where": [first, "x" * 10_001]})
+    assert "10000" in is_problem(long, 422)["detail"]
+
+
+def test_conditions_of_texts_in_an_address_all_hold(client: TestClient) -> None:
+    both = ["path:**", "not path:**"]
+    answer = client.get("/v1/texts/search", params={"q": "x", "where": both}).json()
+    assert answer["allowed"] == 0
+    assert (
+        client.get("/v1/texts/search", params={"q": "x", "where": both[1:] + both[:1]}).json()[
+            "allowed"
+        ]
+        == 0
+    )
 
 
 @pytest.mark.parametrize(

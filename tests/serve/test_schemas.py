@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from mmsearch.cli.search import image_json, text_json
 from mmsearch.overview import (
     IndexStatus,
 )
@@ -59,6 +60,17 @@ def test_names_that_are_not_utf8_still_make_json() -> None:
 def test_places_only_when_asked_for() -> None:
     shown = Image.of(RECORD, (), show_gps=True)
     assert (shown.latitude, shown.longitude) == (1.5, -2.5)
+
+
+def test_the_terminal_prints_the_same_fields() -> None:
+    info = dataclasses.replace(RECORD.info, camera="C", keywords=("a", "b"), description="D")
+    record = dataclasses.replace(RECORD, path="/photos/a.zip!/b/c.jpg", info=info, copies=("/d",))
+    hit = ImageHit(0.5, record, ("caption",), 0.75, (8,))
+    answer = ImageAnswer.model_validate(ImageAnswer.facts_of_hit(hit, show_gps=False))
+    there = answer.model_dump(mode="json", exclude={"urls", "latitude", "longitude"})
+    assert image_json(hit) == there
+    said = TextHit(0.1, TextRecord(1, "body", "source", (2,)), relevance=0.5)
+    assert text_json(said) == TextAnswer.of_hit(said).model_dump(mode="json")
 
 
 @pytest.mark.parametrize(
