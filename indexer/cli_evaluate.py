@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,18 @@ if TYPE_CHECKING:
     from mmsearch.evaluate import Figures
 
 _SHOWN = 5
+_PICTURES = 1000
+
+#: The options that say something of only some of what can be measured on, and of what.
+_UNDERSTOOD: dict[str, tuple[str, ...]] = {
+    "images": ("coco", "flickr"),
+    "split": ("coco", "flickr"),
+    "only": ("coco", "flickr", "folder"),
+    "most-captions": ("coco", "flickr", "folder"),
+    "pictures": ("postcards",),
+    "queries": ("postcards", "library"),
+    "seed": ("postcards", "library"),
+}
 
 _file = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -60,9 +73,7 @@ _folder = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--pictures",
     type=click.IntRange(10),
-    default=1000,
-    show_default=True,
-    help="How many postcards.",
+    help=f"How many postcards.  [default: {_PICTURES}]",
 )
 @click.option(
     "--queries",
@@ -70,7 +81,7 @@ _folder = click.Path(path_type=Path, file_okay=False)
     default=None,
     help="How many are asked: of the postcards 500, of a library at most 10,000 a direction.",
 )
-@click.option("--seed", type=int, default=0, help="Other scenes, other queries.")
+@click.option("--seed", type=int, help="Other scenes, other queries.  [default: 0]")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
@@ -90,9 +101,9 @@ def evaluate(
     only: Path | None,
     most_captions: int | None,
     model: str | None,
-    pictures: int,
+    pictures: int | None,
     queries: int | None,
-    seed: int,
+    seed: int | None,
     plot: Path | None,
     as_json: bool,
     device: str | None,
@@ -119,11 +130,17 @@ def evaluate(
     The postcards are drawn from seeds and combinations of attributes that the training of the
     bundled model never saw; the same model untrained, and a bag of colours, stand beside it.
     """
-    on = [o for o in (coco, flickr, folder) if o is not None]
-    if len(on) + postcards > 1:
+    possible = {"coco": coco, "flickr": flickr, "folder": folder, "postcards": postcards or None}
+    on = [name for name, given in possible.items() if given is not None]
+    if len(on) > 1:
         raise click.UsageError(
             "one thing at a time: --coco, --flickr, --folder, --postcards, or none: the library"
         )
+    _check_understood(
+        on[0] if on else "library",
+        {"images": images, "split": split, "only": only, "most-captions": most_captions,
+         "pictures": pictures, "queries": queries, "seed": seed},
+    )  # fmt: skip
     if (coco or flickr) and images is None:
         raise click.UsageError("say where the pictures are: --images DIR")
     if plot is not None:
@@ -137,9 +154,9 @@ def evaluate(
 
         run(
             model or "tiny",
-            pictures=pictures,
+            pictures=pictures or _PICTURES,
             queries=queries or 500,
-            seed=seed,
+            seed=seed or 0,
             device=device,
             as_json=as_json,
         )
@@ -150,7 +167,7 @@ def evaluate(
                 "a library is measured with its own model: leave --model out, or say on what: "
                 "--coco, --flickr, --folder, --postcards"
             )
-        report = _library(library, queries, seed)
+        report = _library(library, queries, seed or 0)
     else:
         report = _dataset(_read(coco, flickr, folder, images, split, only, most_captions),
                           folder is not None, model, device)  # fmt: skip
@@ -160,6 +177,18 @@ def evaluate(
         print_json(report.document())
     else:
         _print(report, plot)
+
+
+def _check_understood(on: str, given: Mapping[str, object]) -> None:
+    """Raises UsageError for an option that says nothing of what is measured on.
+
+    on: the option that names that, or "library". given: the values of the options of _UNDERSTOOD.
+    """
+    for option, by in _UNDERSTOOD.items():
+        if given[option] is not None and on not in by:
+            names = ["a library" if name == "library" else f"--{name}" for name in by]
+            here = "a library" if on == "library" else f"--{on}"
+            raise click.UsageError(f"--{option} goes with {' or '.join(names)}, not with {here}")
 
 
 def _read(
@@ -174,7 +203,7 @@ def _read(
     from indexer.datasets import read_captions, read_folder
 
     if folder is not None:
-        return read_folder(folder)
+        return read_folder(folder, only=only, most=most)
     file = coco or flickr
     assert file is not None
     assert images is not None

@@ -80,7 +80,7 @@ def read_captions(
     rows: dict[str, int | None] = {}
     counts: dict[str, int] = {}
     for named in _read(file, split, found):
-        if wanted is not None and named.picture.rpartition("/")[2] not in wanted:
+        if not _is_wanted(named.picture, wanted):
             continue
         counts[named.picture] = counts.get(named.picture, 0) + 1
         if most is not None and counts[named.picture] > most:
@@ -101,16 +101,19 @@ def read_captions(
     return found
 
 
-def read_folder(folder: Path) -> Dataset:
+def read_folder(folder: Path, *, only: Path | None = None, most: int | None = None) -> Dataset:
     """A folder of pictures with sidecars or caption files, found as `mmsearch index` finds them.
 
     Pictures without a caption are there too: they make the search harder, as in life. Archives are
     passed over, and so is what pictures say of themselves.
 
+    only, most: as of `read_captions`.
+
     Raises:
-        SourceError: it is not there.
-        QueryError: none of its pictures has a caption.
+        SourceError: it is not there, or the file `only` is not.
+        QueryError: none of its pictures has a caption, of those that `only` names.
     """
+    wanted = None if only is None else _names(only)
     root = os.path.realpath(folder)
     found = Dataset(folder.name or str(folder))
     texts: list[FileEntry] = []
@@ -123,28 +126,39 @@ def read_folder(folder: Path) -> Dataset:
             found.bad.append((entry.path, "an archive: only pictures in folders are measured on"))
         else:
             texts.append(entry)
-    rows = {path: row for row, path in enumerate(found.pictures)}
     places = _Places(Path(root), found.pictures)
+    found.pictures = [path for path in found.pictures if _is_wanted(path, wanted)]
+    rows = {path: row for row, path in enumerate(found.pictures)}
+    counts = dict.fromkeys(range(len(rows)), 0)
+
+    def add(body: str, row: int) -> None:
+        counts[row] += 1
+        if most is None or counts[row] <= most:
+            found.captions.append((body, row))
+
     for entry in texts:
         path = Path(root, entry.path)
         try:
             if entry.kind == "sidecar":
-                found.captions.append((read_sidecar(path), rows[f"{root}/{entry.of}"]))
+                row = rows.get(f"{root}/{entry.of}")
+                if row is not None:
+                    add(read_sidecar(path), row)
                 continue
             for item in read_texts(path):
                 if not isinstance(item, TextItem):
                     found.bad.append((f"{entry.path}:{item.key}", item.reason))
-                elif item.image is not None:
+                elif item.image is not None and _is_wanted(item.image, wanted):
                     place = places.find(item.image, os.path.dirname(entry.path))  # noqa: PTH120
                     if place is None or place not in rows:
                         found.missing.append(item.image)
                     else:
-                        found.captions.append((item.body, rows[place]))
+                        add(item.body, rows[place])
         except DecodeError as exc:
             found.bad.append((entry.path, exc.reason))
     if not found.captions:
+        named = "" if only is None else f" that {only} names"
         raise QueryError(
-            f"nothing to measure: no picture in {folder} has a caption. A caption stands in "
+            f"nothing to measure: no picture in {folder}{named} has a caption. A caption stands in "
             "photo.txt beside photo.jpg, or in captions.jsonl: "
             '{"image": "photo.jpg", "text": "..."}'
         )
@@ -192,7 +206,12 @@ def _names(file: Path) -> set[str]:
         lines = file.read_text("utf-8", "surrogateescape").splitlines()
     except OSError as exc:
         raise SourceError(str(file), os_reason(exc)) from exc
-    return {line.strip().rpartition("/")[2] for line in lines if line.strip()}
+    return {line.strip().replace("\\", "/").rpartition("/")[2] for line in lines if line.strip()}
+
+
+def _is_wanted(picture: str, wanted: set[str] | None) -> bool:
+    """Whether a picture's path ends in one of these names; None are all."""
+    return wanted is None or picture.replace("\\", "/").rpartition("/")[2] in wanted
 
 
 def _read(file: Path, split: str | None, into: Dataset) -> Iterator[_Named]:

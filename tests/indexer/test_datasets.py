@@ -148,6 +148,35 @@ def test_a_folder_is_read_as_indexing_reads_it(tmp_path: Path) -> None:
     assert [where for where, _ in found.bad] == ["more.zip", "captions.jsonl:5"]
 
 
+def test_a_list_of_pictures_and_a_number_of_captions_narrow_a_folder_too(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for seed, name in enumerate(("a.jpg", "b.jpg", "deep/c.jpg", "d.jpg")):
+        write(root / name, encoded(seed, "JPEG"))
+    write(root / "a.txt", b"a sidecar")
+    write(root / "b.txt", b"another")
+    lines = [
+        {"image": "a.jpg", "text": "second"},
+        {"image": "c.jpg", "text": "first"},
+        {"image": "c.jpg", "text": "too many"},
+        {"image": "d.jpg", "text": "not asked for"},
+        {"image": "e.jpg", "text": "gone"},
+        {"image": "f.jpg", "text": "gone, and not asked for"},
+    ]
+    write(root / "captions.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    only = write(tmp_path / "only.txt", b"a.jpg\nelsewhere/c.jpg\ne.jpg\n")
+    found = read_folder(root, only=only, most=1)
+    assert len(pairs(found)) == 2
+    assert ("c.jpg", "first") in pairs(found)
+    assert sorted(Path(p).name for p in found.pictures) == ["a.jpg", "c.jpg"]
+    assert found.missing == ["e.jpg"]
+    assert len(read_folder(root, most=1).captions) == 4
+    assert len(read_folder(root, only=only).captions) == 4
+    with pytest.raises(QueryError, match=r"that .*none\.txt names"):
+        read_folder(root, only=write(tmp_path / "none.txt", b"f.jpg\n"))
+    with pytest.raises(SourceError, match="not found"):
+        read_folder(root, only=tmp_path / "nowhere.txt")
+
+
 def test_a_folder_without_captions_says_how_to_write_some(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", encoded(0, "JPEG"))
     with pytest.raises(QueryError, match=r"captions\.jsonl"):

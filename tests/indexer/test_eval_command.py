@@ -153,6 +153,13 @@ def test_json_has_what_is_promised(folder: Path) -> None:
     assert "ranks" not in document
 
 
+def test_a_folder_is_narrowed_by_a_list_and_a_number(folder: Path, tmp_path: Path) -> None:
+    only = write(tmp_path / "only.txt", b"postcard-0001.jpg\npostcard-0003.jpg\n")
+    narrowed = ("--only", only, "--most-captions", "2")
+    told = json.loads(command("eval", "--folder", folder, "--model", "tiny", "--json", *narrowed))
+    assert (told["pictures"], told["texts"]) == (2, 4)
+
+
 def test_the_table_names_both_measures_and_stands_beside_published_ones(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -233,6 +240,22 @@ def test_of_a_large_library_some_queries_are_drawn(
         (["--coco", "a.json"], "--images DIR"),
         (["--model", "tiny"], "leave --model out"),
         (["--postcards", "--plot", "a.png"], "draws no postcards"),
+        (
+            ["--only", "a.txt"],
+            "--only goes with --coco or --flickr or --folder, not with a library",
+        ),
+        (["--most-captions", "1"], "--most-captions goes with"),
+        (["--split", "test"], "not with a library"),
+        (["--images", "."], "not with a library"),
+        (["--pictures", "20"], "--pictures goes with --postcards, not with a library"),
+        (["--folder", ".", "--split", "test"], "not with --folder"),
+        (["--folder", ".", "--images", "."], "not with --folder"),
+        (["--folder", ".", "--queries", "20"], "--queries goes with --postcards or a library"),
+        (["--folder", ".", "--seed", "0"], "not with --folder"),
+        (["--folder", ".", "--pictures", "20"], "not with --folder"),
+        (["--coco", "a.json", "--images", ".", "--queries", "20"], "not with --coco"),
+        (["--postcards", "--only", "a.txt"], "not with --postcards"),
+        (["--postcards", "--images", "."], "not with --postcards"),
     ],
 )
 def test_a_misunderstood_request_is_exit_code_2(arguments: list[str], hint: str) -> None:
