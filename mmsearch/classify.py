@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mmsearch import prompts
 from mmsearch.errors import QueryError, RefusedError, SourceError, os_reason
+from mmsearch.filters.globs import folded
 from mmsearch.store.tags import checked_name
 
 if TYPE_CHECKING:
@@ -108,9 +109,11 @@ def checked(labels: Sequence[Label]) -> tuple[Label, ...]:
         except RefusedError as exc:
             # Every label may become a tag.
             raise QueryError(str(exc)) from exc
-        if name in seen:
-            raise QueryError(f"the label {label.name!r} is there twice")
-        seen.add(name)
+        if folded(name) in seen:
+            raise QueryError(
+                f"the label {label.name!r} is there twice (upper and lower case are the same)"
+            )
+        seen.add(folded(name))
         if len(label.prompts) > MAX_PROMPTS:
             raise QueryError(f"the label {label.name!r} has more than {MAX_PROMPTS} prompts")
         for prompt in label.prompts:

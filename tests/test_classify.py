@@ -114,6 +114,7 @@ def test_labels_are_read_with_their_prompts(tmp_path: Path) -> None:
         ([], "no labels"),
         (["", "# only"], "no labels"),
         (["cat", "cat "], "twice"),
+        (["kite", "KITE"], "twice"),
         (["\ta prompt without a name"], "cannot be a tag"),
         (["x" * 201], "cannot be a tag"),
         (["cat\t" + "y" * 2001], "longer"),

@@ -31,6 +31,11 @@ def comparable(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def folded(text: str) -> str:
+    """What is the same for names that no pattern without wildcards tells apart."""
+    return comparable(text).lower()
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A piece of a pattern. kind: "literal", "one", "class" or "star"; text: as in the pattern."""

@@ -24,7 +24,7 @@ from mmsearch.filters import (
     to_text,
 )
 from mmsearch.filters.conditions import SHAPES, Thing
-from mmsearch.filters.globs import comparable, literal
+from mmsearch.filters.globs import folded, literal
 from mmsearch.store.columns import Columns, Ids, Lists, Mask
 from mmsearch.store.places import joined_ids, parsed_ids
 from mmsearch.store.schema import image, source, tag
@@ -48,7 +48,7 @@ class Groups:
         by_tag = sa.select(tag.c.name, joined_ids(tag.c.content_id)).group_by(tag.c.name)
         return cls(
             _positions(connection, columns, by_source, lambda name: name),
-            _positions(connection, columns, by_tag, _folded),
+            _positions(connection, columns, by_tag, folded),
         )
 
 
@@ -64,11 +64,6 @@ def _positions(
         name: np.flatnonzero(columns.mask_of(np.concatenate(parts)))
         for name, parts in found.items()
     }
-
-
-def _folded(name: str) -> str:
-    """What is the same for names that a filter does not tell apart."""
-    return comparable(name).lower()
 
 
 def count_facets(
@@ -144,7 +139,7 @@ def _coded(names: list[str], codes: NDArray[np.int32]) -> dict[str, int]:
     total: dict[str, int] = defaultdict(int)
     best: dict[str, tuple[int, str]] = {}
     for name, count in zip(names, counts, strict=True):
-        key = _folded(name)
+        key = folded(name)
         total[key] += count
         best[key] = max(best.get(key, (0, name)), (count, name), key=lambda found: found[0])
     return {best[key][1]: count for key, count in total.items()}
@@ -152,15 +147,15 @@ def _coded(names: list[str], codes: NDArray[np.int32]) -> dict[str, int]:
 
 def _listed(lists: Lists, which: Mask) -> dict[str, int]:
     """How many pictures have each keyword; one that has it twice, by case, counts once."""
-    folded: dict[str, int] = {}
+    first: dict[str, int] = {}
     shown: list[str] = []
     for name in lists.names:
-        if folded.setdefault(_folded(name), len(shown)) == len(shown):
+        if first.setdefault(folded(name), len(shown)) == len(shown):
             shown.append(name)
     if len(shown) == len(lists.names):  # no list has one twice
         counts = np.bincount(lists.codes[which], minlength=len(shown))
         return dict(zip(shown, counts.tolist(), strict=True))
-    same = np.fromiter((folded[_folded(name)] for name in lists.names), np.int64, len(lists.names))
+    same = np.fromiter((first[folded(name)] for name in lists.names), np.int64, len(lists.names))
     pairs = lists.positions[which] * len(shown) + same[lists.codes[which]]
     codes = np.unique(pairs) % max(1, len(shown))
     return dict(zip(shown, np.bincount(codes, minlength=len(shown)).tolist(), strict=True))

@@ -1,13 +1,14 @@
 """Tags: what people, or `mmsearch classify`, call a picture or a text.
 
 Where a tag comes from is told by its score: people give none, a model the probability it found.
-What a model says never replaces what a person said.
+What a model says never replaces what a person said. Names that a filter does not tell apart (they
+differ by case) are one tag, spelled as it was first.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
 from mmsearch.errors import RefusedError
+from mmsearch.filters.globs import folded
 from mmsearch.store.reading import IDS_A_QUERY, Reading
 from mmsearch.store.schema import content, passage, picture, tag
 from mmsearch.store.transaction import VALUES_A_QUERY, commit, execute_many, writing
@@ -68,11 +70,16 @@ class Tags:
             RefusedError: a name cannot be a tag.
         """
         names = [checked_name(name) for name in names]
+        said = {
+            given: checked_name(given)
+            for given in dict.fromkeys(name for tags in found.values() for name, _ in tags)
+        }
         written = 0
         for ids in batches(found, VALUES_A_QUERY):
             with writing(self._connection, self._path):
                 there = self._known(ids)
-                for some in batches(names, VALUES_A_QUERY):
+                spelled = _Spellings.read(self._connection)
+                for some in batches(spelled.every(names), VALUES_A_QUERY):
                     self._connection.execute(
                         sa.delete(tag).where(
                             tag.c.content_id.in_(ids),
@@ -80,11 +87,13 @@ class Tags:
                             tag.c.score.is_not(None),
                         )
                     )
+                by_hand = self._by_hand(ids)
                 rows = [
-                    {"content_id": id_, "name": checked_name(name), "score": float(score)}
+                    {"content_id": id_, "name": spelled.one(said[name]), "score": float(score)}
                     for id_ in ids
                     if id_ in there
                     for name, score in found[id_]
+                    if (id_, folded(said[name])) not in by_hand
                 ]
                 execute_many(self._connection, insert(tag).on_conflict_do_nothing(), rows)
                 commit(self._connection, "tags")
@@ -102,12 +111,24 @@ class Tags:
         statement = statement.on_conflict_do_update(
             index_elements=["content_id", "name"], set_={"score": None}
         )
+        count = 0
         with writing(self._connection, self._path):
-            there = {id_ for part in batches(ids, VALUES_A_QUERY) for id_ in self._known(part)}
-            rows = [{"content_id": id_, "name": name, "score": None} for id_ in sorted(there)]
-            execute_many(self._connection, statement, rows)
+            spelled = _Spellings.read(self._connection)
+            for part in batches(ids, VALUES_A_QUERY):
+                same = tag.c.content_id.in_(part) & tag.c.name.in_(spelled.every([name]))
+                tagged = set(
+                    self._connection.execute(sa.select(tag.c.content_id).where(same)).scalars()
+                )
+                self._connection.execute(sa.update(tag).where(same).values(score=None))
+                there = self._known(part)
+                rows = [
+                    {"content_id": id_, "name": spelled.one(name), "score": None}
+                    for id_ in sorted(there - tagged)
+                ]
+                execute_many(self._connection, statement, rows)
+                count += len(there)
             commit(self._connection, "tags")
-        return len(rows)
+        return count
 
     def remove(
         self, name: str | None, ids: Sequence[int] | None = None, *, by_model: bool = False
@@ -116,14 +137,17 @@ class Tags:
 
         by_model: only those that a model gave.
         """
-        which = sa.true() if name is None else tag.c.name == " ".join(name.split())
-        if by_model:
-            which &= tag.c.score.is_not(None)
         parts = [sa.true()] if ids is None else [
             tag.c.content_id.in_(part) for part in batches(ids, VALUES_A_QUERY)
         ]  # fmt: skip
         gone = 0
         with writing(self._connection, self._path):
+            which: sa.ColumnElement[bool] = sa.true()
+            if name is not None:
+                spelled = _Spellings.read(self._connection)
+                which &= tag.c.name.in_(spelled.every([" ".join(name.split())]))
+            if by_model:
+                which &= tag.c.score.is_not(None)
             for part in parts:
                 gone += self._connection.execute(sa.delete(tag).where(which, part)).rowcount
             if gone:
@@ -131,6 +155,15 @@ class Tags:
             else:
                 self._connection.commit()
         return gone
+
+    def _by_hand(self, ids: Sequence[int]) -> set[tuple[int, str]]:
+        """What people call these contents: (content, name folded)."""
+        rows = self._connection.execute(
+            sa.select(tag.c.content_id, tag.c.name).where(
+                tag.c.content_id.in_(ids), tag.c.score.is_(None)
+            )
+        )
+        return {(id_, folded(name)) for id_, name in rows}
 
     def _known(self, ids: Sequence[int]) -> set[int]:
         """Those of these contents that are pictures or texts still: not what was forgotten."""
@@ -141,6 +174,34 @@ class Tags:
                 sa.select(table.c.content_id).where(table.c.content_id.in_(ids))
             ).scalars()
         }
+
+
+class _Spellings:
+    """How the tags of a catalog are spelled. Older ones may be in several ways."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._known: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            self._known[folded(name)].append(name)
+
+    @classmethod
+    def read(cls, connection: sa.Connection) -> _Spellings:
+        # From each name to the next by the index: DISTINCT would read every tag of every content.
+        first = sa.select(sa.func.min(tag.c.name).label("name")).cte("names", recursive=True)
+        after = sa.select(sa.func.min(tag.c.name)).where(tag.c.name > first.c.name)
+        names = first.union_all(sa.select(after.scalar_subquery()).where(first.c.name.is_not(None)))
+        found = sa.select(names.c.name).where(names.c.name.is_not(None))
+        return cls(connection.execute(found).scalars())
+
+    def every(self, names: Iterable[str]) -> list[str]:
+        """All spellings of these names that are there."""
+        keys = dict.fromkeys(map(folded, names))
+        return [name for key in keys for name in self._known.get(key, ())]
+
+    def one(self, name: str) -> str:
+        """The spelling to write: the one that is there, `name` itself where there is none."""
+        known = self._known.get(folded(name), [name])
+        return name if name in known else known[0]
 
 
 def tags_of(reading: Reading, ids: Sequence[int]) -> dict[int, tuple[Tag, ...]]:
@@ -158,7 +219,10 @@ def tags_of(reading: Reading, ids: Sequence[int]) -> dict[int, tuple[Tag, ...]]:
 
 
 def tag_counts(reading: Reading) -> list[TagCount]:
-    """Every tag of visible contents, the most frequent first."""
+    """Every tag of visible contents, the most frequent first.
+
+    One in several spellings goes by the first of them, and counts each content once.
+    """
     count = sa.func.count()
     pictures = count.filter(content.c.modality == "image")
     rows = reading.rows(
@@ -171,6 +235,34 @@ def tag_counts(reading: Reading) -> list[TagCount]:
         .join(content, content.c.id == tag.c.content_id)
         .where(~content.c.hidden)
         .group_by(tag.c.name)
-        .order_by(count.desc(), tag.c.name)
+        .order_by(tag.c.name)
     )
-    return [TagCount(row.name, row.pictures, row.all - row.pictures, row.by_hand) for row in rows]
+    same: dict[str, list[TagCount]] = defaultdict(list)
+    for row in rows:
+        told = TagCount(row.name, row.pictures, row.all - row.pictures, row.by_hand)
+        same[folded(row.name)].append(told)
+    counts = [
+        found[0] if len(found) == 1 else _together(reading, [told.name for told in found])
+        for found in same.values()
+    ]
+    return sorted(counts, key=lambda told: (-told.pictures - told.texts, told.name))
+
+
+def _together(reading: Reading, spellings: Sequence[str]) -> TagCount:
+    """The count of one tag: what carries several spellings of it counts once."""
+    each = (
+        sa.select(content.c.modality, sa.func.max(tag.c.score.is_(None)).label("by_hand"))
+        .join(tag, content.c.id == tag.c.content_id)
+        .where(tag.c.name.in_(spellings), ~content.c.hidden)
+        .group_by(content.c.id)
+        .subquery()
+    )
+    count = sa.func.count()
+    (row,) = reading.rows(
+        sa.select(
+            count.filter(each.c.modality == "image").label("pictures"),
+            count.label("all"),
+            sa.func.coalesce(sa.func.sum(each.c.by_hand), 0).label("by_hand"),
+        ).select_from(each)
+    )
+    return TagCount(spellings[0], row.pictures, row.all - row.pictures, row.by_hand)

@@ -78,6 +78,65 @@ def test_tags_are_taken_off(writer: CatalogWriter, catalog: Catalog, ids: dict[s
     assert writer.tags.remove(None) == 1
 
 
+def test_case_does_not_tell_tags_apart(
+    writer: CatalogWriter, catalog: Catalog, ids: dict[str, int]
+) -> None:
+    everything = list(ids.values())
+    writer.tags.add([ids["A"]], "Château")
+    # In another case, and with the accent written as a character of its own.
+    assert writer.tags.add([ids["A"], ids["B"], ids["words"]], "CHA\u0302TEAU") == 3
+    assert catalog.tags(everything) == dict.fromkeys(
+        (ids["A"], ids["B"], ids["words"]), (("Château", None),)
+    )
+    assert catalog.tag_counts() == [TagCount("Château", 2, 1, 3)]
+    assert writer.tags.remove("château", [ids["A"]]) == 1
+    assert writer.tags.remove("CHÂTEAU") == 2
+    assert catalog.tag_counts() == []
+
+
+def test_a_model_spells_tags_as_they_are_spelled(
+    writer: CatalogWriter, catalog: Catalog, ids: dict[str, int]
+) -> None:
+    writer.tags.add([ids["A"]], "Sea")
+    found = {ids["A"]: [("SEA", 0.7)], ids["B"]: [("SEA", 0.8), ("Sky", 0.6)]}
+    assert writer.tags.classified(found, ["SEA", "Sky"]) == 2
+    assert catalog.tags(list(ids.values())) == {
+        ids["A"]: (("Sea", None),),
+        ids["B"]: (("Sea", 0.8), ("Sky", 0.6)),
+    }
+    # What it said in another case goes where it does not say it again, and a person overrules it.
+    writer.tags.classified({ids["B"]: [("sky", 0.9)]}, ["sea", "sky"])
+    assert catalog.tags([ids["B"]]) == {ids["B"]: (("Sky", 0.9),)}
+    assert writer.tags.add([ids["B"]], "sky") == 1
+    assert catalog.tags([ids["B"]]) == {ids["B"]: (("Sky", None),)}
+
+
+def test_spellings_of_older_libraries_are_counted_and_removed_as_one(
+    writer: CatalogWriter, catalog: Catalog, ids: dict[str, int], catalog_path: Path
+) -> None:
+    rows = [
+        (ids["A"], "castle", 0.5),
+        (ids["A"], "Castle", None),
+        (ids["B"], "CASTLE", 0.9),
+        (ids["words"], "castle", 0.6),
+    ]
+    with closing(sqlite3.connect(catalog_path)) as connection, connection:
+        connection.executemany("INSERT INTO tag (content_id, name, score) VALUES (?, ?, ?)", rows)
+    assert catalog.tag_counts() == [TagCount("CASTLE", 2, 1, 1)]
+    facets = catalog.facets()
+    assert [(count.value, count.count) for count in facets.tags] == [("CASTLE", 2)]
+    # No further spelling comes to what has one.
+    assert writer.tags.add([ids["A"], ids["B"], ids["C"]], "castle") == 3
+    assert catalog.tags([ids["A"], ids["B"], ids["C"]]) == {
+        ids["A"]: (("Castle", None), ("castle", None)),
+        ids["B"]: (("CASTLE", None),),
+        ids["C"]: (("castle", None),),
+    }
+    assert writer.tags.remove("Castle", by_model=True) == 1
+    assert writer.tags.remove("cAsTlE") == 4
+    assert catalog.tag_counts() == []
+
+
 def test_servers_notice(writer: CatalogWriter, catalog: Catalog, ids: dict[str, int]) -> None:
     before = catalog.revision()
     writer.tags.add([ids["A"]], "sea")
