@@ -121,12 +121,7 @@ def request_of(question: Question, modality: str) -> tuple[dict[str, Any], list[
     if question.where is not None:
         from mmsearch import filters
 
-        if not isinstance(question.where, filters.Filter):
-            raise QueryError(
-                f"where is a filter, or the text of one, and no {type(question.where).__name__}: "
-                "mmsearch.filters.from_json makes one of what is written as JSON"
-            )
-        body["where"] = filters.to_json(question.where)
+        body["where"] = filters.to_json(filters.checked(question.where))
     return body, uploads
 
 

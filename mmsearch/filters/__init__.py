@@ -17,6 +17,7 @@ from mmsearch.filters.conditions import (
     Range,
     Source,
     Tag,
+    checked,
     conditions,
 )
 from mmsearch.filters.facets import FacetCount, Facets
@@ -42,6 +43,7 @@ __all__ = [
     "Range",
     "Source",
     "Tag",
+    "checked",
     "conditions",
     "from_json",
     "parse",

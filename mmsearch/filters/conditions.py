@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from mmsearch.errors import QueryError
 from mmsearch.filters.globs import name_pattern, path_pattern
@@ -265,6 +265,22 @@ def conditions(filter_: Filter) -> Iterator[Condition]:
             waiting.append(part.part)
         else:
             yield part
+
+
+def checked(where: object) -> Filter:
+    """The same, which programs may have given for a filter.
+
+    Raises:
+        QueryError: it is none, or has a part that is none; the message says what makes one.
+    """
+    parts = conditions(where) if isinstance(where, Filter) else [where]
+    for part in parts:
+        if not isinstance(part, Condition):
+            raise QueryError(
+                f"where is a filter, or the text of one, and no {type(part).__name__}: "
+                "mmsearch.filters.from_json makes one of what is written as JSON"
+            )
+    return cast(Filter, where)
 
 
 def check_size(filter_: Filter) -> Filter:

@@ -34,6 +34,7 @@ from mmsearch.filters import (
     Range,
     Source,
     Tag,
+    checked,
     conditions,
 )
 from mmsearch.filters.globs import comparable, name_pattern
@@ -82,9 +83,10 @@ class Selection:
         """Ids of the visible contents that pass, (n,) int64, strictly ascending.
 
         Raises:
-            QueryError: a condition on pictures is asked of texts.
+            QueryError: it is no filter, or a condition on pictures is asked of texts.
             UnknownNameError: there is no such source.
         """
+        checked(filter_)
         if modality == "text":
             for part in conditions(filter_):
                 if not isinstance(part, _OF_TEXTS):

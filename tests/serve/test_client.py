@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from serve_library import SERVE, draw, encoded
 
-from mmsearch import AsyncClient, Client, announce
+from mmsearch import AsyncClient, Client, announce, filters
 from mmsearch.errors import DecodeError, MmsearchError, OverloadedError, QueryError
 from mmsearch.library import Library
 from mmsearch.overhttp import (
@@ -206,9 +206,21 @@ def _both(url: str, key: str | None, use: str, *arguments: Any, **options: Any) 
 
 
 @pytest.mark.parametrize(
-    "where", [{"camera": "x"}, {}, ["x"], 7], ids=["JSON", "nothing", "a list", "a number"]
+    "where",
+    [{"camera": "x"}, {}, ["x"], 7, filters.And(("has:gps",))],  # type: ignore[arg-type]
+    ids=["JSON", "nothing", "a list", "a number", "a part"],
 )
-def test_a_filter_of_another_kind_is_told(where: Any) -> None:
+def test_a_filter_of_another_kind_is_told(where: Any, library: Library) -> None:
+    # By a library as by the clients.
+    asked = Question((Term("x"),), where=where)
+    for ask in (
+        lambda: library.search("x", where=where),
+        lambda: library.search_texts("x", where=where),
+        lambda: library.ask(asked),
+        lambda: library.facets(where),
+    ):
+        with pytest.raises(QueryError, match="from_json"):
+            ask()
     for error in _both("http://127.0.0.1:9", None, "search", "x", where=where):
         assert isinstance(error, QueryError)
         assert "from_json" in str(error)
