@@ -7,6 +7,7 @@ is counted as it comes.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import errno
 import gzip
 import lzma
@@ -172,17 +173,19 @@ def _scan_zip(
         if sum(info.compress_size for info in infos) > packed:
             raise RefusedError("broken: its members overlap")
         # Of several members of one name the last counts, as when unpacking.
-        last = {_plain(info.filename): info for info in infos}
+        last = {_plain(_said_name(info)): info for info in infos}
         if only is not None:
-            last = {only: last[only]} if only in last else {}
+            # Libraries may know it by the name that zipfile gives it, as all did once.
+            info = last.get(only) or {_plain(info.filename): info for info in infos}.get(only)
+            last = {} if info is None else {only: info}
         total = 0
-        for info in last.values():
+        for name, info in last.items():
             if info.is_dir():
                 continue
             mode = info.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 continue
-            name, problem = _judge(info.filename, only)
+            name, problem = _judge(name, only)
             if problem:
                 yield ScanProblem(name, problem)
             elif name:
@@ -197,6 +200,18 @@ def _scan_zip(
                 else:
                     total += len(data)
                     yield Member(name, len(data), data)
+
+
+def _said_name(info: zipfile.ZipInfo) -> str:
+    """A member's name. Info-ZIP on Linux and macOS write UTF-8 without the flag that says so, which
+    zipfile takes for the code page of DOS."""
+    if not info.flag_bits & _IS_UTF8:
+        with contextlib.suppress(UnicodeError):
+            return info.filename.encode("cp437").decode("utf-8")
+    return info.filename
+
+
+_IS_UTF8 = 0x800  # APPNOTE 4.4.4, bit 11
 
 
 def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:

@@ -269,6 +269,44 @@ def test_zip_names_that_are_one_when_unpacked(tmp_path: Path) -> None:
         read_member(path, "./a.jpg")
 
 
+class _Unflagged(zipfile.ZipInfo):
+    """A member whose name is UTF-8 without the flag for it, as Info-ZIP on Linux and macOS have."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 -- zipfile's own
+        return self.filename.encode(), self.flag_bits & ~0x800
+
+
+def test_zip_names_in_utf8_that_do_not_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("été/café.jpg", "日本.jpg", "plain.jpg"):
+            archive.writestr(_Unflagged(name), name)
+        archive.writestr("flagged é.jpg", "flagged é.jpg")
+    good, bad = read(path)
+    assert bad == {}
+    assert list(good) == ["été/café.jpg", "日本.jpg", "plain.jpg", "flagged é.jpg"]
+    for name in good:
+        assert good[name] == read_member(path, name) == name.encode()
+    # Libraries from before know it by the name that zipfile makes of these bytes.
+    assert read_member(path, "├⌐t├⌐/caf├⌐.jpg") == "été/café.jpg".encode()
+    with pytest.raises(DecodeError, match="no such picture"):
+        read_member(path, "cafe.jpg")
+
+
+def test_zip_names_of_dos_stay_as_they_are(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"caf_.jpg": b"x"})
+    path.write_bytes(path.read_bytes().replace(b"caf_.jpg", b"caf\x82.jpg"))  # code page 437
+    assert read(path) == ({"café.jpg": b"x"}, {})
+    assert read_member(path, "café.jpg") == b"x"
+
+
+def test_names_that_lead_out_in_unflagged_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(_Unflagged("../é.jpg"), b"x")
+    assert read(path) == ({}, {"../é.jpg": "its name leads out of the archive"})
+
+
 def test_corrupt_archives(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     for data, said in (

@@ -46,9 +46,10 @@ main()
 @pytest.mark.slow
 def test_all_is_imported_and_a_folder_indexed_where_only_windows_names_are(tmp_path: Path) -> None:
     write(tmp_path / "pictures" / "a.png", encoded(1))
+    library = tmp_path / "library"
+    arguments = ["index", "--model", "tiny", "--json", tmp_path / "pictures"]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, "--library", tmp_path / "library"]
-        + ["index", "--model", "tiny", "--json", tmp_path / "pictures"],
+        [sys.executable, "-c", WITHOUT, "-l", library, *arguments],
         capture_output=True,
         text=True,
         timeout=240,
