@@ -35,6 +35,8 @@ ARCHIVE_SUFFIXES = (
 )  # fmt: skip
 SEPARATOR = "!/"
 
+_ZIP_SUFFIXES = (".zip", ".cbz")
+_PACKED = _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _CHUNK = 1 << 20
 _MAX_NAME = 4096
 _IGNORED = frozenset({"__macosx", "@eadir"})
@@ -150,16 +152,42 @@ def _scan(
             file.seek(0)
             if not packed:
                 raise RefusedError("empty file")
-            magic = file.read(6)
+            head = file.read(tarfile.BLOCKSIZE)
             file.seek(0)
-            if magic.startswith(b"PK"):
+            if _is_zip(path.name, file, head):
                 yield from _scan_zip(file, packed, limits, only)
             else:
-                yield from _scan_tar(file, magic, packed, limits, only)
+                yield from _scan_tar(file, head, packed, limits, only)
     except RefusedError as exc:
         yield ScanProblem("", str(exc), closed=exc.late)
     except _DAMAGE as exc:
         yield _problem("", exc)
+
+
+def _is_zip(name: str, file: IO[bytes], head: bytes) -> bool:
+    """Whether the file is read as a zip. head: its beginning; the file stays there.
+
+    Raises RefusedError where the name says so and it is neither a zip nor a tar.
+    """
+    if head.startswith(b"PK") or not name.lower().endswith(_ZIP_SUFFIXES):
+        return head.startswith(b"PK")
+    # A tar first: a zip at its end would be taken for what all of it is.
+    if head.startswith(_PACKED) or _is_tar_header(head):
+        return False
+    # What unpacks itself begins with a program. `is_zipfile` would hide the errors of a drive.
+    is_one = bool(zipfile._EndRecData(file))  # type: ignore[attr-defined]
+    file.seek(0)
+    if not is_one:
+        raise RefusedError("not a zip archive")
+    return True
+
+
+def _is_tar_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return True
 
 
 def _scan_zip(
@@ -238,11 +266,11 @@ def _zip_bytes(
 
 
 def _scan_tar(
-    file: IO[bytes], magic: bytes, packed: int, limits: ArchiveLimits, only: str | None
+    file: IO[bytes], head: bytes, packed: int, limits: ArchiveLimits, only: str | None
 ) -> Iterator[Member | ScanProblem]:
-    compressed = magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
+    compressed = head.startswith(_PACKED)
     most = max(limits.max_ratio * packed, 1 << 20)
-    stream = ArchiveStream(_unpacked(file, magic), seekable=not compressed)
+    stream = ArchiveStream(_unpacked(file, head), seekable=not compressed)
     stream.expect_header(limits.max_seconds)
     with tarheaders.open_tar(stream) as archive:
         seen: set[str] = set()
@@ -288,12 +316,12 @@ def _refusal(size: int, limits: ArchiveLimits, total: int) -> str:
     return ""
 
 
-def _unpacked(file: IO[bytes], magic: bytes) -> IO[bytes]:
-    if magic.startswith(b"\x1f\x8b"):
+def _unpacked(file: IO[bytes], head: bytes) -> IO[bytes]:
+    if head.startswith(_GZIP):
         return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-    if magic.startswith(b"BZh"):
+    if head.startswith(_BZIP2):
         return bz2.BZ2File(file)
-    return xz_stream(file) if magic.startswith(b"\xfd7zXZ\0") else file
+    return xz_stream(file) if head.startswith(_XZ) else file
 
 
 def _plain(stored: str) -> str:

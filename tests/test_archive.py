@@ -311,7 +311,7 @@ def test_corrupt_archives(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     for data, said in (
         (b"", "empty file"),
-        (b"no archive at all" * 100, "not an archive"),
+        (b"no archive at all" * 100, "not a zip archive"),
         (b"PK\x03\x04" + bytes(100), "not an archive"),
         (b"\x1f\x8b" + bytes(100), "broken"),
         (b"\xfd7zXZ\0" + bytes(100), "broken"),
@@ -322,6 +322,35 @@ def test_corrupt_archives(tmp_path: Path) -> None:
         assert said in bad[""], data[:10]
         with pytest.raises(DecodeError, match=said):
             read_member(path, "a.jpg")
+
+
+def test_what_is_called_a_zip_and_is_none(tmp_path: Path) -> None:
+    """A page that says "not found" instead of the download, most of all."""
+    for size in (40, 100, 5000):
+        path = tmp_path / f"{size}.ZIP"
+        path.write_bytes(b"<!doctype html>".ljust(size))
+        assert read(path) == ({}, {"": "not a zip archive"})
+    tar = make_tar(tmp_path / "a.cbz", MANY)
+    assert read(tar) == (MANY, {})
+    packed = make_tar(tmp_path / "b.zip", MANY, "w:gz")
+    assert read(packed) == (MANY, {})
+
+
+def test_zip_behind_a_program_that_unpacks_it(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", MANY)
+    path.write_bytes(b"MZ" + RANDOM + path.read_bytes())
+    assert read(path) == (MANY, {})
+    for name, data in MANY.items():
+        assert read_member(path, name) == data
+    good, bad = read(path, ArchiveLimits(max_directory_bytes=100))
+    assert (good, bad) == ({}, {"": "its list of members is too long"})
+
+
+def test_tar_called_a_zip_that_ends_with_one(tmp_path: Path) -> None:
+    inner = make_zip(tmp_path / "inner", {"inner.jpg": b"x"}).read_bytes()
+    path = make_tar(tmp_path / "a.zip", {"outer.jpg": b"y", "z": inner})
+    good, bad = read(path)
+    assert (good, bad) == ({"outer.jpg": b"y"}, {})
 
 
 def test_what_was_read_before_damage_stays(tmp_path: Path) -> None:
