@@ -140,14 +140,71 @@ def test_links_and_devices_are_passed_over(tmp_path: Path) -> None:
         folder = tarfile.TarInfo("folder.jpg")
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
-    assert read(path) == ({}, {})
+    said = "links in it are not followed: b'2'.jpg and 1 more"
+    assert read(path) == ({}, {"": said})
     zipped = tmp_path / "a.zip"
     with zipfile.ZipFile(zipped, "w") as archive_zip:
         link = zipfile.ZipInfo("link.jpg")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive_zip.writestr(link, "/etc/passwd")
         archive_zip.writestr("folder.jpg/", b"")
-    assert read(zipped) == ({}, {})
+    assert read(zipped) == ({}, {"": "links in it are not followed: link.jpg"})
+    with pytest.raises(DecodeError, match="no such picture"):
+        read_member(zipped, "link.jpg")
+
+
+def _linked(path: Path, mode: str) -> Path:
+    """Of a folder with hard links: two to a.jpg, one of them by way of the other."""
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, target in (("x/a.jpg", b"A" * 700), ("x/b.jpg", "x/a.jpg"), ("c.jpg", "x/b.jpg"),
+                             ("d.jpg", b"D"), ("soft.jpg", b"")):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            if isinstance(target, str):
+                info.type, info.linkname = tarfile.LNKTYPE, target
+            elif target:
+                info.size = len(target)
+            else:
+                info.type, info.linkname = tarfile.SYMTYPE, "d.jpg"
+            archive.addfile(info, io.BytesIO(target) if info.size else None)
+    return path
+
+
+def test_hard_links_of_a_tar_are_pictures(tmp_path: Path) -> None:
+    path = _linked(tmp_path / "a.tar", "w")
+    good, bad = read(path)
+    same = b"A" * 700
+    assert good == {"x/a.jpg": same, "x/b.jpg": same, "c.jpg": same, "d.jpg": b"D"}
+    assert bad == {"": "links in it are not followed: soft.jpg"}
+    for name, data in good.items():
+        assert read_member(path, name) == data
+    # What links make of an archive counts like what packing does.
+    good, bad = read(path, ArchiveLimits(max_total_bytes=1000))
+    assert list(good) == ["x/a.jpg"]
+    assert "in one archive" in bad[""]
+
+
+def test_hard_links_of_a_packed_tar_are_told(tmp_path: Path) -> None:
+    """It is read forward only."""
+    path = _linked(tmp_path / "a.tgz", "w:gz")
+    good, bad = read(path)
+    assert list(good) == ["x/a.jpg", "d.jpg"]
+    assert bad == {"": "links in it are not followed: x/b.jpg and 2 more"}
+
+
+def test_links_that_make_too_much_of_a_tar_are_a_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = 1 << 20
+        archive.addfile(info, io.BytesIO(os.urandom(1 << 20)))
+        for number in range(50):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.type, info.linkname = tarfile.LNKTYPE, "a.jpg"
+            archive.addfile(info)
+    good, bad = read(path, ArchiveLimits(max_ratio=10))
+    assert 9 < len(good) < 12
+    assert "a zip bomb" in bad[""]
+    assert len(read(path)[0]) == 51
 
 
 def test_encrypted_zip(tmp_path: Path) -> None:
