@@ -18,6 +18,7 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+from PIL.TiffImagePlugin import IFDRational
 
 from mmsearch import decode as decode_module
 from mmsearch.decode import IMAGE_SUFFIXES, Picture, decode, thumbnail
@@ -536,6 +537,24 @@ def test_impossible_places(latitude: tuple[float, ...], longitude: tuple[float, 
     found = with_exif(fill)
     assert found.latitude is None
     assert found.longitude is None
+
+
+def place_of(latitude: tuple[tuple[int, int], ...]) -> float | None:
+    """What is read of a picture with this latitude, in which (0, 0) is 0/0."""
+    exif = Image.Exif()
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLongitudeRef] = "S", "E"
+    gps[ExifTags.GPS.GPSLatitude] = tuple(IFDRational(*part) for part in latitude)
+    gps[ExifTags.GPS.GPSLongitude] = (8.0, 0.0, 0.0)
+    return said(encode(scene(), "JPEG", exif=exif)).latitude
+
+
+def test_a_place_without_seconds_or_minutes_is_one() -> None:
+    assert place_of(((33, 1), (51, 1), (24, 1))) == pytest.approx(-(33 + 51 / 60 + 24 / 3600))
+    assert place_of(((33, 1), (51, 1), (0, 0))) == pytest.approx(-(33 + 51 / 60))
+    assert place_of(((33, 1), (0, 0), (0, 0))) == pytest.approx(-33)
+    assert place_of(((0, 0), (51, 1), (24, 1))) is None
+    assert place_of(((0, 0), (0, 0), (0, 0))) is None
 
 
 @pytest.mark.parametrize(
