@@ -228,6 +228,28 @@ def test_grey_and_scaled_cmyk_jpeg() -> None:
     near(pixels, big.resize((pixels.shape[1], pixels.shape[0])), 6)
 
 
+def bmp(pixels: np.ndarray) -> bytes:
+    """A BMP of 32 bits with a mask for alpha. pixels: (height, width, 4), RGBA."""
+    height, width, _ = pixels.shape
+    body = np.ascontiguousarray(pixels[::-1, :, [2, 1, 0, 3]]).tobytes()
+    head = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(body), 0, 0, 0, 0)
+    head += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
+    return struct.pack("<2sIHHI", b"BM", 122 + len(body), 0, 0, 122) + head + body
+
+
+def test_bmp_whose_alpha_is_zero_all_over() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    pixels[:, :, 3] = 0
+    assert (read(bmp(pixels)).pixels == pixels[:, :, :3]).all()
+    # Where some of it is seen, the rest is meant to be clear; and so is all of a PNG.
+    pixels[5, 4, 3] = 255
+    found = read(bmp(pixels)).pixels
+    assert (found[5, 4] == pixels[5, 4, :3]).all()
+    assert (found[:5] == 255).all()
+    pixels[:, :, 3] = 0
+    assert (read(encode(Image.fromarray(pixels), "PNG")).pixels == 255).all()
+
+
 # -- orientation ---------------------------------------------------------------------------------
 
 
