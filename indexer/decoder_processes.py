@@ -53,7 +53,11 @@ _FEWEST_CORES = 4
 _MOST = 32
 #: How native code ends that bytes have led astray. Whatever else ends a process is no fault of the
 #: picture that it was at.
-_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
+_CRASHES = {
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")
+    if hasattr(signal, name)  # Windows imports this too, and has no SIGBUS
+}
 #: What each process needs, imported once in the one that they are forked from.
 _PRELOADED = ["torch", "mmsearch.decode", "mmsearch.encode.preprocess", "indexer.decoder_work"]
 
@@ -348,7 +352,7 @@ def _failed(job: Job, stage: str, code: int | None, late_s: float | None) -> Loa
         reason, transient = DecodeTimeoutError("", stage, late_s).reason, stage == READING
     elif stage == DECODING and code is not None and -code in _CRASHES:
         reason, transient = f"broken: its decoder crashed ({_how(code)})", False
-    elif code == -signal.SIGKILL:
+    elif code == -getattr(signal, "SIGKILL", 9):
         # By the system, for want of memory, as a rule: the next run may have more.
         reason, transient = "the process that decoded it was killed (out of memory?)", True
     else:

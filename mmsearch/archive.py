@@ -7,6 +7,7 @@ is counted as it comes.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import errno
 import gzip
 import lzma
@@ -28,12 +29,15 @@ from mmsearch.errors import DecodeError, os_reason
 from mmsearch.overview import (
     ScanProblem,
 )
+from mmsearch.plaintext import clean
 
 ARCHIVE_SUFFIXES = (
     ".zip", ".cbz", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",
 )  # fmt: skip
 SEPARATOR = "!/"
 
+_ZIP_SUFFIXES = (".zip", ".cbz")
+_PACKED = _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _CHUNK = 1 << 20
 _MAX_NAME = 4096
 _IGNORED = frozenset({"__macosx", "@eadir"})
@@ -112,8 +116,9 @@ def members(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Memb
     Members that are refused (encrypted, too large, names that lead out of the archive, archives
     in archives) come as ScanProblem with the member's name, and reading goes on; a broken archive
     ends with a ScanProblem of the path "", and what came before stands. Where the drive is at
-    fault, or may be, the problem is `closed`. Folders, links, devices, hidden files and files that
-    are no pictures are passed over silently.
+    fault, or may be, the problem is `closed`. Hard links of a tar that is not compressed are read
+    as what they lead to; other links are passed over, which one ScanProblem of the path "" tells in
+    the end. Folders, devices, hidden files and files that are no pictures are passed over silently.
     """
     problems, closed = 0, False
     for item in _scan(path, limits):
@@ -149,22 +154,49 @@ def _scan(
             file.seek(0)
             if not packed:
                 raise RefusedError("empty file")
-            magic = file.read(6)
+            head = file.read(tarfile.BLOCKSIZE)
             file.seek(0)
-            if magic.startswith(b"PK"):
+            if _is_zip(path.name, file, head):
                 yield from _scan_zip(file, packed, limits, only)
             else:
-                yield from _scan_tar(file, magic, packed, limits, only)
+                yield from _scan_tar(file, head, packed, limits, only)
     except RefusedError as exc:
         yield ScanProblem("", str(exc), closed=exc.late)
     except _DAMAGE as exc:
         yield _problem("", exc)
 
 
+def _is_zip(name: str, file: IO[bytes], head: bytes) -> bool:
+    """Whether the file is read as a zip. head: its beginning; the file stays there.
+
+    Raises RefusedError where the name says so and it is neither a zip nor a tar.
+    """
+    if head.startswith(b"PK") or not name.lower().endswith(_ZIP_SUFFIXES):
+        return head.startswith(b"PK")
+    # A tar first: a zip at its end would be taken for what all of it is.
+    if head.startswith(_PACKED) or _is_tar_header(head):
+        return False
+    # What unpacks itself begins with a program. `is_zipfile` would hide the errors of a drive.
+    is_one = bool(zipfile._EndRecData(file))  # type: ignore[attr-defined]
+    file.seek(0)
+    if not is_one:
+        raise RefusedError("not a zip archive")
+    return True
+
+
+def _is_tar_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return True
+
+
 def _scan_zip(
     file: IO[bytes], packed: int, limits: ArchiveLimits, only: str | None
 ) -> Iterator[Member | ScanProblem]:
     _check_directory(file, limits)
+    links = _Links(seekable=True)
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
         if len(infos) > limits.max_members:
@@ -172,19 +204,23 @@ def _scan_zip(
         if sum(info.compress_size for info in infos) > packed:
             raise RefusedError("broken: its members overlap")
         # Of several members of one name the last counts, as when unpacking.
-        last = {_plain(info.filename): info for info in infos}
+        last = {_plain(_said_name(info)): info for info in infos}
         if only is not None:
-            last = {only: last[only]} if only in last else {}
+            # Libraries may know it by the name that zipfile gives it, as all did once.
+            info = last.get(only) or {_plain(info.filename): info for info in infos}.get(only)
+            last = {} if info is None else {only: info}
         total = 0
-        for info in last.values():
+        for name, info in last.items():
             if info.is_dir():
                 continue
-            mode = info.external_attr >> 16
-            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
                 continue
-            name, problem = _judge(info.filename, only)
+            name, problem = _judge(name)
             if problem:
                 yield ScanProblem(name, problem)
+            elif name and kind == stat.S_IFLNK:
+                links.pass_over(name)
             elif name:
                 try:
                     data = _zip_bytes(archive, info, packed, limits, total)
@@ -197,6 +233,20 @@ def _scan_zip(
                 else:
                     total += len(data)
                     yield Member(name, len(data), data)
+    if only is None:
+        yield from links.problem()
+
+
+def _said_name(info: zipfile.ZipInfo) -> str:
+    """A member's name. Info-ZIP on Linux and macOS write UTF-8 without the flag that says so, which
+    zipfile takes for the code page of DOS."""
+    if not info.flag_bits & _IS_UTF8:
+        with contextlib.suppress(UnicodeError):
+            return info.filename.encode("cp437").decode("utf-8")
+    return info.filename
+
+
+_IS_UTF8 = 0x800  # APPNOTE 4.4.4, bit 11
 
 
 def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
@@ -223,12 +273,13 @@ def _zip_bytes(
 
 
 def _scan_tar(
-    file: IO[bytes], magic: bytes, packed: int, limits: ArchiveLimits, only: str | None
+    file: IO[bytes], head: bytes, packed: int, limits: ArchiveLimits, only: str | None
 ) -> Iterator[Member | ScanProblem]:
-    compressed = magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
+    compressed = head.startswith(_PACKED)
     most = max(limits.max_ratio * packed, 1 << 20)
-    stream = ArchiveStream(_unpacked(file, magic), seekable=not compressed)
+    stream = ArchiveStream(_unpacked(file, head), seekable=not compressed)
     stream.expect_header(limits.max_seconds)
+    links = _Links(seekable=not compressed)
     with tarheaders.open_tar(stream) as archive:
         seen: set[str] = set()
         count = total = 0
@@ -242,17 +293,25 @@ def _scan_tar(
             end = info.offset_data + info.size
             if compressed and (end > most or end > limits.max_total_bytes):
                 raise RefusedError(_bomb(end, most, limits))
-            if info.isreg():
+            if info.isreg() or info.islnk() or info.issym():
                 if only is not None:  # every member on the way to it is a step forward
                     stream.restart()
-                name, problem = _judge(info.name, only)
+                name, problem = _judge(info.name)
+                content: tarfile.TarInfo | None = None
                 if not problem and name and name not in seen:
-                    seen.add(name)
-                    problem = _refusal(info.size, limits, total)
-                    if not problem and (inside := archive.extractfile(info)) is not None:
+                    content = links.content(name, info)
+                    if content is not None:
+                        seen.add(name)
+                if only not in (None, name):
+                    content, problem = None, ""
+                if content is not None:
+                    if content is not info and total + content.size > most:
+                        raise RefusedError(_bomb(total + content.size, most, limits))
+                    problem = _refusal(content.size, limits, total)
+                    if not problem and (inside := archive.extractfile(content)) is not None:
                         data = _read(inside, limits.max_member_bytes, limits, total)
                         total += len(data)
-                        if len(data) != info.size:
+                        if len(data) != content.size:
                             raise RefusedError("truncated")
                         yield Member(name, len(data), data)
                         stream.restart()
@@ -260,6 +319,45 @@ def _scan_tar(
                     yield ScanProblem(name, problem)
                     stream.restart()
             stream.expect_header()
+    if only is None:
+        yield from links.problem()
+
+
+class _Links:
+    """The links of an archive to pictures: those that can be followed, and how many can not.
+
+    Hard links can, in a tar that is read at any place, to a picture that came before.
+    """
+
+    def __init__(self, *, seekable: bool) -> None:
+        self._seekable = seekable
+        self._places: dict[str, tuple[int, int]] = {}
+        self._first, self._count = "", 0
+
+    def content(self, name: str, info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        """What to read for the picture of a tar with this name; None where it cannot be."""
+        if info.isreg():
+            if self._seekable and not info.issparse():
+                self._places[name] = info.offset_data, info.size
+            return info
+        place = self._places.get(_plain(info.linkname)) if info.islnk() else None
+        if place is None:
+            self.pass_over(name)
+            return None
+        self._places[name] = place
+        content = tarfile.TarInfo(info.name)
+        content.offset_data, content.size = place
+        return content
+
+    def pass_over(self, name: str) -> None:
+        self._first = self._first or clean(name)[:100]
+        self._count += 1
+
+    def problem(self) -> Iterator[ScanProblem]:
+        """One for all that were passed over, if any: a backup may have very many."""
+        if self._count:
+            more = f" and {self._count - 1:,} more" if self._count > 1 else ""
+            yield ScanProblem("", f"links in it are not followed: {self._first}{more}")
 
 
 def _refusal(size: int, limits: ArchiveLimits, total: int) -> str:
@@ -273,12 +371,12 @@ def _refusal(size: int, limits: ArchiveLimits, total: int) -> str:
     return ""
 
 
-def _unpacked(file: IO[bytes], magic: bytes) -> IO[bytes]:
-    if magic.startswith(b"\x1f\x8b"):
+def _unpacked(file: IO[bytes], head: bytes) -> IO[bytes]:
+    if head.startswith(_GZIP):
         return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-    if magic.startswith(b"BZh"):
+    if head.startswith(_BZIP2):
         return bz2.BZ2File(file)
-    return xz_stream(file) if magic.startswith(b"\xfd7zXZ\0") else file
+    return xz_stream(file) if head.startswith(_XZ) else file
 
 
 def _plain(stored: str) -> str:
@@ -286,15 +384,13 @@ def _plain(stored: str) -> str:
     return _HERE.sub("", stored.replace("\\", "/"))
 
 
-def _judge(stored: str, only: str | None) -> tuple[str, str]:
+def _judge(stored: str) -> tuple[str, str]:
     """The member's name, "" to pass it over, and the reason why it is refused, "" for none."""
     name = _plain(stored)
     if len(name) > _MAX_NAME:
         return f"{name[:100]}…", "its name is too long"
     parts = name.split("/")
     base = parts[-1].lower()
-    if only is not None and name != only:
-        return "", ""
     if ".." in parts or name.startswith("/") or _DRIVE.match(name) or "\0" in name:
         return name, "its name leads out of the archive"
     if any(part.startswith(".") or part.lower() in _IGNORED for part in parts):

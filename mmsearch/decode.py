@@ -354,6 +354,9 @@ def _rgb(image: Image.Image) -> Pixels:
             pixels[top:bottom] = _eight_bits(values, mode, scale)[:, :, None]
         return pixels
     see_through = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if mode == "RGBA" and image.format == "BMP":
+        # Programs that know no alpha leave it at 0 all over.
+        see_through = any(_band(image, *at).getchannel("A").getbbox() for at in bands)
     for top, bottom in bands:
         band = _band(image, top, bottom)
         if see_through:

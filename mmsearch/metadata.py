@@ -183,7 +183,12 @@ def _degrees(
     parts = value if isinstance(value, tuple | list) else (value,)
     if value is None or not 1 <= len(parts) <= 3:
         return None
-    degrees: float = sum(float(part) / float(60**power) for power, part in enumerate(parts))
+    whole, *less = (float(part) for part in parts)
+    # Receivers that have no seconds to tell may write 0/0.
+    finer = (
+        part / float(60**power) for power, part in enumerate(less, start=1) if math.isfinite(part)
+    )
+    degrees = whole + sum(finer)
     if not math.isfinite(degrees) or abs(degrees) > limit:
         return None
     ref = (_text(gps.get(ref_tag)) or "").upper()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import Field, field_validator
@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     insecure_no_key: bool = False
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     rate_limit: Annotated[float, Field(ge=0)] | None = None
+    log_format: Literal["text", "json"] = "text"
 
     @field_validator("device")
     @classmethod

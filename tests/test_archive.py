@@ -140,14 +140,71 @@ def test_links_and_devices_are_passed_over(tmp_path: Path) -> None:
         folder = tarfile.TarInfo("folder.jpg")
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
-    assert read(path) == ({}, {})
+    said = "links in it are not followed: b'2'.jpg and 1 more"
+    assert read(path) == ({}, {"": said})
     zipped = tmp_path / "a.zip"
     with zipfile.ZipFile(zipped, "w") as archive_zip:
         link = zipfile.ZipInfo("link.jpg")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive_zip.writestr(link, "/etc/passwd")
         archive_zip.writestr("folder.jpg/", b"")
-    assert read(zipped) == ({}, {})
+    assert read(zipped) == ({}, {"": "links in it are not followed: link.jpg"})
+    with pytest.raises(DecodeError, match="no such picture"):
+        read_member(zipped, "link.jpg")
+
+
+def _linked(path: Path, mode: str) -> Path:
+    """Of a folder with hard links: two to a.jpg, one of them by way of the other."""
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, target in (("x/a.jpg", b"A" * 700), ("x/b.jpg", "x/a.jpg"), ("c.jpg", "x/b.jpg"),
+                             ("d.jpg", b"D"), ("soft.jpg", b"")):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            if isinstance(target, str):
+                info.type, info.linkname = tarfile.LNKTYPE, target
+            elif target:
+                info.size = len(target)
+            else:
+                info.type, info.linkname = tarfile.SYMTYPE, "d.jpg"
+            archive.addfile(info, io.BytesIO(target) if info.size else None)
+    return path
+
+
+def test_hard_links_of_a_tar_are_pictures(tmp_path: Path) -> None:
+    path = _linked(tmp_path / "a.tar", "w")
+    good, bad = read(path)
+    same = b"A" * 700
+    assert good == {"x/a.jpg": same, "x/b.jpg": same, "c.jpg": same, "d.jpg": b"D"}
+    assert bad == {"": "links in it are not followed: soft.jpg"}
+    for name, data in good.items():
+        assert read_member(path, name) == data
+    # What links make of an archive counts like what packing does.
+    good, bad = read(path, ArchiveLimits(max_total_bytes=1000))
+    assert list(good) == ["x/a.jpg"]
+    assert "in one archive" in bad[""]
+
+
+def test_hard_links_of_a_packed_tar_are_told(tmp_path: Path) -> None:
+    """It is read forward only."""
+    path = _linked(tmp_path / "a.tgz", "w:gz")
+    good, bad = read(path)
+    assert list(good) == ["x/a.jpg", "d.jpg"]
+    assert bad == {"": "links in it are not followed: x/b.jpg and 2 more"}
+
+
+def test_links_that_make_too_much_of_a_tar_are_a_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = 1 << 20
+        archive.addfile(info, io.BytesIO(os.urandom(1 << 20)))
+        for number in range(50):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.type, info.linkname = tarfile.LNKTYPE, "a.jpg"
+            archive.addfile(info)
+    good, bad = read(path, ArchiveLimits(max_ratio=10))
+    assert 9 < len(good) < 12
+    assert "a zip bomb" in bad[""]
+    assert len(read(path)[0]) == 51
 
 
 def test_encrypted_zip(tmp_path: Path) -> None:
@@ -269,11 +326,49 @@ def test_zip_names_that_are_one_when_unpacked(tmp_path: Path) -> None:
         read_member(path, "./a.jpg")
 
 
+class _Unflagged(zipfile.ZipInfo):
+    """A member whose name is UTF-8 without the flag for it, as Info-ZIP on Linux and macOS have."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 -- zipfile's own
+        return self.filename.encode(), self.flag_bits & ~0x800
+
+
+def test_zip_names_in_utf8_that_do_not_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("été/café.jpg", "日本.jpg", "plain.jpg"):
+            archive.writestr(_Unflagged(name), name)
+        archive.writestr("flagged é.jpg", "flagged é.jpg")
+    good, bad = read(path)
+    assert bad == {}
+    assert list(good) == ["été/café.jpg", "日本.jpg", "plain.jpg", "flagged é.jpg"]
+    for name in good:
+        assert good[name] == read_member(path, name) == name.encode()
+    # Libraries from before know it by the name that zipfile makes of these bytes.
+    assert read_member(path, "├⌐t├⌐/caf├⌐.jpg") == "été/café.jpg".encode()
+    with pytest.raises(DecodeError, match="no such picture"):
+        read_member(path, "cafe.jpg")
+
+
+def test_zip_names_of_dos_stay_as_they_are(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"caf_.jpg": b"x"})
+    path.write_bytes(path.read_bytes().replace(b"caf_.jpg", b"caf\x82.jpg"))  # code page 437
+    assert read(path) == ({"café.jpg": b"x"}, {})
+    assert read_member(path, "café.jpg") == b"x"
+
+
+def test_names_that_lead_out_in_unflagged_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(_Unflagged("../é.jpg"), b"x")
+    assert read(path) == ({}, {"../é.jpg": "its name leads out of the archive"})
+
+
 def test_corrupt_archives(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     for data, said in (
         (b"", "empty file"),
-        (b"no archive at all" * 100, "not an archive"),
+        (b"no archive at all" * 100, "not a zip archive"),
         (b"PK\x03\x04" + bytes(100), "not an archive"),
         (b"\x1f\x8b" + bytes(100), "broken"),
         (b"\xfd7zXZ\0" + bytes(100), "broken"),
@@ -284,6 +379,35 @@ def test_corrupt_archives(tmp_path: Path) -> None:
         assert said in bad[""], data[:10]
         with pytest.raises(DecodeError, match=said):
             read_member(path, "a.jpg")
+
+
+def test_what_is_called_a_zip_and_is_none(tmp_path: Path) -> None:
+    """A page that says "not found" instead of the download, most of all."""
+    for size in (40, 100, 5000):
+        path = tmp_path / f"{size}.ZIP"
+        path.write_bytes(b"<!doctype html>".ljust(size))
+        assert read(path) == ({}, {"": "not a zip archive"})
+    tar = make_tar(tmp_path / "a.cbz", MANY)
+    assert read(tar) == (MANY, {})
+    packed = make_tar(tmp_path / "b.zip", MANY, "w:gz")
+    assert read(packed) == (MANY, {})
+
+
+def test_zip_behind_a_program_that_unpacks_it(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", MANY)
+    path.write_bytes(b"MZ" + RANDOM + path.read_bytes())
+    assert read(path) == (MANY, {})
+    for name, data in MANY.items():
+        assert read_member(path, name) == data
+    good, bad = read(path, ArchiveLimits(max_directory_bytes=100))
+    assert (good, bad) == ({}, {"": "its list of members is too long"})
+
+
+def test_tar_called_a_zip_that_ends_with_one(tmp_path: Path) -> None:
+    inner = make_zip(tmp_path / "inner", {"inner.jpg": b"x"}).read_bytes()
+    path = make_tar(tmp_path / "a.zip", {"outer.jpg": b"y", "z": inner})
+    good, bad = read(path)
+    assert (good, bad) == ({"outer.jpg": b"y"}, {})
 
 
 def test_what_was_read_before_damage_stays(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+from PIL.TiffImagePlugin import IFDRational
 
 from mmsearch import decode as decode_module
 from mmsearch.decode import IMAGE_SUFFIXES, Picture, decode, thumbnail
@@ -225,6 +226,28 @@ def test_grey_and_scaled_cmyk_jpeg() -> None:
     big = scene(1200, 800).convert("CMYK")
     pixels = read(encode(big, "JPEG"), min_side=100).pixels
     near(pixels, big.resize((pixels.shape[1], pixels.shape[0])), 6)
+
+
+def bmp(pixels: np.ndarray) -> bytes:
+    """A BMP of 32 bits with a mask for alpha. pixels: (height, width, 4), RGBA."""
+    height, width, _ = pixels.shape
+    body = np.ascontiguousarray(pixels[::-1, :, [2, 1, 0, 3]]).tobytes()
+    head = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(body), 0, 0, 0, 0)
+    head += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
+    return struct.pack("<2sIHHI", b"BM", 122 + len(body), 0, 0, 122) + head + body
+
+
+def test_bmp_whose_alpha_is_zero_all_over() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    pixels[:, :, 3] = 0
+    assert (read(bmp(pixels)).pixels == pixels[:, :, :3]).all()
+    # Where some of it is seen, the rest is meant to be clear; and so is all of a PNG.
+    pixels[5, 4, 3] = 255
+    found = read(bmp(pixels)).pixels
+    assert (found[5, 4] == pixels[5, 4, :3]).all()
+    assert (found[:5] == 255).all()
+    pixels[:, :, 3] = 0
+    assert (read(encode(Image.fromarray(pixels), "PNG")).pixels == 255).all()
 
 
 # -- orientation ---------------------------------------------------------------------------------
@@ -536,6 +559,24 @@ def test_impossible_places(latitude: tuple[float, ...], longitude: tuple[float, 
     found = with_exif(fill)
     assert found.latitude is None
     assert found.longitude is None
+
+
+def place_of(latitude: tuple[tuple[int, int], ...]) -> float | None:
+    """What is read of a picture with this latitude, in which (0, 0) is 0/0."""
+    exif = Image.Exif()
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLongitudeRef] = "S", "E"
+    gps[ExifTags.GPS.GPSLatitude] = tuple(IFDRational(*part) for part in latitude)
+    gps[ExifTags.GPS.GPSLongitude] = (8.0, 0.0, 0.0)
+    return said(encode(scene(), "JPEG", exif=exif)).latitude
+
+
+def test_a_place_without_seconds_or_minutes_is_one() -> None:
+    assert place_of(((33, 1), (51, 1), (24, 1))) == pytest.approx(-(33 + 51 / 60 + 24 / 3600))
+    assert place_of(((33, 1), (51, 1), (0, 0))) == pytest.approx(-(33 + 51 / 60))
+    assert place_of(((33, 1), (0, 0), (0, 0))) == pytest.approx(-33)
+    assert place_of(((0, 0), (51, 1), (24, 1))) is None
+    assert place_of(((0, 0), (0, 0), (0, 0))) is None
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,7 @@ from mmsearch.cli.options import device_option, library_option, load_settings, o
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How log lines look on stderr.",
+    help="How log lines look on stderr. [text]",
 )
 @click.option("--no-access-log", is_flag=True, help="No log line for each request.")
 @device_option()
@@ -45,7 +43,7 @@ def serve(
     insecure_no_key: bool,
     cors_origins: tuple[str, ...],
     workers: int | None,
-    log_format: Literal["text", "json"],
+    log_format: Literal["text", "json"] | None,
     no_access_log: bool,
     device: str | None,
     library: Path | None,
@@ -61,12 +59,13 @@ def serve(
     from mmsearch.serve import run
     from mmsearch.serve.logs import configure
 
-    configure(log_format, sys.stderr, access_lines=not no_access_log)
     settings = load_settings(
         **({"insecure_no_key": True} if insecure_no_key else {}),
         **({"cors_origins": cors_origins} if cors_origins else {}),
         **({"workers": workers} if workers is not None else {}),
+        **({"log_format": log_format} if log_format is not None else {}),
     )
+    configure(settings.log_format, sys.stderr, access_lines=not no_access_log)
     with open_library(library, device) as lib:
         ended = run(
             lib,

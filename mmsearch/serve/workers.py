@@ -224,6 +224,6 @@ def _ended(process: SpawnProcess) -> str:
         process.kill()
         process.join()
     code = process.exitcode
-    if code == -signal.SIGKILL:
+    if code == -getattr(signal, "SIGKILL", 9):  # Windows has no such name
         return "killed; memory may have run out"
     return f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"

@@ -76,11 +76,13 @@ def optimizing(folder: Path) -> Iterator[bool]:
 def writer_of(library: Path) -> int | None:
     """The process that writes to the library now; None where none does, or none can be named.
 
-    Never in the way of one that begins: the lock itself is not touched.
+    Never in the way of one that begins: the lock itself is not touched. On Windows also one that
+    was killed, until the next one has ended.
     """
     pid = _pid(library / "writer.pid")
-    if pid is None:
-        return None
+    # There, signal 0 is no question: it is Ctrl-C.
+    if pid is None or os.name == "nt":
+        return pid
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

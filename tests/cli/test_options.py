@@ -103,6 +103,31 @@ def test_several_devices_only_where_a_run_takes_them() -> None:
         devices.check(several)
 
 
+@pytest.mark.parametrize(
+    ("said", "flags", "wanted"),
+    [
+        (None, [], "text"),
+        ("json", [], "json"),
+        ("json", ["--log-format", "text"], "text"),
+        ("", ["--log-format", "json"], "json"),
+    ],
+)
+def test_log_lines_look_as_the_flag_or_else_the_setting_says(
+    said: str | None,
+    flags: list[str],
+    wanted: str,
+    postcards: Indexed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if said is not None:
+        monkeypatch.setenv("MMSEARCH_LOG_FORMAT", said)
+    seen: list[str] = []
+    monkeypatch.setattr("mmsearch.serve.logs.configure", lambda kind, *_, **__: seen.append(kind))
+    monkeypatch.setattr("mmsearch.serve.run", lambda *_, **__: True)
+    outcome = CliRunner().invoke(cli, ["-l", str(postcards.path), "serve", *flags])
+    assert (outcome.exit_code, seen) == (0, [wanted])
+
+
 def test_a_search_leaves_the_collection_of_garbage_as_it_was(postcards: Indexed) -> None:
     assert gc.isenabled()
     for arguments in (["search", "beach"], ["search", "--where", "nonsense:", "beach"]):

@@ -139,7 +139,7 @@ def test_both_mean_the_same_library_user_and_models() -> None:
     for option in ("User", "Group", "StateDirectory", "CacheDirectory", "UMask", "EnvironmentFile"):
         assert serve["Service", option] == watch["Service", option]
     one, other = variables_of(serve), variables_of(watch)
-    assert one == other | {"HF_HUB_OFFLINE": "1"}
+    assert one == other | {"HF_HUB_OFFLINE": "1", "MMSEARCH_LOG_FORMAT": "json"}
 
 
 def test_both_are_hardened_alike() -> None:
