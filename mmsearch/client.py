@@ -36,7 +36,6 @@ from mmsearch.overhttp import (
     read_picture,
     search_call,
     text_answer,
-    text_hit,
 )
 from mmsearch.query import Question, Term
 from mmsearch.types import Answer, ImageHit, ImageRecord, TextHit
@@ -104,13 +103,6 @@ def _ask_texts(question: Question) -> _Call[Answer[TextHit]]:
         return text_answer(response.json(), question)
 
     return _Call("POST", path, read, content=body, content_type=kind)
-
-
-def _captions_of(image_id: int, k: int, exact: bool) -> _Call[list[TextHit]]:
-    def read(response: httpx.Response) -> list[TextHit]:
-        return [text_hit(hit) for hit in response.json()["hits"]]
-
-    return _Call("GET", f"/v1/images/{image_id:d}/captions", read, {"k": k, "exact": exact})
 
 
 def _image(image_id: int) -> _Call[ImageRecord]:
@@ -324,8 +316,9 @@ class Client:
         return self.search_texts(image=image, k=k, exact=exact)
 
     def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
-        """The texts of a picture of the library, then others that describe it."""
-        return self._send(_captions_of(image_id, k, exact))
+        """The same for a picture of the library. See `Library.captions_of`."""
+        terms = (Term(image_id=image_id),)
+        return list(self.ask_texts(Question(terms, k=k, exact=exact)).hits)
 
     def similar(
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
@@ -483,7 +476,8 @@ class AsyncClient:
 
     async def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """See `Client.captions_of`."""
-        return await self._send(_captions_of(image_id, k, exact))
+        question = Question((Term(image_id=image_id),), k=k, exact=exact)
+        return list((await self.ask_texts(question)).hits)
 
     async def similar(
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False

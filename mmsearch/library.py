@@ -342,6 +342,19 @@ class Library:
         """The same for an indexed picture. Raises NotFoundError for an unknown id."""
         return list(self.ask_texts(Question((Term(image_id=image_id),), k=k, exact=exact)).hits)
 
+    def cosines(self, image_id: int, text_ids: Sequence[int]) -> dict[int, float]:
+        """How like an indexed picture those of these texts are that have a vector. Raises
+        NotFoundError: the picture has none."""
+        space_id, _ = self._opened.need()
+        picture = self.catalog.vectors.get(space_id, image_id)
+        if picture is None:
+            raise NotFoundError("image", image_id)
+        return {
+            id_: max(-1.0, min(1.0, cosine))
+            for ids, vectors in self.catalog.vectors.of(space_id, text_ids)
+            for id_, cosine in zip(ids.tolist(), (vectors @ picture[0]).tolist(), strict=True)
+        }
+
     def similar(
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
     ) -> list[ImageHit]:

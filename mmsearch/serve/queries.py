@@ -218,6 +218,8 @@ def add_routes(routes: APIRouter, service: Service) -> None:
     @routes.get(
         "/v1/images/{image_id}/captions",
         summary="A picture of the library → its own texts, then others that fit",
+        description="All texts that were written for the picture come first, then up to k others, "
+        "best first: `hits` may hold more than k. POST /v1/search with image_id ranks them all.",
         tags=["captions"],
         responses=_BY_ID_PROBLEMS,
     )
@@ -232,10 +234,12 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         question = Question((Term(image_id=image_id),), k=k + len(linked), exact=exact)
         answer, model = await service.answer(library.ask_texts, question)
         found = {hit.text.id: hit for hit in answer.hits}
+        far = [text.id for text in linked if text.id not in found]
+        scores = await service.read(library.cosines, image_id, far) if far else {}
         own = [
             TextAnswer.of_hit(found[text.id])
             if text.id in found
-            else TextAnswer.of(text, None, linked=True)
+            else TextAnswer.of(text, scores.get(text.id), linked=True)
             for text in linked
         ]
         known = {text.id for text in linked}

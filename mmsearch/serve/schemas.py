@@ -212,7 +212,7 @@ class TextAnswer(Answer):
 
     id: int
     score: float | None = Field(
-        description="cosine similarity, in [-1, 1]; null where a linked text was not compared"
+        description="cosine similarity, in [-1, 1]; null for a linked text without a vector yet"
     )
     relevance: float | None = Field(None, description="how sure it is that it fits, in [0, 1]")
     text: str
@@ -290,7 +290,7 @@ class ImageResults(Results):
 
 
 class TextResults(Results):
-    """Texts, best first (those linked to the picture asked about come before others)."""
+    """Texts, best first; of /v1/images/ID/captions the picture's own before others."""
 
     modality: Literal["text"] = "text"
     hits: list[TextAnswer]

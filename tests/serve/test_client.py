@@ -97,7 +97,14 @@ def test_by_id(remote: Client, library: Library, ids: dict[str, int]) -> None:
     assert [h.image.id for h in remote.similar(one, k=3)] == [
         h.image.id for h in library.similar(one, k=3)
     ]
-    assert remote.captions_of(one, k=1)[0].text.body == "a gold line on ivory"
+    for k in (1, 4):
+        ours = library.captions_of(one, k=k)
+        theirs = remote.captions_of(one, k=k)
+        assert [(h.text, h.linked) for h in theirs] == [(h.text, h.linked) for h in ours]
+        assert [h.score for h in theirs] == pytest.approx([h.score for h in ours], abs=1e-5)
+        assert len(theirs) == k
+    with pytest.raises(RemoteNotFoundError, match="no image 999999"):
+        remote.captions_of(999_999)
     with pytest.raises(RemoteNotFoundError, match="no image 999999") as caught:
         remote.image(999_999)
     assert (caught.value.status, caught.value.kind) == (404, "not-found")
@@ -135,6 +142,10 @@ def test_for_asyncio(url: str, key: str, library: Library, ids: dict[str, int]) 
             assert [[hit.image.id for hit in one] for one in answers] == [ours] * 5
             assert (await remote.image(ids["gold-line.png"])).id == ids["gold-line.png"]
             assert (await remote.embed(["x"])).shape == (1, 48)
+            own = await remote.captions_of(ids["gold-line.png"], k=2)
+            assert [h.text.id for h in own] == [
+                h.text.id for h in library.captions_of(ids["gold-line.png"], k=2)
+            ]
             with pytest.raises(RemoteNotFoundError):
                 await remote.image(999_999)
 

@@ -218,10 +218,16 @@ def test_captions_of_a_picture_its_own_first(client: TestClient, ids: dict[str, 
     }
     scores = [hit["score"] for hit in hits[2:]]
     assert scores == sorted(scores, reverse=True)
+    few = client.get(f"/v1/images/{known}/captions?k=1").json()["hits"]
+    assert [hit["linked"] for hit in few] == [True, True, False]
     # The same by POST, ranked throughout.
     body = {"image_id": known, "modality": "text", "k": 100}
     ranked = client.post("/v1/search", json=body).json()["hits"]
     assert sum(hit["linked"] for hit in ranked) == 2
+    # Also its own texts that are far from it have their score.
+    by_text = {hit["text"]: hit["score"] for hit in ranked}
+    for hit in (*hits, *few):
+        assert hit["score"] == pytest.approx(by_text[hit["text"]], abs=1e-5)
     assert [hit["score"] for hit in ranked] == sorted((h["score"] for h in ranked), reverse=True)
     rest = client.post("/v1/search", json=body | {"offset": 20}).json()["hits"]
     assert rest == ranked[20:]
