@@ -37,7 +37,7 @@ from mmsearch.overhttp import (
     search_call,
     text_answer,
 )
-from mmsearch.query import Question, Term
+from mmsearch.query import Question, Term, picture_id, whole
 from mmsearch.types import Answer, ImageHit, ImageRecord, TextHit
 
 if TYPE_CHECKING:
@@ -106,10 +106,12 @@ def _ask_texts(question: Question) -> _Call[Answer[TextHit]]:
 
 
 def _image(image_id: int) -> _Call[ImageRecord]:
-    return _Call("GET", f"/v1/images/{image_id:d}", lambda response: image_record(response.json()))
+    path = f"/v1/images/{picture_id(image_id)}"
+    return _Call("GET", path, lambda response: image_record(response.json()))
 
 
-def _bytes(path: str, params: Mapping[str, Any]) -> _Call[bytes]:
+def _bytes(image_id: int, what: str, params: Mapping[str, Any]) -> _Call[bytes]:
+    path = f"/v1/images/{picture_id(image_id)}/{what}"
     return _Call("GET", path, lambda response: response.content, params)
 
 
@@ -140,12 +142,13 @@ def _upload(image: str | Path | bytes, name: str | None, text: str, wait_s: floa
 
 
 def _upload_text(text: str, image_id: int | None, wait_s: float) -> _Call[Any]:
-    given = {"text": text, "image_id": image_id}
+    given = {"text": text, "image_id": None if image_id is None else picture_id(image_id)}
     return _Call("POST", "/v1/texts", _document, {"wait": wait_s}, json=given)
 
 
 def _delete(what: str, item_id: int, wait_s: float) -> _Call[Any]:
-    return _Call("DELETE", f"/v1/{what}/{item_id:d}", _document, {"wait": wait_s})
+    path = f"/v1/{what}/{whole(item_id, 'the id of an item')}"
+    return _Call("DELETE", path, _document, {"wait": wait_s})
 
 
 def _index(source: str | int | None, wait_s: float) -> _Call[Any]:
@@ -317,14 +320,14 @@ class Client:
 
     def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """The same for a picture of the library. See `Library.captions_of`."""
-        terms = (Term(image_id=image_id),)
+        terms = (Term(image_id=picture_id(image_id)),)
         return list(self.ask_texts(Question(terms, k=k, exact=exact)).hits)
 
     def similar(
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
     ) -> list[ImageHit]:
         """The pictures most like one of the library, without itself."""
-        terms = (Term(image_id=image_id),)
+        terms = (Term(image_id=picture_id(image_id)),)
         return list(self.ask(Question(terms, k=k, offset=offset, exact=exact)).hits)
 
     def image(self, image_id: int) -> ImageRecord:
@@ -333,11 +336,11 @@ class Client:
 
     def read_image(self, image_id: int) -> bytes:
         """The bytes of the picture's file."""
-        return self._send(_bytes(f"/v1/images/{image_id:d}/file", {}))
+        return self._send(_bytes(image_id, "file", {}))
 
     def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
         """A small WebP of the picture, upright, without metadata."""
-        return self._send(_bytes(f"/v1/images/{image_id:d}/thumbnail", {"size": max_side}))
+        return self._send(_bytes(image_id, "thumbnail", {"size": max_side}))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim), unit norm: the vectors of texts in the library's space."""
@@ -476,14 +479,14 @@ class AsyncClient:
 
     async def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """See `Client.captions_of`."""
-        question = Question((Term(image_id=image_id),), k=k, exact=exact)
+        question = Question((Term(image_id=picture_id(image_id)),), k=k, exact=exact)
         return list((await self.ask_texts(question)).hits)
 
     async def similar(
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
     ) -> list[ImageHit]:
         """See `Client.similar`."""
-        question = Question((Term(image_id=image_id),), k=k, offset=offset, exact=exact)
+        question = Question((Term(image_id=picture_id(image_id)),), k=k, offset=offset, exact=exact)
         return list((await self.ask(question)).hits)
 
     async def image(self, image_id: int) -> ImageRecord:
@@ -492,11 +495,11 @@ class AsyncClient:
 
     async def read_image(self, image_id: int) -> bytes:
         """See `Client.read_image`."""
-        return await self._send(_bytes(f"/v1/images/{image_id:d}/file", {}))
+        return await self._send(_bytes(image_id, "file", {}))
 
     async def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
         """See `Client.thumbnail`."""
-        return await self._send(_bytes(f"/v1/images/{image_id:d}/thumbnail", {"size": max_side}))
+        return await self._send(_bytes(image_id, "thumbnail", {"size": max_side}))
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Client.embed`."""

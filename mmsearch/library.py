@@ -20,7 +20,7 @@ from mmsearch.overview import (
     SourceRecord,
     SpaceStatus,
 )
-from mmsearch.query import ImageInput, QueryPicture, Question, Term
+from mmsearch.query import ImageInput, QueryPicture, Question, Term, picture_id
 from mmsearch.queryencoder import Kept, QueryEncoder
 from mmsearch.store import Catalog
 from mmsearch.types import (
@@ -340,7 +340,8 @@ class Library:
 
     def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """The same for an indexed picture. Raises NotFoundError for an unknown id."""
-        return list(self.ask_texts(Question((Term(image_id=image_id),), k=k, exact=exact)).hits)
+        terms = (Term(image_id=picture_id(image_id)),)
+        return list(self.ask_texts(Question(terms, k=k, exact=exact)).hits)
 
     def cosines(self, image_id: int, text_ids: Sequence[int]) -> dict[int, float]:
         """How like an indexed picture those of these texts are that have a vector. Raises
@@ -359,7 +360,7 @@ class Library:
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
     ) -> list[ImageHit]:
         """The pictures most like an indexed one, without itself. Raises NotFoundError."""
-        terms = (Term(image_id=image_id),)
+        terms = (Term(image_id=picture_id(image_id)),)
         return list(self.ask(Question(terms, k=k, offset=offset, exact=exact)).hits)
 
     def ask_many(
@@ -387,6 +388,7 @@ class Library:
 
     def image(self, image_id: int) -> ImageRecord:
         """What the library knows of a picture. Raises NotFoundError."""
+        image_id = picture_id(image_id)
         record = self.catalog.image_records([image_id]).get(image_id)
         if record is None:
             raise NotFoundError("image", image_id)
@@ -394,7 +396,7 @@ class Library:
 
     def image_captions(self, image_id: int) -> list[TextRecord]:
         """The texts written for a picture. Raises NotFoundError."""
-        self.image(image_id)
+        image_id = self.image(image_id).id
         ids = self.catalog.linked_texts([image_id]).get(image_id, [])
         records = self.catalog.text_records(ids)
         return [records[id_] for id_ in ids if id_ in records]
@@ -432,6 +434,7 @@ class Library:
 
     def _file_of(self, image_id: int) -> tuple[list[FileLocation], str]:
         """Where a picture should lie, and its hash. Raises NotFoundError."""
+        image_id = picture_id(image_id)
         places = self.catalog.locations(image_id)
         digest = self.catalog.content_hash(image_id)
         if digest is None:

@@ -105,6 +105,8 @@ def test_by_id(remote: Client, library: Library, ids: dict[str, int]) -> None:
         assert len(theirs) == k
     with pytest.raises(RemoteNotFoundError, match="no image 999999"):
         remote.captions_of(999_999)
+    assert remote.similar(np.int64(one), k=np.uint8(3)) == remote.similar(one, k=3)
+    assert remote.image(np.uint16(one)) == remote.image(one)
     with pytest.raises(RemoteNotFoundError, match="no image 999999") as caught:
         remote.image(999_999)
     assert (caught.value.status, caught.value.kind) == (404, "not-found")
@@ -225,6 +227,17 @@ def test_a_filter_of_another_kind_is_told(where: Any) -> None:
         assert "from_json" in str(error)
     for error in _both("http://127.0.0.1:9", None, "ask", Question((Term("x"),), where=where)):
         assert isinstance(error, QueryError)
+
+
+CALLS_BY_ID = ["similar", "captions_of", "image", "read_image", "thumbnail", "delete"]
+
+
+@pytest.mark.parametrize("use", CALLS_BY_ID)
+def test_what_can_be_no_id_is_told(use: str) -> None:
+    for wrong in ("1", None, 1.5):
+        for error in _both("http://127.0.0.1:9", None, use, wrong):
+            assert isinstance(error, QueryError)
+            assert "is a whole number, not" in str(error)
 
 
 @pytest.mark.parametrize("wrong", ["schlüssel", "mm_\u2026", "one\ntwo", " ", ""])
