@@ -68,6 +68,13 @@ class Answer(BaseModel):
     model_config = ConfigDict(ser_json_inf_nan="null")
 
 
+class Given(BaseModel):
+    """Whatever the service is sent in JSON. A name that it does not know is refused: otherwise a
+    condition that is misspelt would be none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Problem(Answer):
     """RFC 9457. `type` is for programs, `detail` says what to do."""
 
@@ -246,7 +253,7 @@ class TextAnswer(Answer):
         return cls.of(hit.text, hit.score, linked=hit.linked, relevance=hit.relevance)
 
 
-class Part(BaseModel):
+class Part(Given):
     """A weighted part of a question: words, a picture of the library, or an uploaded one."""
 
     model_config = ConfigDict(strict=True)
@@ -296,7 +303,7 @@ class TextResults(Results):
     hits: list[TextAnswer]
 
 
-class Refinement(BaseModel):
+class Refinement(Given):
     """What may be found, and how answers are ranked; the same for every way to ask."""
 
     offset: Annotated[Offset, Field(description="answers to leave out")] = 0
