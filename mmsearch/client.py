@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -37,12 +37,15 @@ from mmsearch.overhttp import (
     search_call,
     text_answer,
 )
-from mmsearch.query import Question, Term, picture_id, whole
+from mmsearch.query import Question, Term, picture_id, several, whole
 from mmsearch.types import Answer, ImageHit, ImageRecord, TextHit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    #: The model's name, and (n, dim).
+    _Vectors = tuple[str, NDArray[np.float32]]
 
 T = TypeVar("T")
 
@@ -51,6 +54,10 @@ DEFAULT_TIMEOUT_S = 60.0
 #: How often a busy service is asked again, and how long at most between two times.
 RETRIES = 4
 _MAX_PAUSE_S = 10.0
+#: What one request for vectors holds: all that any service takes.
+_TEXTS_AT_ONCE = 256
+_PICTURES_AT_ONCE = 16
+_LETTERS_AT_ONCE = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +122,73 @@ def _bytes(image_id: int, what: str, params: Mapping[str, Any]) -> _Call[bytes]:
     return _Call("GET", path, lambda response: response.content, params)
 
 
-def _embed(inputs: Sequence[str]) -> _Call[NDArray[np.float32]]:
-    asked = {"input": list(inputs), "encoding_format": "base64"}
+def _embed(texts: Sequence[str]) -> Iterator[_Call[_Vectors]]:
+    # As objects: a string may be taken for a picture, if it looks like a data URL.
+    items = [({"text": text}, len(text)) for text in several(texts, "texts")]
+    return _embedded(items, _TEXTS_AT_ONCE)
+
+
+def _embed_images(images: Sequence[str | Path | bytes]) -> Iterator[_Call[_Vectors]]:
+    given = several(images, "pictures")
+
+    def items() -> Iterator[tuple[dict[str, str], int]]:
+        for image in given:
+            encoded = base64.b64encode(read_picture(image)[1]).decode("ascii")
+            # What kind of picture it is, the service finds out by itself.
+            yield {"image": f"data:image/*;base64,{encoded}"}, len(encoded)
+
+    return _embedded(items(), _PICTURES_AT_ONCE)
+
+
+def _embedded(items: Iterable[tuple[dict[str, str], int]], most: int) -> Iterator[_Call[_Vectors]]:
+    """The calls that have these items embedded, each with how long it is: at least one, so many
+    items at most in each. Of no items it asks how long vectors are."""
+    part: list[dict[str, str]] = []
+    total = asked = 0
+    for item, size in items:
+        if part and (len(part) == most or total + size > _LETTERS_AT_ONCE):
+            yield _embeddings(part)
+            part, total = [], 0
+        part.append(item)
+        total += size
+        asked += 1
+    if part:
+        yield _embeddings(part)
+    if not asked:
+        yield _Call("GET", "/v1/status", _no_vectors)
+
+
+def _embeddings(items: Sequence[dict[str, str]]) -> _Call[_Vectors]:
+    asked = {"input": items, "encoding_format": "base64"}
     return _Call("POST", "/v1/embeddings", _vectors, json=asked)
 
 
-def _embed_images(images: Sequence[str | Path | bytes]) -> _Call[NDArray[np.float32]]:
-    encoded = [base64.b64encode(read_picture(image)[1]).decode("ascii") for image in images]
-    # What kind of picture it is, the service finds out by itself.
-    asked = {"input": [{"image": f"data:image/*;base64,{one}"} for one in encoded]}
-    return _Call("POST", "/v1/embeddings", _vectors, json=asked | {"encoding_format": "base64"})
-
-
-def _vectors(response: httpx.Response) -> NDArray[np.float32]:
+def _vectors(response: httpx.Response) -> _Vectors:
     import numpy as np
 
-    rows = [base64.b64decode(item["embedding"]) for item in response.json()["data"]]
-    return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
+    answer = response.json()
+    rows = [base64.b64decode(item["embedding"]) for item in answer["data"]]
+    vectors = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
+    return answer["model"], vectors
+
+
+def _no_vectors(response: httpx.Response) -> _Vectors:
+    import numpy as np
+
+    spaces = [space for space in response.json()["spaces"] if space["active"]]
+    if not spaces:
+        raise RemoteError("the library is empty: it has no vectors yet", status=409)
+    return spaces[0]["model"], np.empty((0, spaces[0]["dim"]), np.float32)
+
+
+def _together(parts: Sequence[_Vectors]) -> NDArray[np.float32]:
+    """All the vectors, below each other. Raises RemoteError: they are of several models."""
+    import numpy as np
+
+    models = list(dict.fromkeys(model for model, _ in parts))
+    if len(models) > 1:
+        raise RemoteError(f"the library's model changed meanwhile: {', '.join(models)}. Ask again")
+    return np.concatenate([vectors for _, vectors in parts])
 
 
 def _upload(image: str | Path | bytes, name: str | None, text: str, wait_s: float) -> _Call[Any]:
@@ -343,12 +400,15 @@ class Client:
         return self._send(_bytes(image_id, "thumbnail", {"size": max_side}))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, dim), unit norm: the vectors of texts in the library's space."""
-        return self._send(_embed(texts))
+        """(n, dim), unit norm: the vectors of texts in the library's space, as many as there are.
+
+        More than one request asks for comes in several. Raises QueryError: `texts` is one text.
+        """
+        return _together([self._send(call) for call in _embed(texts)])
 
     def embed_images(self, images: Sequence[str | Path | bytes]) -> NDArray[np.float32]:
-        """(n, dim), unit norm: the vectors of pictures."""
-        return self._send(_embed_images(images))
+        """The same of pictures."""
+        return _together([self._send(call) for call in _embed_images(images)])
 
     def status(self) -> dict[str, Any]:
         """What is being served, as /v1/status says it."""
@@ -503,11 +563,11 @@ class AsyncClient:
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Client.embed`."""
-        return await self._send(_embed(texts))
+        return _together([await self._send(call) for call in _embed(texts)])
 
     async def embed_images(self, images: Sequence[str | Path | bytes]) -> NDArray[np.float32]:
         """See `Client.embed_images`."""
-        return await self._send(_embed_images(images))
+        return _together([await self._send(call) for call in _embed_images(images)])
 
     async def status(self) -> dict[str, Any]:
         """See `Client.status`."""

@@ -20,7 +20,7 @@ from mmsearch.overview import (
     SourceRecord,
     SpaceStatus,
 )
-from mmsearch.query import ImageInput, QueryPicture, Question, Term, picture_id
+from mmsearch.query import ImageInput, QueryPicture, Question, Term, picture_id, several
 from mmsearch.queryencoder import Kept, QueryEncoder
 from mmsearch.store import Catalog
 from mmsearch.types import (
@@ -240,12 +240,17 @@ class Library:
         self._encoding.images(self._opened.need()[1], pictures)
 
     def embed_texts(self, texts: Sequence[str]) -> tuple[Space, Vectors]:
-        """The space, and (n, dim): the vectors of texts as they are, not put into sentences."""
+        """The space, and (n, dim): the vectors of texts as they are, not put into sentences.
+
+        Raises QueryError: `texts` is one text.
+        """
+        texts = several(texts, "texts")
         space = self._opened.need()[1]
         return space, self._encoding.texts(space, texts)
 
     def embed_pictures(self, pictures: Sequence[ImageInput]) -> tuple[Space, Vectors]:
         """The same of pictures. Raises DecodeError."""
+        pictures = several(pictures, "pictures")
         space_id, space = self._opened.need()
         return space, self._encoding.pictures(space_id, space, pictures)
 

@@ -45,6 +45,13 @@ def picture_id(image_id: Any) -> int:
     return whole(image_id, "the id of a picture")
 
 
+def several(items: Any, what: str) -> list[Any]:
+    """The items of a sequence. Raises QueryError: it is one item, whose letters would be many."""
+    if isinstance(items, str | bytes | Path):
+        raise QueryError(f"{what} come as a list, also where there is but one")
+    return list(items)
+
+
 @dataclass(frozen=True, slots=True)
 class QueryPicture:
     """A picture asked about, as far as it is prepared: `pixels` as Library.decode_picture left

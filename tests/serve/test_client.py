@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -122,6 +123,51 @@ def test_vectors_and_status(remote: Client, library: Library) -> None:
     )
     assert remote.status()["images"] == library.status().images
     assert remote.post("/v1/search", {"q": "x", "k": 1})["k"] == 1
+
+
+def test_any_number_of_vectors(url: str, key: str, remote: Client, library: Library) -> None:
+    space = library.space
+    assert space is not None
+    texts = [f"number {n % 70}" for n in range(600)] + ["long " * 390] * 150
+    np.testing.assert_allclose(remote.embed(texts), library.embed_texts(texts)[1], atol=1e-3)
+    pictures = [encoded(draw("pink", "ellipse", (40 + n % 3, 30))) for n in range(20)]
+    np.testing.assert_allclose(
+        remote.embed_images(pictures), library.embed_pictures(pictures)[1], atol=1e-3
+    )
+    for nothing in (remote.embed([]), remote.embed_images([])):
+        assert (nothing.shape, nothing.dtype) == ((0, space.dim), np.float32)
+    # A text is a text, whatever it looks like.
+    texts = ["data:image/png;base64,AAAA"]
+    np.testing.assert_allclose(remote.embed(texts), library.embed_texts(texts)[1], atol=1e-3)
+
+    async def later() -> None:
+        async with AsyncClient(url, key) as client:
+            assert (await client.embed(f"number {n}" for n in range(300))).shape == (300, space.dim)
+            assert (await client.embed_images([])).shape == (0, space.dim)
+
+    asyncio.run(later())
+
+
+def test_one_text_or_picture_is_no_list_of_them(tmp_path: Path) -> None:
+    for use, one in (("embed", "kite"), ("embed_images", tmp_path), ("embed_images", NEW)):
+        for error in _both("http://127.0.0.1:9", None, use, one):
+            assert isinstance(error, QueryError)
+
+
+def test_vectors_of_two_models_are_not_mixed() -> None:
+    asked: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        items = json.loads(request.content)["input"]
+        asked.append(len(items))
+        row = {"embedding": base64.b64encode(np.ones(4, "<f4").tobytes()).decode()}
+        body = {"data": [row] * len(items), "model": f"model {len(asked)}"}
+        return httpx.Response(200, json=body)
+
+    client = Client("http://x", transport=httpx.MockTransport(answer))
+    with pytest.raises(RemoteError, match="model 1, model 2"):
+        client.embed(["x"] * 257)
+    assert asked == [256, 1]
 
 
 def test_what_the_service_refuses(remote: Client, url: str) -> None:
