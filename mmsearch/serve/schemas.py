@@ -282,7 +282,10 @@ class Results(Answer):
     k: int
     offset: int
     allowed: int = Field(description="how many items `where` let through to be compared")
-    cut: int = Field(description="how many were left out here as too weak; then no more follow")
+    cut: int = Field(
+        description="how many more would stand here if none were left out as too weak; where there "
+        "are such, no more follow"
+    )
     min_relevance: float = Field(description="weaker ones are left out")
     nearest: float | None = Field(description="the greatest relevance of all that was left out")
     took_ms: float = Field(description="from the request to the answer, waiting included")
