@@ -240,6 +240,9 @@ def _headers(key: str | None) -> dict[str, str]:
 
 
 def _request(client: httpx.Client | httpx.AsyncClient, call: _Call[Any]) -> httpx.Request:
+    """Raises RemoteError: the client is closed, or there can be no such address."""
+    if client.is_closed:
+        raise RemoteError("this client was closed; make another one to ask more")
     headers = {} if call.content is None else {"Content-Type": call.content_type}
     try:
         return client.build_request(
@@ -321,7 +324,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the connections."""
+        """Lets go of the connections; what is asked afterwards raises RemoteError."""
         self._http.close()
 
     def _send(self, call: _Call[T]) -> T:

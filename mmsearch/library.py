@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from mmsearch import filters
+from mmsearch import devices, filters
 from mmsearch.answering import Answering, expansion
-from mmsearch.errors import MmsearchError, NotFoundError
+from mmsearch.errors import EncodeError, MmsearchError, NotFoundError
 from mmsearch.index import measured
 from mmsearch.opened import Opened
 from mmsearch.overview import (
@@ -87,10 +87,15 @@ class Library:
         read_only: write nothing into the folder; None finds out whether that must be so.
 
         Raises:
+            EncodeError: `device` names none.
             LibraryNotFoundError: there is no library there.
             SchemaVersionError: it was written by a newer mmsearch.
             StoreError: it cannot be read, or cannot be brought up to date now.
         """
+        try:
+            devices.check(device, several=True)  # as MMSEARCH_DEVICE may name them for indexing
+        except ValueError as exc:
+            raise EncodeError(str(exc)) from exc
         self.path = path
         self.catalog = Catalog(path / CATALOG_NAME, read_only=read_only)
         self._limits = limits or DecodeLimits()

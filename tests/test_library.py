@@ -22,6 +22,7 @@ import mmsearch
 from mmsearch.encode import load_encoder
 from mmsearch.errors import (
     DecodeError,
+    EncodeError,
     IndexMissingError,
     LibraryNotFoundError,
     NotFoundError,
@@ -180,6 +181,12 @@ def test_items(library: Library, photos: Path) -> None:
     for ask in (library.image, library.image_captions, library.read_image, library.thumbnail):
         with pytest.raises(NotFoundError):
             ask(10_000)
+
+
+@pytest.mark.parametrize("device", ["xyz", "gpu", "", "cuda:", "cpu:0"])
+def test_a_name_that_no_device_has_is_told_at_once(library: Library, device: str) -> None:
+    with pytest.raises(EncodeError, match="is no device: auto, cpu"):
+        mmsearch.open(library.path, device=device)
 
 
 @pytest.mark.parametrize(

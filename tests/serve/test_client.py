@@ -311,6 +311,21 @@ def test_what_can_be_no_address_is_told(wrong: str) -> None:
         assert isinstance(error, RemoteError)
 
 
+def test_a_closed_client_says_so() -> None:
+    closed = Client("http://127.0.0.1:9")
+    closed.close()
+    with pytest.raises(RemoteError, match="was closed"):
+        closed.search("x")
+
+    async def later() -> None:
+        async with AsyncClient("http://127.0.0.1:9") as client:
+            pass
+        with pytest.raises(RemoteError, match="was closed"):
+            await client.search("x")
+
+    asyncio.run(later())
+
+
 # --- the terminal -------------------------------------------------------------------------------
 
 #: Fails where the library is opened in this process; the first argument names more that must not
