@@ -36,6 +36,7 @@ def open(
         platform's data folder. device: "auto", "cpu", "cuda", "mps"; where queries are encoded.
 
     Raises:
+        EncodeError: `device` names none.
         LibraryNotFoundError: there is no library there.
         SchemaVersionError: it was written by a newer mmsearch.
     """

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -36,14 +36,16 @@ from mmsearch.overhttp import (
     read_picture,
     search_call,
     text_answer,
-    text_hit,
 )
-from mmsearch.query import Question, Term
+from mmsearch.query import Question, Term, picture_id, several, whole
 from mmsearch.types import Answer, ImageHit, ImageRecord, TextHit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    #: The model's name, and (n, dim).
+    _Vectors = tuple[str, NDArray[np.float32]]
 
 T = TypeVar("T")
 
@@ -52,6 +54,10 @@ DEFAULT_TIMEOUT_S = 60.0
 #: How often a busy service is asked again, and how long at most between two times.
 RETRIES = 4
 _MAX_PAUSE_S = 10.0
+#: What one request for vectors holds: all that any service takes.
+_TEXTS_AT_ONCE = 256
+_PICTURES_AT_ONCE = 16
+_LETTERS_AT_ONCE = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,38 +112,83 @@ def _ask_texts(question: Question) -> _Call[Answer[TextHit]]:
     return _Call("POST", path, read, content=body, content_type=kind)
 
 
-def _captions_of(image_id: int, k: int, exact: bool) -> _Call[list[TextHit]]:
-    def read(response: httpx.Response) -> list[TextHit]:
-        return [text_hit(hit) for hit in response.json()["hits"]]
-
-    return _Call("GET", f"/v1/images/{image_id:d}/captions", read, {"k": k, "exact": exact})
-
-
 def _image(image_id: int) -> _Call[ImageRecord]:
-    return _Call("GET", f"/v1/images/{image_id:d}", lambda response: image_record(response.json()))
+    path = f"/v1/images/{picture_id(image_id)}"
+    return _Call("GET", path, lambda response: image_record(response.json()))
 
 
-def _bytes(path: str, params: Mapping[str, Any]) -> _Call[bytes]:
+def _bytes(image_id: int, what: str, params: Mapping[str, Any]) -> _Call[bytes]:
+    path = f"/v1/images/{picture_id(image_id)}/{what}"
     return _Call("GET", path, lambda response: response.content, params)
 
 
-def _embed(inputs: Sequence[str]) -> _Call[NDArray[np.float32]]:
-    asked = {"input": list(inputs), "encoding_format": "base64"}
+def _embed(texts: Sequence[str]) -> Iterator[_Call[_Vectors]]:
+    # As objects: a string may be taken for a picture, if it looks like a data URL.
+    items = [({"text": text}, len(text)) for text in several(texts, "texts")]
+    return _embedded(items, _TEXTS_AT_ONCE)
+
+
+def _embed_images(images: Sequence[str | Path | bytes]) -> Iterator[_Call[_Vectors]]:
+    given = several(images, "pictures")
+
+    def items() -> Iterator[tuple[dict[str, str], int]]:
+        for image in given:
+            encoded = base64.b64encode(read_picture(image)[1]).decode("ascii")
+            # What kind of picture it is, the service finds out by itself.
+            yield {"image": f"data:image/*;base64,{encoded}"}, len(encoded)
+
+    return _embedded(items(), _PICTURES_AT_ONCE)
+
+
+def _embedded(items: Iterable[tuple[dict[str, str], int]], most: int) -> Iterator[_Call[_Vectors]]:
+    """The calls that have these items embedded, each with how long it is: at least one, so many
+    items at most in each. Of no items it asks how long vectors are."""
+    part: list[dict[str, str]] = []
+    total = asked = 0
+    for item, size in items:
+        if part and (len(part) == most or total + size > _LETTERS_AT_ONCE):
+            yield _embeddings(part)
+            part, total = [], 0
+        part.append(item)
+        total += size
+        asked += 1
+    if part:
+        yield _embeddings(part)
+    if not asked:
+        yield _Call("GET", "/v1/status", _no_vectors)
+
+
+def _embeddings(items: Sequence[dict[str, str]]) -> _Call[_Vectors]:
+    asked = {"input": items, "encoding_format": "base64"}
     return _Call("POST", "/v1/embeddings", _vectors, json=asked)
 
 
-def _embed_images(images: Sequence[str | Path | bytes]) -> _Call[NDArray[np.float32]]:
-    encoded = [base64.b64encode(read_picture(image)[1]).decode("ascii") for image in images]
-    # What kind of picture it is, the service finds out by itself.
-    asked = {"input": [{"image": f"data:image/*;base64,{one}"} for one in encoded]}
-    return _Call("POST", "/v1/embeddings", _vectors, json=asked | {"encoding_format": "base64"})
-
-
-def _vectors(response: httpx.Response) -> NDArray[np.float32]:
+def _vectors(response: httpx.Response) -> _Vectors:
     import numpy as np
 
-    rows = [base64.b64decode(item["embedding"]) for item in response.json()["data"]]
-    return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
+    answer = response.json()
+    rows = [base64.b64decode(item["embedding"]) for item in answer["data"]]
+    vectors = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
+    return answer["model"], vectors
+
+
+def _no_vectors(response: httpx.Response) -> _Vectors:
+    import numpy as np
+
+    spaces = [space for space in response.json()["spaces"] if space["active"]]
+    if not spaces:
+        raise RemoteError("the library is empty: it has no vectors yet", status=409)
+    return spaces[0]["model"], np.empty((0, spaces[0]["dim"]), np.float32)
+
+
+def _together(parts: Sequence[_Vectors]) -> NDArray[np.float32]:
+    """All the vectors, below each other. Raises RemoteError: they are of several models."""
+    import numpy as np
+
+    models = list(dict.fromkeys(model for model, _ in parts))
+    if len(models) > 1:
+        raise RemoteError(f"the library's model changed meanwhile: {', '.join(models)}. Ask again")
+    return np.concatenate([vectors for _, vectors in parts])
 
 
 def _upload(image: str | Path | bytes, name: str | None, text: str, wait_s: float) -> _Call[Any]:
@@ -148,12 +199,13 @@ def _upload(image: str | Path | bytes, name: str | None, text: str, wait_s: floa
 
 
 def _upload_text(text: str, image_id: int | None, wait_s: float) -> _Call[Any]:
-    given = {"text": text, "image_id": image_id}
+    given = {"text": text, "image_id": None if image_id is None else picture_id(image_id)}
     return _Call("POST", "/v1/texts", _document, {"wait": wait_s}, json=given)
 
 
 def _delete(what: str, item_id: int, wait_s: float) -> _Call[Any]:
-    return _Call("DELETE", f"/v1/{what}/{item_id:d}", _document, {"wait": wait_s})
+    path = f"/v1/{what}/{whole(item_id, 'the id of an item')}"
+    return _Call("DELETE", path, _document, {"wait": wait_s})
 
 
 def _index(source: str | int | None, wait_s: float) -> _Call[Any]:
@@ -188,6 +240,9 @@ def _headers(key: str | None) -> dict[str, str]:
 
 
 def _request(client: httpx.Client | httpx.AsyncClient, call: _Call[Any]) -> httpx.Request:
+    """Raises RemoteError: the client is closed, or there can be no such address."""
+    if client.is_closed:
+        raise RemoteError("this client was closed; make another one to ask more")
     headers = {} if call.content is None else {"Content-Type": call.content_type}
     try:
         return client.build_request(
@@ -269,7 +324,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the connections."""
+        """Lets go of the connections; what is asked afterwards raises RemoteError."""
         self._http.close()
 
     def _send(self, call: _Call[T]) -> T:
@@ -324,14 +379,15 @@ class Client:
         return self.search_texts(image=image, k=k, exact=exact)
 
     def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
-        """The texts of a picture of the library, then others that describe it."""
-        return self._send(_captions_of(image_id, k, exact))
+        """The same for a picture of the library. See `Library.captions_of`."""
+        terms = (Term(image_id=picture_id(image_id)),)
+        return list(self.ask_texts(Question(terms, k=k, exact=exact)).hits)
 
     def similar(
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
     ) -> list[ImageHit]:
         """The pictures most like one of the library, without itself."""
-        terms = (Term(image_id=image_id),)
+        terms = (Term(image_id=picture_id(image_id)),)
         return list(self.ask(Question(terms, k=k, offset=offset, exact=exact)).hits)
 
     def image(self, image_id: int) -> ImageRecord:
@@ -340,19 +396,22 @@ class Client:
 
     def read_image(self, image_id: int) -> bytes:
         """The bytes of the picture's file."""
-        return self._send(_bytes(f"/v1/images/{image_id:d}/file", {}))
+        return self._send(_bytes(image_id, "file", {}))
 
     def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
         """A small WebP of the picture, upright, without metadata."""
-        return self._send(_bytes(f"/v1/images/{image_id:d}/thumbnail", {"size": max_side}))
+        return self._send(_bytes(image_id, "thumbnail", {"size": max_side}))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, dim), unit norm: the vectors of texts in the library's space."""
-        return self._send(_embed(texts))
+        """(n, dim), unit norm: the vectors of texts in the library's space, as many as there are.
+
+        More than one request asks for comes in several. Raises QueryError: `texts` is one text.
+        """
+        return _together([self._send(call) for call in _embed(texts)])
 
     def embed_images(self, images: Sequence[str | Path | bytes]) -> NDArray[np.float32]:
-        """(n, dim), unit norm: the vectors of pictures."""
-        return self._send(_embed_images(images))
+        """The same of pictures."""
+        return _together([self._send(call) for call in _embed_images(images)])
 
     def status(self) -> dict[str, Any]:
         """What is being served, as /v1/status says it."""
@@ -483,13 +542,14 @@ class AsyncClient:
 
     async def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """See `Client.captions_of`."""
-        return await self._send(_captions_of(image_id, k, exact))
+        question = Question((Term(image_id=picture_id(image_id)),), k=k, exact=exact)
+        return list((await self.ask_texts(question)).hits)
 
     async def similar(
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
     ) -> list[ImageHit]:
         """See `Client.similar`."""
-        question = Question((Term(image_id=image_id),), k=k, offset=offset, exact=exact)
+        question = Question((Term(image_id=picture_id(image_id)),), k=k, offset=offset, exact=exact)
         return list((await self.ask(question)).hits)
 
     async def image(self, image_id: int) -> ImageRecord:
@@ -498,19 +558,19 @@ class AsyncClient:
 
     async def read_image(self, image_id: int) -> bytes:
         """See `Client.read_image`."""
-        return await self._send(_bytes(f"/v1/images/{image_id:d}/file", {}))
+        return await self._send(_bytes(image_id, "file", {}))
 
     async def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
         """See `Client.thumbnail`."""
-        return await self._send(_bytes(f"/v1/images/{image_id:d}/thumbnail", {"size": max_side}))
+        return await self._send(_bytes(image_id, "thumbnail", {"size": max_side}))
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Client.embed`."""
-        return await self._send(_embed(texts))
+        return _together([await self._send(call) for call in _embed(texts)])
 
     async def embed_images(self, images: Sequence[str | Path | bytes]) -> NDArray[np.float32]:
         """See `Client.embed_images`."""
-        return await self._send(_embed_images(images))
+        return _together([await self._send(call) for call in _embed_images(images)])
 
     async def status(self) -> dict[str, Any]:
         """See `Client.status`."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from mmsearch import filters
+from mmsearch import devices, filters
 from mmsearch.answering import Answering, expansion
-from mmsearch.errors import MmsearchError, NotFoundError
+from mmsearch.errors import EncodeError, MmsearchError, NotFoundError
 from mmsearch.index import measured
 from mmsearch.opened import Opened
 from mmsearch.overview import (
@@ -20,7 +20,7 @@ from mmsearch.overview import (
     SourceRecord,
     SpaceStatus,
 )
-from mmsearch.query import ImageInput, QueryPicture, Question, Term
+from mmsearch.query import ImageInput, QueryPicture, Question, Term, picture_id, several
 from mmsearch.queryencoder import Kept, QueryEncoder
 from mmsearch.store import Catalog
 from mmsearch.types import (
@@ -87,10 +87,15 @@ class Library:
         read_only: write nothing into the folder; None finds out whether that must be so.
 
         Raises:
+            EncodeError: `device` names none.
             LibraryNotFoundError: there is no library there.
             SchemaVersionError: it was written by a newer mmsearch.
             StoreError: it cannot be read, or cannot be brought up to date now.
         """
+        try:
+            devices.check(device, several=True)  # as MMSEARCH_DEVICE may name them for indexing
+        except ValueError as exc:
+            raise EncodeError(str(exc)) from exc
         self.path = path
         self.catalog = Catalog(path / CATALOG_NAME, read_only=read_only)
         self._limits = limits or DecodeLimits()
@@ -240,12 +245,17 @@ class Library:
         self._encoding.images(self._opened.need()[1], pictures)
 
     def embed_texts(self, texts: Sequence[str]) -> tuple[Space, Vectors]:
-        """The space, and (n, dim): the vectors of texts as they are, not put into sentences."""
+        """The space, and (n, dim): the vectors of texts as they are, not put into sentences.
+
+        Raises QueryError: `texts` is one text.
+        """
+        texts = several(texts, "texts")
         space = self._opened.need()[1]
         return space, self._encoding.texts(space, texts)
 
     def embed_pictures(self, pictures: Sequence[ImageInput]) -> tuple[Space, Vectors]:
         """The same of pictures. Raises DecodeError."""
+        pictures = several(pictures, "pictures")
         space_id, space = self._opened.need()
         return space, self._encoding.pictures(space_id, space, pictures)
 
@@ -340,13 +350,27 @@ class Library:
 
     def captions_of(self, image_id: int, *, k: int = 5, exact: bool = False) -> list[TextHit]:
         """The same for an indexed picture. Raises NotFoundError for an unknown id."""
-        return list(self.ask_texts(Question((Term(image_id=image_id),), k=k, exact=exact)).hits)
+        terms = (Term(image_id=picture_id(image_id)),)
+        return list(self.ask_texts(Question(terms, k=k, exact=exact)).hits)
+
+    def cosines(self, image_id: int, text_ids: Sequence[int]) -> dict[int, float]:
+        """How like an indexed picture those of these texts are that have a vector. Raises
+        NotFoundError: the picture has none."""
+        space_id, _ = self._opened.need()
+        picture = self.catalog.vectors.get(space_id, image_id)
+        if picture is None:
+            raise NotFoundError("image", image_id)
+        return {
+            id_: max(-1.0, min(1.0, cosine))
+            for ids, vectors in self.catalog.vectors.of(space_id, text_ids)
+            for id_, cosine in zip(ids.tolist(), (vectors @ picture[0]).tolist(), strict=True)
+        }
 
     def similar(
         self, image_id: int, *, k: int = 10, offset: int = 0, exact: bool = False
     ) -> list[ImageHit]:
         """The pictures most like an indexed one, without itself. Raises NotFoundError."""
-        terms = (Term(image_id=image_id),)
+        terms = (Term(image_id=picture_id(image_id)),)
         return list(self.ask(Question(terms, k=k, offset=offset, exact=exact)).hits)
 
     def ask_many(
@@ -374,6 +398,7 @@ class Library:
 
     def image(self, image_id: int) -> ImageRecord:
         """What the library knows of a picture. Raises NotFoundError."""
+        image_id = picture_id(image_id)
         record = self.catalog.image_records([image_id]).get(image_id)
         if record is None:
             raise NotFoundError("image", image_id)
@@ -381,7 +406,7 @@ class Library:
 
     def image_captions(self, image_id: int) -> list[TextRecord]:
         """The texts written for a picture. Raises NotFoundError."""
-        self.image(image_id)
+        image_id = self.image(image_id).id
         ids = self.catalog.linked_texts([image_id]).get(image_id, [])
         records = self.catalog.text_records(ids)
         return [records[id_] for id_ in ids if id_ in records]
@@ -419,6 +444,7 @@ class Library:
 
     def _file_of(self, image_id: int) -> tuple[list[FileLocation], str]:
         """Where a picture should lie, and its hash. Raises NotFoundError."""
+        image_id = picture_id(image_id)
         places = self.catalog.locations(image_id)
         digest = self.catalog.content_hash(image_id)
         if digest is None:

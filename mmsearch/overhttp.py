@@ -203,6 +203,6 @@ def image_hit(hit: Mapping[str, Any]) -> ImageHit:
 
 
 def text_hit(hit: Mapping[str, Any]) -> TextHit:
-    """One text found. A text linked to a picture that was not compared has the score 0."""
+    """One text found. One without a vector has the score 0."""
     record = TextRecord(hit["id"], hit["text"], hit["source"], tuple(hit["image_ids"]))
     return TextHit(hit["score"] or 0.0, record, hit["linked"], hit.get("relevance"))

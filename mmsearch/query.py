@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmsearch.errors import QueryError
 
@@ -26,6 +27,29 @@ _WEIGHTED = re.compile(r"(?P<weight>\d+(?:\.\d+)?|\.\d+):(?=[^\s\d])")
 # A backslash makes what would be a sign or a weight plain words: "Paris \- Eiffel Tower".
 _PLAIN_SIGN = re.compile(r"(^|\s)\\(\\*[+-])(?=\s|$)")
 _PLAIN_WEIGHT = re.compile(rf"^\\(?=\\*{_WEIGHTED.pattern})")
+
+
+def whole(number: Any, what: str) -> int:
+    """A whole number of any kind, numpy's too, as an int: SQLite takes no others.
+
+    Raises QueryError: it is none; `what` says of what.
+    """
+    try:
+        return int(operator.index(number))
+    except TypeError as exc:
+        raise QueryError(f"{what} is a whole number, not {number!r}") from exc
+
+
+def picture_id(image_id: Any) -> int:
+    """The id of a picture as an int. Raises QueryError: it can be none."""
+    return whole(image_id, "the id of a picture")
+
+
+def several(items: Any, what: str) -> list[Any]:
+    """The items of a sequence. Raises QueryError: it is one item, whose letters would be many."""
+    if isinstance(items, str | bytes | Path):
+        raise QueryError(f"{what} come as a list, also where there is but one")
+    return list(items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +87,8 @@ class Term:
         given = [self.text, self.image, self.image_id, self.vector]
         if sum(part is not None for part in given) != 1:
             raise QueryError("a part of a query is either words, or a picture, or the id of one")
+        if self.image_id is not None:
+            object.__setattr__(self, "image_id", picture_id(self.image_id))
         if self.text is not None and not self.text.strip():
             raise QueryError("a part of the query has no words")
         if not math.isfinite(self.weight) or not 0 < abs(self.weight) <= MAX_WEIGHT:
@@ -108,6 +134,8 @@ class Question:
     group: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "k", whole(self.k, "k"))
+        object.__setattr__(self, "offset", whole(self.offset, "offset"))
         if self.k < 1:
             raise QueryError(f"k must be at least 1, not {self.k}")
         if self.offset < 0:

@@ -45,8 +45,9 @@ class Ranked:
 
     ids: (n,) int64. scores: (n,) float32 cosines. relevance: (n,), None where nothing tells it.
     similar: for each the ids of the near-duplicates that it stands for, best first.
-    allowed: how many contents were compared. cut: how many of those asked for were left out as too
-    weak. nearest: the greatest relevance of what was left out, None where nothing was.
+    allowed: how many contents were compared. cut: how many more would stand here if none were left
+    out as too weak (at most, where they are grouped: some would join others). nearest: the greatest
+    relevance of what was left out, None where nothing was.
     """
 
     ids: Ids
@@ -134,7 +135,6 @@ class Ranking:
         places = kept[[group.head for group in order]] if order else kept[:0]
         page = slice(question.offset, need)
         shown = places[page]
-        missing = question.k - len(shown)
         left_out = np.setdiff1d(np.arange(len(found.ids)), kept, assume_unique=True)
         return Ranked(
             ids=found.ids[shown],
@@ -144,7 +144,7 @@ class Ranking:
                 tuple(found.ids[kept[list(group.others)]].tolist()) for group in order[page]
             ),
             allowed=len(self._index) if self._only is None else len(self._only),
-            cut=min(missing, len(left_out)),
+            cut=max(0, min(len(heads) + len(left_out), need) - question.offset - len(shown)),
             nearest=float(judged[left_out].max()) if judged is not None and len(left_out) else None,
         )
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 from collection import encoded, picture, run, write, write_captions
 from PIL import Image
@@ -21,6 +22,7 @@ import mmsearch
 from mmsearch.encode import load_encoder
 from mmsearch.errors import (
     DecodeError,
+    EncodeError,
     IndexMissingError,
     LibraryNotFoundError,
     NotFoundError,
@@ -179,6 +181,24 @@ def test_items(library: Library, photos: Path) -> None:
     for ask in (library.image, library.image_captions, library.read_image, library.thumbnail):
         with pytest.raises(NotFoundError):
             ask(10_000)
+
+
+@pytest.mark.parametrize("device", ["xyz", "gpu", "", "cuda:", "cpu:0"])
+def test_a_name_that_no_device_has_is_told_at_once(library: Library, device: str) -> None:
+    with pytest.raises(EncodeError, match="is no device: auto, cpu"):
+        mmsearch.open(library.path, device=device)
+
+
+@pytest.mark.parametrize(
+    "call", ["similar", "captions_of", "image", "image_captions", "read_image", "thumbnail"]
+)
+def test_ids_are_whole_numbers_of_any_kind(library: Library, call: str) -> None:
+    id_ = id_of(library, "0.png")
+    ask = getattr(library, call)
+    assert ask(np.int64(id_)) == ask(np.uint8(id_)) == ask(id_)
+    for wrong in ("1", None, 1.5, np.float32(1), b"1", [1]):
+        with pytest.raises(QueryError, match="the id of a picture is a whole number"):
+            ask(wrong)
 
 
 def test_the_file_of_a_picture(library: Library, photos: Path) -> None:

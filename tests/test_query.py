@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,22 @@ def test_blanks_are_no_words_after_a_sign(blank: str) -> None:
         parse_query(blank)
     assert parse_terms([blank]) == []
     assert parse_terms([blank, "-", "people"]) == [Term(text="people", weight=-1)]
+
+
+def test_whole_numbers_of_any_kind() -> None:
+    asked = Question((Term(image_id=np.int64(7)),), k=np.uint8(3), offset=np.int32(2))
+    given = [asked.terms[0].image_id, asked.k, asked.offset]
+    assert given == [7, 3, 2]
+    assert {type(number) for number in given} == {int}
+
+
+@pytest.mark.parametrize("wrong", ["3", None, 1.5, np.float64(3), [3], np.arange(2)])
+def test_what_is_no_whole_number(wrong: Any) -> None:
+    for name in ("k", "offset"):
+        with pytest.raises(QueryError, match=f"{name} is a whole number, not"):
+            Question((Term("x"),), **{name: wrong})
+    with pytest.raises(QueryError):
+        Term(image_id=wrong)
 
 
 @given(st.text(max_size=50))

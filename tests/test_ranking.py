@@ -154,10 +154,18 @@ def test_pages_are_slices_of_one_list(
         names = of.named(named, share) if named else None
         question = Question((Term(text="x"),), k=k, **options)
         want = of.whole(question, names)
-        for offset in range(0, len(want) + k, k):
+        uncut = of.whole(replace(question, min_relevance=0.0, min_score=None), names)
+        for offset in (*range(0, len(want) + k, k), n - k // 2, n, n + 3):
+            if offset < 0:
+                continue
             page = of.page(replace(question, offset=offset), names)
             heads = [head for head, _ in want[offset : offset + k]]
             assert page.ids.tolist() == heads
+            # Those that would stand here; of groups it cannot be known how the weak ones fall.
+            if question.group:
+                assert 0 <= page.cut <= max(0, min(k, n - offset) - len(heads))
+            else:
+                assert page.cut == len(uncut[offset : offset + k]) - len(heads)
             told = [page.scores.tolist(), page.relevance.tolist()]  # type: ignore[union-attr]
             assert [len(column) for column in told] == [len(heads)] * 2
             # How many near-duplicates are named depends on how far was looked; never on others.

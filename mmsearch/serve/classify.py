@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
 from mmsearch import prompts
 from mmsearch.batches import batches
 from mmsearch.classify import BACKGROUND, Classifier, Guess, Label, checked, parse_labels, sentences
 from mmsearch.errors import DecodeError, NotFoundError, QueryError, SpaceMismatchError
+from mmsearch.serve.forms import check_names
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
-from mmsearch.serve.schemas import MAX_QUERY_CHARS, Answer, ImageId, file_name, printable
+from mmsearch.serve.schemas import MAX_QUERY_CHARS, Answer, Given, ImageId, file_name, printable
 from mmsearch.serve.service import Service
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ _Sentence = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS, patte
 _Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
 
-class LabelRequest(BaseModel):
+class LabelRequest(Given):
     """A class and the sentences that stand for it."""
 
     name: _Name
-    prompts: Annotated[list[_Sentence], Field(max_length=100)] = []
+    prompts: list[_Sentence] = Field(default_factory=list, max_length=100)
 
 
-class ClassifyOptions(BaseModel):
+class ClassifyOptions(Given):
     """How to classify."""
 
     multi: bool = Field(False, description="several labels may be true at once, or none")
@@ -88,8 +89,8 @@ class ClassifyRequest(ClassifyOptions):
     )
 
     labels: Annotated[list[_Name | LabelRequest], Field(min_length=1, max_length=MAX_LABELS)]
-    image_ids: Annotated[list[ImageId], Field(max_length=MAX_ITEMS)] = []
-    texts: Annotated[list[_Sentence], Field(max_length=MAX_ITEMS)] = []
+    image_ids: list[ImageId] = Field(default_factory=list, max_length=MAX_ITEMS)
+    texts: list[_Sentence] = Field(default_factory=list, max_length=MAX_ITEMS)
 
 
 class LabelGuess(Answer):
@@ -380,6 +381,7 @@ async def _form(
             if isinstance(text, str)
             for line in text.splitlines()
         ]
+        check_names(form, {"file", "labels", *ClassifyOptions.model_fields})
         fields: dict[str, Any] = {
             key: form[key] for key in ClassifyOptions.model_fields if key in form
         }

@@ -106,8 +106,10 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         check_name(asked.indice_name)
         term = await _term(service, asked)
         wanted = min(asked.num_result_ids or asked.num_images, service.settings.max_k)
+        # The client sends `deduplicate` whatever it looks for; texts that are the same come once.
+        group = asked.deduplicate and asked.modality == "image"
         # As it is there: what is near counts, not words, and nothing is too weak.
-        question = Question((term,), k=wanted, words=False, expand=False, group=asked.deduplicate)
+        question = Question((term,), k=wanted, words=False, expand=False, group=group)
         call = service.answer if term.vector is not None else service.encode_and_answer
         if asked.modality == "image":
             answer, _ = await call(library.ask, question)

@@ -1,8 +1,9 @@
 """Vectors of texts and pictures, the way OpenAI's interface gives them.
 
-So that programs written for it can use the library's model: POST /v1/embeddings, GET /v1/models.
-See https://platform.openai.com/docs/api-reference/embeddings. Pictures come as base64, which that
-interface does not know: as data URLs among the texts, or as objects. No address is ever fetched.
+So that programs written for it can use the library's model: POST /v1/embeddings, GET /v1/models,
+GET /v1/models/NAME. See https://platform.openai.com/docs/api-reference/embeddings. Pictures come as
+base64, which that interface does not know: as data URLs among the texts, or as objects. No address
+is ever fetched.
 """
 
 # No `from __future__ import annotations` here: FastAPI could not resolve the local names.
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.exceptions import HTTPException
 
 from mmsearch.batches import batches
@@ -29,7 +30,8 @@ from mmsearch.types import Space
 if TYPE_CHECKING:
     from mmsearch.types import Vectors
 
-MAX_TEXTS = 256
+#: As OpenAI has it.
+MAX_TEXTS = 2_048
 MAX_PICTURES = 16
 #: What the model takes at once; searches come in between.
 _TURN = 32
@@ -76,6 +78,21 @@ class EmbeddingsRequest(BaseModel):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: str | None = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _understood(cls, given: Any) -> Any:
+        """In one sentence what pydantic would say of each form that an input may have."""
+        if not isinstance(given, list):
+            return given
+        if any(isinstance(one, int | list) for one in given):
+            raise ValueError(
+                "send texts, no tokens: this model has a tokenizer of its own (in LangChain: "
+                "OpenAIEmbeddings(check_embedding_ctx_length=False))"
+            )
+        if not 1 <= len(given) <= MAX_TEXTS:
+            raise ValueError(f"1 to {MAX_TEXTS:,} inputs at once, not {len(given):,}")
+        return given
 
 
 class Embedding(Answer):
@@ -156,19 +173,33 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         name = await service.read(service.model)
         return Models(data=[] if name is None else [Model(id=name)])
 
+    @routes.get(
+        "/v1/models/{name:path}",
+        tags=["embeddings"],
+        summary="One of these models",
+        responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
+    )
+    async def model(name: Annotated[str, Path(description="as /v1/models has it")]) -> Model:
+        known = await service.read(service.model)
+        if known is None or (name not in _ANY_MODEL and name != known):
+            raise _no_model(name, known)
+        return Model(id=known)
+
 
 def _unfit(asked: EmbeddingsRequest, space: Space | None) -> Exception | None:
     """Why the library cannot give such vectors; None where it can."""
     if space is None:
         return IndexMissingError("the library is empty. Fill it with: mmsearch index FOLDER")
     if asked.model not in _ANY_MODEL and asked.model != space.name:
-        return HTTPException(
-            HTTPStatus.NOT_FOUND,
-            f"there is no model {asked.model!r} here; this library's is {space.name!r}",
-        )
+        return _no_model(asked.model, space.name)
     if asked.dimensions not in (None, space.dim):
         return QueryError(f"vectors of {space.name} have {space.dim} dimensions, and no others")
     return None
+
+
+def _no_model(name: str, known: str | None) -> HTTPException:
+    has = "the library is empty" if known is None else f"this library's is {known!r}"
+    return HTTPException(HTTPStatus.NOT_FOUND, f"there is no model {name!r} here; {has}")
 
 
 async def _embed(

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from mmsearch.errors import MmsearchError, NotFoundError, QueryError, RefusedError
@@ -27,10 +27,10 @@ from mmsearch.overview import (
 )
 from mmsearch.plaintext import clean
 from mmsearch.serve.access import MayFollow, MayWrite, is_still_let_in
-from mmsearch.serve.guard import too_large
+from mmsearch.serve.forms import check_names, uploaded
 from mmsearch.serve.problems import documented
 from mmsearch.serve.runs import Run, Runs, State
-from mmsearch.serve.schemas import MAX_ID, Answer, ImageId, printable
+from mmsearch.serve.schemas import MAX_ID, Answer, Given, ImageId, printable
 from mmsearch.serve.service import Service
 from mmsearch.serve.uploads import MAX_TEXT_CHARS, Uploads
 from mmsearch.types import (
@@ -142,7 +142,7 @@ class Deleted(Answer):
     run: RunState
 
 
-class TextUpload(BaseModel):
+class TextUpload(Given):
     """A text to keep, and the picture that it was written for."""
 
     model_config = ConfigDict(
@@ -154,7 +154,7 @@ class TextUpload(BaseModel):
     image_id: ImageId | None = None
 
 
-class IndexRequest(BaseModel):
+class IndexRequest(Given):
     """Which source to read again; without one, all of them, one after the other."""
 
     model_config = ConfigDict(strict=True)
@@ -215,18 +215,15 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         openapi_extra=_SECURITY,
     )
     async def add_image(
+        request: Request,
         file: Annotated[UploadFile, File(description="the picture, in any format")],
         text: Annotated[
             str, Form(max_length=MAX_TEXT_CHARS, description="a text written for it")
         ] = "",
         wait: _Wait = 0,
     ) -> Uploaded:
-        limit = service.settings.max_upload_bytes
-        data = await file.read(limit + 1)
-        if len(data) > limit:
-            raise too_large(limit)
-        if not data:
-            raise QueryError("the upload is empty: send a picture in the form field 'file'")
+        check_names(await request.form(), {"file", "text"})
+        data = await uploaded(file, service.settings.max_upload_bytes)
         body = clean(text)
         name = (file.filename or "")[:_MAX_NAME]
         path = await service.read(uploads.add_picture, data, name)

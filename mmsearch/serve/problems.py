@@ -139,7 +139,7 @@ async def _on_mmsearch_error(request: Request, exc: Exception) -> JSONResponse:
 async def _on_invalid(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     found = [
-        {"where": ".".join(str(part) for part in e["loc"]), "message": _advice(e)}
+        {"where": ".".join(str(part) for part in e["loc"]), "message": advice(e)}
         for e in exc.errors()
     ]
     detail = "; ".join(f"{e['where']}: {e['message']}" for e in found)
@@ -153,10 +153,12 @@ async def _on_invalid(request: Request, exc: Exception) -> JSONResponse:
     )
 
 
-def _advice(error: Mapping[str, Any]) -> str:
+def advice(error: Mapping[str, Any]) -> str:
     """What to do about one finding of pydantic's."""
     if error["loc"][-1] == "q" and error["type"] in _NO_WORDS:
         return "write what to look for, for example q=a red kite over a beach"
+    if error["type"] == "extra_forbidden":
+        return "there is no such field here; /openapi.json lists those that there are"
     if error["loc"][-1] == "file":
         return "send a picture as multipart/form-data in the field 'file'"
     return str(error["msg"]).removeprefix("Value error, ")

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import Field, TypeAdapter, ValidationError, create_model
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from starlette.datastructures import QueryParams
 
 from mmsearch import filters
 from mmsearch.errors import QueryError
 from mmsearch.filters.conditions import MAX_CONDITIONS
 from mmsearch.query import QueryPicture, Question, Term
-from mmsearch.serve.guard import too_large
-from mmsearch.serve.problems import documented
+from mmsearch.serve.forms import in_form
+from mmsearch.serve.problems import advice, documented
 from mmsearch.serve.schemas import (
     DEFAULT_K,
     MAX_ID,
@@ -27,6 +27,7 @@ from mmsearch.serve.schemas import (
     MAX_QUERY_CHARS,
     MAX_WHERE_CHARS,
     Facets,
+    Given,
     ImageAnswer,
     ImageResults,
     Part,
@@ -77,12 +78,36 @@ _Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="answers to leav
 
 
 class _Ask(Refinement):
-    """A question in an address."""
+    """A question in an address, in which other programs leave marks of their own."""
+
+    model_config = ConfigDict(extra="ignore")
 
     q: Annotated[str, _Words]
     k: int
     # A list of texts: no JSON stands in an address.
     where: _Conditions = Field(default_factory=list)  # type: ignore[assignment]
+
+
+class _Form(Refinement):
+    """A question in a form with pictures."""
+
+    q: Annotated[str, Field(max_length=MAX_QUERY_CHARS, description="words to add")] = ""
+    k: int
+    modality: Annotated[Modality, Field(description="what to find")] = "image"
+    question: Annotated[
+        str,
+        Field(
+            description="instead of the other fields: a SearchRequest in JSON, whose parts may "
+            'name uploads by number, as {"upload": 0, "weight": -1}'
+        ),
+    ] = ""
+
+
+class _CaptionsForm(Given):
+    """A picture to find texts for."""
+
+    k: int
+    exact: Annotated[bool, Field(description="compare with every vector")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +140,6 @@ def add_routes(routes: APIRouter, service: Service) -> None:
     library, max_k = service.library, service.settings.max_k
     default_k = min(DEFAULT_K, max_k)
     k_range = Query(ge=1, le=max_k, description="answers to give")
-    k_form = Form(ge=1, le=max_k, description="answers to give")
     k_field = Field(ge=1, le=max_k, description="answers to give")
     search_request = create_model(
         "SearchRequest",
@@ -125,6 +149,14 @@ def add_routes(routes: APIRouter, service: Service) -> None:
     ask = create_model("Ask", __base__=_Ask, k=(Annotated[int, k_field], default_k))
     read_address, in_address = _in_address(ask)
     read_request = TypeAdapter(search_request)
+    limit = service.settings.max_upload_bytes
+    search_form = create_model("SearchForm", __base__=_Form, k=(Annotated[int, k_field], default_k))
+    read_form, in_search_form = in_form(search_form, MAX_UPLOADS, limit)
+    default_captions = min(DEFAULT_CAPTIONS, max_k)
+    captions_form = create_model(
+        "CaptionsForm", __base__=_CaptionsForm, k=(Annotated[int, k_field], default_captions)
+    )
+    read_captions, in_captions_form = in_form(captions_form, 1, limit)
 
     def images(asked: _Asked, found: tuple[Answer[ImageHit], str | None]) -> ImageResults:
         answer, model = found
@@ -187,58 +219,40 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         summary="Uploaded pictures (and words) → pictures or texts",
         tags=["search"],
         responses=_UPLOAD_PROBLEMS,
+        openapi_extra=in_search_form,
     )
-    async def search_upload(
-        file: Annotated[
-            list[UploadFile],
-            File(description="the picture, in any format", min_length=1, max_length=MAX_UPLOADS),
-        ],
-        q: Annotated[str, Form(max_length=MAX_QUERY_CHARS, description="words to add")] = "",
-        k: Annotated[int, k_form] = default_k,
-        offset: Annotated[int, Form(ge=0, le=MAX_OFFSET)] = 0,
-        modality: Annotated[Modality, Form(description="what to find")] = "image",
-        question: Annotated[
-            str,
-            Form(
-                description="instead of the other fields: a SearchRequest in JSON, whose parts may "
-                'name uploads by number, as {"upload": 0, "weight": -1}',
-            ),
-        ] = "",
-    ) -> ImageResults | TextResults:
-        given = {"q": q or None, "k": k, "offset": offset, "modality": modality}
-        request = (
-            _read_question(read_request, question)
-            if question.strip()
-            else read_request.validate_python(given)
+    async def search_upload(request: Request) -> ImageResults | TextResults:
+        form, files = await read_form(request)
+        asked = (
+            _read_question(read_request, form)
+            if form.question.strip()
+            else _request(form, form.modality)
         )
-        limit = service.settings.max_upload_bytes
-        pictures = [await service.picture(await _uploaded(one, limit)) for one in file]
-        return await respond(request, pictures)
+        return await respond(asked, [await service.picture(data) for data in files])
 
     @routes.post(
         "/v1/captions",
         summary="An uploaded picture → texts of the library that describe it",
         tags=["captions"],
         responses=_UPLOAD_PROBLEMS,
+        openapi_extra=in_captions_form,
     )
-    async def captions(
-        file: Annotated[UploadFile, File(description="the picture, in any format")],
-        k: Annotated[int, k_form] = min(DEFAULT_CAPTIONS, max_k),
-        exact: Annotated[bool, Form(description="compare with every vector")] = False,
-    ) -> TextResults:
-        image = await _uploaded(file, service.settings.max_upload_bytes)
-        request = SearchRequest(k=k, modality="text", exact=exact)
-        return cast(TextResults, await respond(request, [await service.picture(image)]))
+    async def captions(request: Request) -> TextResults:
+        form, (data,) = await read_captions(request)
+        asked = SearchRequest(k=form.k, modality="text", exact=form.exact)
+        return cast(TextResults, await respond(asked, [await service.picture(data)]))
 
     @routes.get(
         "/v1/images/{image_id}/captions",
         summary="A picture of the library → its own texts, then others that fit",
+        description="All texts that were written for the picture come first, then up to k others, "
+        "best first: `hits` may hold more than k. POST /v1/search with image_id ranks them all.",
         tags=["captions"],
         responses=_BY_ID_PROBLEMS,
     )
     async def image_captions(
         image_id: Annotated[int, Path(ge=0, le=MAX_ID)],
-        k: Annotated[int, k_range] = min(DEFAULT_CAPTIONS, max_k),
+        k: Annotated[int, k_range] = default_captions,
         exact: _Exact = False,
     ) -> TextResults:
         asked = _Asked(QueryEcho(image=image_id, parts=[Part(image_id=image_id)]), k)
@@ -247,10 +261,12 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         question = Question((Term(image_id=image_id),), k=k + len(linked), exact=exact)
         answer, model = await service.answer(library.ask_texts, question)
         found = {hit.text.id: hit for hit in answer.hits}
+        far = [text.id for text in linked if text.id not in found]
+        scores = await service.read(library.cosines, image_id, far) if far else {}
         own = [
             TextAnswer.of_hit(found[text.id])
             if text.id in found
-            else TextAnswer.of(text, None, linked=True)
+            else TextAnswer.of(text, scores.get(text.id), linked=True)
             for text in linked
         ]
         known = {text.id for text in linked}
@@ -333,18 +349,25 @@ def _once(params: QueryParams, names: Set[str]) -> None:
         raise RequestValidationError(errors)
 
 
-def _request(asked: _Ask, modality: Modality) -> SearchRequest:
-    fields = asked.model_dump() | {"where": all_of(asked.where)}
+def _request(asked: _Ask | _Form, modality: Modality) -> SearchRequest:
+    fields = asked.model_dump(exclude={"modality", "question"})
+    if isinstance(asked, _Ask):
+        fields["where"] = all_of(asked.where)
     return SearchRequest(**fields, modality=modality)
 
 
-def _read_question(reader: TypeAdapter[Any], text: str) -> SearchRequest:
+def _read_question(reader: TypeAdapter[Any], form: _Form) -> SearchRequest:
+    beside = sorted(form.model_fields_set - {"question"})
+    if beside:
+        raise QueryError(
+            f"the form field 'question' stands instead of the others: write {beside[0]!r} into it"
+        )
     try:
-        return cast(SearchRequest, reader.validate_json(text))
+        return cast(SearchRequest, reader.validate_json(form.question))
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise QueryError(f"in the form field 'question': {where}: {first['msg']}") from exc
+        raise QueryError(f"in the form field 'question': {where}: {advice(first)}") from exc
 
 
 def _term(part: Part, uploads: Sequence[QueryPicture]) -> Term:
@@ -365,13 +388,3 @@ def _echo(parts: Sequence[Part], question: Question) -> QueryEcho:
         parts=[] if len(parts) == 1 and parts[0].weight == 1 else list(parts),
         where=None if question.where is None else printable(filters.to_text(question.where)),
     )
-
-
-async def _uploaded(file: UploadFile, limit: int) -> bytes:
-    """The upload's bytes. The guard has counted the whole body; this counts the file alone."""
-    data = await file.read(limit + 1)
-    if len(data) > limit:
-        raise too_large(limit)
-    if not data:
-        raise QueryError("the upload is empty: send a picture in the form field 'file'")
-    return data

@@ -69,6 +69,13 @@ class Answer(BaseModel):
     model_config = ConfigDict(ser_json_inf_nan="null")
 
 
+class Given(BaseModel):
+    """Whatever the service is sent in JSON. A name that it does not know is refused: otherwise a
+    condition that is misspelt would be none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Problem(Answer):
     """RFC 9457. `type` is for programs, `detail` says what to do."""
 
@@ -213,7 +220,7 @@ class TextAnswer(Answer):
 
     id: int
     score: float | None = Field(
-        description="cosine similarity, in [-1, 1]; null where a linked text was not compared"
+        description="cosine similarity, in [-1, 1]; null for a linked text without a vector yet"
     )
     relevance: float | None = Field(None, description="how sure it is that it fits, in [0, 1]")
     text: str
@@ -247,7 +254,7 @@ class TextAnswer(Answer):
         return cls.of(hit.text, hit.score, linked=hit.linked, relevance=hit.relevance)
 
 
-class Part(BaseModel):
+class Part(Given):
     """A weighted part of a question: words, a picture of the library, or an uploaded one."""
 
     model_config = ConfigDict(strict=True)
@@ -276,7 +283,10 @@ class Results(Answer):
     k: int
     offset: int
     allowed: int = Field(description="how many items `where` let through to be compared")
-    cut: int = Field(description="how many were left out here as too weak; then no more follow")
+    cut: int = Field(
+        description="how many more would stand here if none were left out as too weak; where there "
+        "are such, no more follow"
+    )
     min_relevance: float = Field(description="weaker ones are left out")
     nearest: float | None = Field(description="the greatest relevance of all that was left out")
     took_ms: float = Field(description="from the request to the answer, waiting included")
@@ -291,13 +301,13 @@ class ImageResults(Results):
 
 
 class TextResults(Results):
-    """Texts, best first (those linked to the picture asked about come before others)."""
+    """Texts, best first; of /v1/images/ID/captions the picture's own before others."""
 
     modality: Literal["text"] = "text"
     hits: list[TextAnswer]
 
 
-class Refinement(BaseModel):
+class Refinement(Given):
     """What may be found, and how answers are ranked; the same for every way to ask."""
 
     offset: Annotated[Offset, Field(description="answers to leave out")] = 0

@@ -81,6 +81,7 @@ def test_the_document(client: TestClient) -> None:
         "/v1/logout",
         "/v1/embeddings",
         "/v1/models",
+        "/v1/models/{name}",
         "/knn-service",
         "/metadata",
         "/indices-list",

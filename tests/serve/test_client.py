@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -97,7 +98,16 @@ def test_by_id(remote: Client, library: Library, ids: dict[str, int]) -> None:
     assert [h.image.id for h in remote.similar(one, k=3)] == [
         h.image.id for h in library.similar(one, k=3)
     ]
-    assert remote.captions_of(one, k=1)[0].text.body == "a gold line on ivory"
+    for k in (1, 4):
+        ours = library.captions_of(one, k=k)
+        theirs = remote.captions_of(one, k=k)
+        assert [(h.text, h.linked) for h in theirs] == [(h.text, h.linked) for h in ours]
+        assert [h.score for h in theirs] == pytest.approx([h.score for h in ours], abs=1e-5)
+        assert len(theirs) == k
+    with pytest.raises(RemoteNotFoundError, match="no image 999999"):
+        remote.captions_of(999_999)
+    assert remote.similar(np.int64(one), k=np.uint8(3)) == remote.similar(one, k=3)
+    assert remote.image(np.uint16(one)) == remote.image(one)
     with pytest.raises(RemoteNotFoundError, match="no image 999999") as caught:
         remote.image(999_999)
     assert (caught.value.status, caught.value.kind) == (404, "not-found")
@@ -113,6 +123,51 @@ def test_vectors_and_status(remote: Client, library: Library) -> None:
     )
     assert remote.status()["images"] == library.status().images
     assert remote.post("/v1/search", {"q": "x", "k": 1})["k"] == 1
+
+
+def test_any_number_of_vectors(url: str, key: str, remote: Client, library: Library) -> None:
+    space = library.space
+    assert space is not None
+    texts = [f"number {n % 70}" for n in range(600)] + ["long " * 390] * 150
+    np.testing.assert_allclose(remote.embed(texts), library.embed_texts(texts)[1], atol=1e-3)
+    pictures = [encoded(draw("pink", "ellipse", (40 + n % 3, 30))) for n in range(20)]
+    np.testing.assert_allclose(
+        remote.embed_images(pictures), library.embed_pictures(pictures)[1], atol=1e-3
+    )
+    for nothing in (remote.embed([]), remote.embed_images([])):
+        assert (nothing.shape, nothing.dtype) == ((0, space.dim), np.float32)
+    # A text is a text, whatever it looks like.
+    texts = ["data:image/png;base64,AAAA"]
+    np.testing.assert_allclose(remote.embed(texts), library.embed_texts(texts)[1], atol=1e-3)
+
+    async def later() -> None:
+        async with AsyncClient(url, key) as client:
+            assert (await client.embed(f"number {n}" for n in range(300))).shape == (300, space.dim)
+            assert (await client.embed_images([])).shape == (0, space.dim)
+
+    asyncio.run(later())
+
+
+def test_one_text_or_picture_is_no_list_of_them(tmp_path: Path) -> None:
+    for use, one in (("embed", "kite"), ("embed_images", tmp_path), ("embed_images", NEW)):
+        for error in _both("http://127.0.0.1:9", None, use, one):
+            assert isinstance(error, QueryError)
+
+
+def test_vectors_of_two_models_are_not_mixed() -> None:
+    asked: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        items = json.loads(request.content)["input"]
+        asked.append(len(items))
+        row = {"embedding": base64.b64encode(np.ones(4, "<f4").tobytes()).decode()}
+        body = {"data": [row] * len(items), "model": f"model {len(asked)}"}
+        return httpx.Response(200, json=body)
+
+    client = Client("http://x", transport=httpx.MockTransport(answer))
+    with pytest.raises(RemoteError, match="model 1, model 2"):
+        client.embed(["x"] * 257)
+    assert asked == [256, 1]
 
 
 def test_what_the_service_refuses(remote: Client, url: str) -> None:
@@ -135,6 +190,10 @@ def test_for_asyncio(url: str, key: str, library: Library, ids: dict[str, int]) 
             assert [[hit.image.id for hit in one] for one in answers] == [ours] * 5
             assert (await remote.image(ids["gold-line.png"])).id == ids["gold-line.png"]
             assert (await remote.embed(["x"])).shape == (1, 48)
+            own = await remote.captions_of(ids["gold-line.png"], k=2)
+            assert [h.text.id for h in own] == [
+                h.text.id for h in library.captions_of(ids["gold-line.png"], k=2)
+            ]
             with pytest.raises(RemoteNotFoundError):
                 await remote.image(999_999)
 
@@ -228,6 +287,17 @@ def test_a_filter_of_another_kind_is_told(where: Any, library: Library) -> None:
         assert isinstance(error, QueryError)
 
 
+CALLS_BY_ID = ["similar", "captions_of", "image", "read_image", "thumbnail", "delete"]
+
+
+@pytest.mark.parametrize("use", CALLS_BY_ID)
+def test_what_can_be_no_id_is_told(use: str) -> None:
+    for wrong in ("1", None, 1.5):
+        for error in _both("http://127.0.0.1:9", None, use, wrong):
+            assert isinstance(error, QueryError)
+            assert "is a whole number, not" in str(error)
+
+
 @pytest.mark.parametrize("wrong", ["schlüssel", "mm_\u2026", "one\ntwo", " ", ""])
 def test_what_can_be_no_key_is_told_and_not_shown(wrong: str) -> None:
     for error in _both("http://127.0.0.1:9", wrong, "status"):
@@ -251,6 +321,21 @@ def test_what_can_be_no_address_is_told(wrong: str) -> None:
         assert "no address of a service" in str(error)
     for error in _both("http://127.0.0.1:9", None, "get", "/v1/\x00"):
         assert isinstance(error, RemoteError)
+
+
+def test_a_closed_client_says_so() -> None:
+    closed = Client("http://127.0.0.1:9")
+    closed.close()
+    with pytest.raises(RemoteError, match="was closed"):
+        closed.search("x")
+
+    async def later() -> None:
+        async with AsyncClient("http://127.0.0.1:9") as client:
+            pass
+        with pytest.raises(RemoteError, match="was closed"):
+            await client.search("x")
+
+    asyncio.run(later())
 
 
 # --- the terminal -------------------------------------------------------------------------------

@@ -75,6 +75,17 @@ def test_text_to_texts(client: TestClient) -> None:
     assert found[0]["image_path"].endswith(".png")
 
 
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_all_that_the_client_sends_by_itself_is_understood(
+    client: TestClient, modality: str
+) -> None:
+    # ClipClient(url, indice_name).query(text=...)
+    found = query(client, text="a crimson line", deduplicate=True, modality=modality)
+    plain = query(client, text="a crimson line", modality=modality)
+    assert found[0] == plain[0]
+    assert modality == "image" or found == plain
+
+
 def test_picture_and_vector(client: TestClient, library: Library, ids: dict[str, int]) -> None:
     path = Path(library.image(ids["gold-line.png"]).path)
     known = path.read_bytes()

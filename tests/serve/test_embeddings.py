@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 from serve_library import draw, encoded, is_problem
 from starlette.testclient import TestClient
 
+from mmsearch.errors import QueryError
 from mmsearch.library import Library
 from mmsearch.query import Question, Term
 from mmsearch.serve.embeddings import MAX_PICTURES, MAX_TEXTS
@@ -99,6 +101,17 @@ def test_of_nothing_there_are_no_vectors(library: Library) -> None:
         assert vectors.shape == (0, space.dim)
 
 
+def test_one_text_or_picture_is_no_list_of_them(library: Library, tmp_path: Path) -> None:
+    for embed, one in (
+        (library.embed_texts, "kite"),
+        (library.embed_pictures, "kite.png"),
+        (library.embed_pictures, b"GIF"),
+        (library.embed_pictures, tmp_path),
+    ):
+        with pytest.raises(QueryError, match="come as a list"):
+            embed(one)  # type: ignore[arg-type]
+
+
 def test_a_large_picture_fits(client: TestClient) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (480, 480, 3), np.uint8)
     from PIL import Image
@@ -117,8 +130,9 @@ def test_a_large_picture_fits(client: TestClient) -> None:
     [
         ({"input": []}, 422, "input"),
         ({"input": " "}, 422, "empty"),
-        ({"input": [[1, 2, 3]]}, 422, "input"),
-        ({"input": ["x"] * (MAX_TEXTS + 1)}, 422, "input"),
+        ({"input": [[1, 2, 3]]}, 422, "body.input: send texts, no tokens"),
+        ({"input": [1, 2, 3]}, 422, "check_embedding_ctx_length=False"),
+        ({"input": ["x"] * (MAX_TEXTS + 1)}, 422, "body.input: 1 to 2,048 inputs at once"),
         ({"input": [DATA_URL] * (MAX_PICTURES + 1)}, 422, "pictures at once"),
         ({"input": [{"image": "http://example.org/a.png"}]}, 422, "not fetched"),
         ({"input": [{"image_url": "file:///etc/passwd"}]}, 422, "not fetched"),
@@ -137,6 +151,7 @@ def test_what_cannot_be_embedded(
 ) -> None:
     problem = is_problem(client.post("/v1/embeddings", json=body), status)
     assert says in problem["detail"]
+    assert problem["detail"].count(";") <= 1  # not one sentence for each form of an input
 
 
 def test_an_address_of_a_picture_is_a_text_like_any_other(client: TestClient) -> None:
@@ -147,3 +162,16 @@ def test_models(client: TestClient, library: Library) -> None:
     assert library.space is not None
     (model,) = client.get("/v1/models").json()["data"]
     assert (model["id"], model["object"]) == (library.space.name, "model")
+    assert "/" in model["id"]
+    for name in (model["id"], quote(model["id"], safe=""), "default"):
+        assert client.get(f"/v1/models/{name}").json() == model
+    for other in ("text-embedding-3-small", "a/b/c", f"{model['id']}x"):
+        problem = is_problem(client.get(f"/v1/models/{other}"), 404)
+        assert model["id"] in problem["detail"]
+
+
+def test_as_many_texts_as_openai_takes(client: TestClient, library: Library) -> None:
+    texts = [f"number {n % 50}" for n in range(MAX_TEXTS)]
+    data = _post(client, input=texts, encoding_format="base64")["data"]
+    vectors = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in data]
+    np.testing.assert_allclose(vectors, library.embed_texts(texts)[1], atol=1e-3)

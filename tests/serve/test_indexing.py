@@ -149,6 +149,17 @@ def test_a_text_is_kept_linked_and_deleted(served: Served) -> None:
     is_problem(served.client.delete(f"/v1/texts/{text['id']}"), 404)
 
 
+def test_what_is_not_known_is_told_and_nothing_is_kept(served: Served) -> None:
+    ask = served.client.post
+    for response in (
+        ask("/v1/images", files={"file": encoded(61)}, data={"txt": "a kite"}),
+        ask("/v1/texts", json={"text": "a kite", "image": 7}),
+        ask("/v1/index", json={"sources": "photos"}),
+    ):
+        assert "there is no such field here" in is_problem(response, 422)["detail"]
+    assert served.client.get("/v1/index").json()["running"] is None
+
+
 def test_a_text_is_linked_to_the_one_picture_of_several_with_the_same_name(
     served: Served,
 ) -> None:

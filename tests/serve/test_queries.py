@@ -218,10 +218,16 @@ def test_captions_of_a_picture_its_own_first(client: TestClient, ids: dict[str, 
     }
     scores = [hit["score"] for hit in hits[2:]]
     assert scores == sorted(scores, reverse=True)
+    few = client.get(f"/v1/images/{known}/captions?k=1").json()["hits"]
+    assert [hit["linked"] for hit in few] == [True, True, False]
     # The same by POST, ranked throughout.
     body = {"image_id": known, "modality": "text", "k": 100}
     ranked = client.post("/v1/search", json=body).json()["hits"]
     assert sum(hit["linked"] for hit in ranked) == 2
+    # Also its own texts that are far from it have their score.
+    by_text = {hit["text"]: hit["score"] for hit in ranked}
+    for hit in (*hits, *few):
+        assert hit["score"] == pytest.approx(by_text[hit["text"]], abs=1e-5)
     assert [hit["score"] for hit in ranked] == sorted((h["score"] for h in ranked), reverse=True)
     rest = client.post("/v1/search", json=body | {"offset": 20}).json()["hits"]
     assert rest == ranked[20:]
@@ -286,10 +292,82 @@ def test_broken_json(client: TestClient, raw: bytes) -> None:
     is_problem(response, response.status_code)
 
 
-def test_unknown_parameters_do_no_harm(client: TestClient) -> None:
+def test_unknown_parameters_in_an_address_do_no_harm(client: TestClient) -> None:
     assert client.get("/v1/search?q=x&utm_source=y").status_code == 200
     assert client.get("/v1/search?q=x&utm_source=y&utm_source=z").status_code == 200
-    assert client.post("/v1/search", json={"q": "x", "colour": "red"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        ("/v1/search", {"q": "x", "kk": 3}, "body.kk"),
+        ("/v1/search", {"parts": [{"text": "x", "wieght": -1}]}, "body.parts.0.wieght"),
+        ("/v1/classify", {"labels": ["a", "b"], "texts": ["x"], "mutli": True}, "body.mutli"),
+        ("/v1/classify", {"labels": [{"name": "a", "prompt": ["b"]}], "texts": ["x"]}, "prompt"),
+    ],
+)
+def test_a_name_that_is_not_known_is_told(
+    client: TestClient, path: str, body: dict[str, Any], where: str
+) -> None:
+    problem = is_problem(client.post(path, json=body), 422)
+    assert f"{where}: there is no such field here" in problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/search/image", "/v1/captions", "/v1/classify"])
+def test_a_field_of_a_form_that_is_not_known_is_told(client: TestClient, path: str) -> None:
+    files = {"file": encoded(draw("navy", "line"))}
+    problem = is_problem(client.post(path, files=files, data={"kk": "3"}), 422)
+    assert "body.kk: there is no such field here" in problem["detail"]
+    problem = is_problem(client.post(path, files=files | {"mask": b"x"}), 422)
+    assert "body.mask: there is no such field here" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"where": "path:*line*"},
+        {"min_score": 0.4},
+        {"min_relevance": 0.3},
+        {"exact": True, "words": False, "q": "a teal line"},
+        {"expand": True, "q": "boat"},
+        {"diversity": 0.5},
+        {"group": True},
+        {"offset": 3, "k": 4},
+    ],
+)
+def test_a_form_is_refined_as_a_question_in_json_is(
+    client: TestClient, options: dict[str, Any]
+) -> None:
+    files = [("file", encoded(draw("navy", "ellipse", (50, 50))))]
+    question = {"question": json.dumps(options)}
+    by_json = client.post("/v1/search/image", files=files, data=question).json()
+    # Browsers send the fields that nothing is written into too.
+    fields = {name: str(value) for name, value in options.items()} | {"question": ""}
+    by_fields = client.post("/v1/search/image", files=files, data=fields).json()
+    assert found(by_fields) == found(by_json)
+    assert {**by_fields, "took_ms": 0} == {**by_json, "took_ms": 0}
+    both = client.post("/v1/search/image", files=files, data=question | {"min_score": ".1"})
+    assert "'min_score'" in is_problem(both, 422)["detail"]
+
+
+def test_the_fields_of_forms_are_documented(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    schemas = {
+        path: paths[path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        for path in ("/v1/search/image", "/v1/captions")
+    }
+    assert {"file", "q", "where", "min_score", "group"} <= set(
+        schemas["/v1/search/image"]["properties"]
+    )
+    assert set(schemas["/v1/captions"]["properties"]) == {"file", "k", "exact"}
+    for schema in schemas.values():
+        assert (schema["required"], schema["additionalProperties"]) == (["file"], False)
+
+
+def test_how_many_pictures_there_may_be(client: TestClient) -> None:
+    for path, most in (("/v1/search/image", 10), ("/v1/captions", 1)):
+        files = [("file", encoded(draw("navy", "line")))] * (most + 1)
+        assert f"at most {most}" in is_problem(client.post(path, files=files), 422)["detail"]
 
 
 @pytest.mark.parametrize("route", ["/v1/search/image", "/v1/captions"])

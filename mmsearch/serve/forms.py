@@ -1,0 +1,78 @@
+"""Forms with pictures: read whole, so that no field is left out unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from mmsearch.errors import QueryError
+from mmsearch.serve.guard import too_large
+
+M = TypeVar("M", bound=BaseModel)
+
+#: The field that holds pictures.
+_FILE = "file"
+
+
+def check_names(form: FormData, known: Collection[str]) -> None:
+    """Raises RequestValidationError: the form has other fields than these."""
+    strange = [name for name in dict.fromkeys(form) if name not in known]
+    if strange:
+        raise RequestValidationError(
+            [{"type": "extra_forbidden", "loc": ("body", name), "msg": ""} for name in strange]
+        )
+
+
+def in_form(
+    model: type[M], most: int, limit: int
+) -> tuple[Callable[[Request], Awaitable[tuple[M, list[bytes]]]], dict[str, Any]]:
+    """What reads a form of `model` with 1 to `most` pictures of at most `limit` bytes each, and how
+    OpenAPI describes it. Fields that are empty are as if they were not there.
+
+    What reads it raises RequestValidationError; QueryError: too many pictures, or an empty one.
+    """
+    reader = TypeAdapter(model)
+    known = {_FILE, *model.model_fields}
+
+    async def read(request: Request) -> tuple[M, list[bytes]]:
+        async with request.form() as form:
+            check_names(form, known)
+            files = [part for part in form.getlist(_FILE) if isinstance(part, UploadFile)]
+            if not files:
+                raise RequestValidationError([{"type": "missing", "loc": ("body", _FILE)}])
+            if len(files) > most:
+                raise QueryError(f"the form field 'file' holds at most {most}, not {len(files)}")
+            given = {name: form[name] for name in form if name != _FILE and form[name] != ""}
+            try:
+                asked = reader.validate_python(given)
+            except ValidationError as exc:
+                errors = [{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]
+                raise RequestValidationError(errors) from exc
+            return asked, [await uploaded(file, limit) for file in files]
+
+    return read, {"requestBody": {"required": True, "content": _described(model, most)}}
+
+
+def _described(model: type[BaseModel], most: int) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    picture = {"type": "string", "format": "binary"}
+    file: dict[str, Any] = {"type": "array", "items": picture, "minItems": 1, "maxItems": most}
+    about = {"description": "the picture, in any format"}
+    schema["properties"] = {_FILE: (picture if most == 1 else file) | about, **schema["properties"]}
+    schema["required"] = [_FILE, *schema.get("required", [])]
+    return {"multipart/form-data": {"schema": schema}}
+
+
+async def uploaded(file: UploadFile, limit: int) -> bytes:
+    """The upload's bytes. The guard has counted the whole body; this counts the file alone."""
+    data = await file.read(limit + 1)
+    if len(data) > limit:
+        raise too_large(limit)
+    if not data:
+        raise QueryError("the upload is empty: send a picture in the form field 'file'")
+    return data
