@@ -209,6 +209,15 @@ def shown_ids(page: Page) -> list[int]:
     return [id_ for _, id_ in sorted(tiles)]
 
 
+def until(page: Page, condition: str) -> None:
+    """Waits for what is true in the page, whose policy lets playwright's own way not in."""
+    for _ in range(300):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {condition}")
+
+
 def id_of(library: Path, query: str, rank: int = 0) -> int:
     with mmsearch.open(library, device="cpu") as opened:
         return opened.search(query, k=rank + 1)[rank].image.id

@@ -7,7 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import PICTURES, SAID, Open, Server, drop, give, id_of, ids_of, shoot, shown_ids
+from browsing import (
+    PICTURES,
+    SAID,
+    Open,
+    Server,
+    drop,
+    give,
+    id_of,
+    ids_of,
+    keep_weak,
+    shoot,
+    shown_ids,
+    until,
+)
 
 import mmsearch
 
@@ -64,6 +77,59 @@ def test_the_end_is_reached_by_scrolling(open_page: Open, gallery: Path) -> None
     assert len(seen) == PICTURES
     # Only what is near the window is in the page.
     assert page.locator(".tile").count() < PICTURES
+
+
+def test_the_end_of_what_is_there_is_the_end_of_the_way(open_page: Open) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.post_data_json["offset"]:
+            held.append(route)
+        else:
+            keep_weak(route)
+
+    page = open_page("/", viewport={"width": 600, "height": 400})
+    page.wait_for_selector(".tile.shown")
+    page.route("**/v1/search", hold)
+    page.locator("#words").fill("boats")
+    page.wait_for_selector(SAID)
+    page.locator("#words").blur()
+    page.keyboard.press("End")
+    until(page, "scrollY > 0 && scrollY + innerHeight > document.body.scrollHeight - 2")
+    end = page.evaluate("scrollY")
+    assert held
+    page.unroute("**/v1/search", hold)
+    for route in held:
+        keep_weak(route)
+    until(page, "document.body.scrollHeight > 2 * innerHeight + scrollY")
+    page.wait_for_timeout(500)
+    # What comes lies below: it takes nobody along.
+    assert page.evaluate("scrollY") == end
+
+
+def test_the_page_behind_a_picture_stays_where_it_is(open_page: Open) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.click()
+    page.wait_for_selector("#viewer[open] .facts")
+    page.mouse.move(300, 400)
+    page.mouse.wheel(0, 1500)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") == 0
+
+
+def test_escape_leaves_the_words_as_they_are(open_page: Open) -> None:
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.locator("#words").fill("boats")
+    page.wait_for_selector(SAID)
+    page.keyboard.press("Escape")
+    assert page.locator("#words").evaluate("field => field !== document.activeElement")
+    assert page.locator("#words").input_value() == "boats"
+    page.keyboard.press("/")
+    page.keyboard.press("Escape")
+    assert page.locator("#words").input_value() == "boats"
+    assert page.url.endswith("/?q=boats")
 
 
 def test_the_address_is_the_state(open_page: Open, gallery: Path) -> None:

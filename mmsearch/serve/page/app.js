@@ -471,6 +471,8 @@ words.addEventListener("keydown", (event) => {
   if (event.key === "ArrowDown" && state.view === "pictures" && grid.focus(grid.current)) {
     event.preventDefault();
   } else if (event.key === "Escape") {
+    // Of itself the browser would empty the box, and what was found would stay.
+    event.preventDefault();
     words.blur();
   } else if (event.key === "Backspace" && words.value === "") {
     const last = state.unlike.length ? "unlike" : "like";
