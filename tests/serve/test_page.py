@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -406,6 +407,81 @@ def test_a_server_that_stops_and_comes_back(open_page: Open, server: Server) -> 
     page.go_back()
     page.wait_for_url("**/?q=boats")
     page.wait_for_selector(f".tile[data-id='{before[0]}']")
+
+
+def test_pictures_that_failed_while_the_service_was_away_come_once_it_is_back(
+    open_page: Open,
+) -> None:
+    is_away = True
+    asked: Counter[str] = Counter()
+
+    def answer(route: Route) -> None:
+        asked[route.request.url] += 1
+        if is_away:
+            route.abort("connectionrefused")
+        else:
+            route.continue_()
+
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.route("**/v1/images/**", answer)
+    page.goto(f"{page.url}?q=boats")
+    page.wait_for_selector(".tile.gone")
+    page.wait_for_timeout(2_500)
+    # The service is there: what it does not give it is asked for once more, and then no longer.
+    assert page.locator(".tile.shown").count() == 0
+    assert set(asked.values()) == {2}
+    assert page.locator("#banner").is_hidden()
+    page.route("**/v1/status", lambda route: route.abort("connectionrefused"))
+    page.locator("#words").fill("kites")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    is_away = False
+    page.unroute("**/v1/status")
+    page.wait_for_selector("#banner", state="hidden")
+    page.wait_for_selector(".tile.shown")
+    page.wait_for_selector(".tile.gone", state="detached")
+
+
+def test_a_short_absence_of_the_service_is_made_up_for(open_page: Open) -> None:
+    asked: Counter[str] = Counter()
+
+    def answer(route: Route) -> None:
+        asked[route.request.url] += 1
+        if asked[route.request.url] == 1:
+            route.abort("connectionrefused")
+        else:
+            route.continue_()
+
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.route("**/v1/images/**", answer)
+    page.goto(f"{page.url}?q=boats")
+    page.wait_for_selector(".tile.gone")
+    page.wait_for_selector(".tile.gone", state="detached")
+    page.wait_for_selector(".tile.shown")
+    page.locator(".tile").nth(3).click()
+    until(page, "document.querySelector('#viewer-image').src.includes('file')")
+    assert page.locator("#viewer-away").is_hidden()
+
+
+def test_an_open_picture_and_open_filters_go_on_once_the_service_is_back(
+    open_page: Open, server: Server
+) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(".tile.shown")
+    other = open_page("/?q=boats")
+    other.wait_for_selector(SAID)
+    server.stop()
+    page.locator(".tile").first.click()
+    other.locator("#filters-open").click()
+    page.wait_for_selector("#viewer-away:text-is('mmsearch does not answer.')")
+    other.wait_for_selector("#banner:has-text('does not answer')")
+    assert other.locator("#where-problem").is_hidden()
+    server.start()
+    page.wait_for_selector("#viewer-away", state="hidden")
+    until(page, "document.querySelector('#viewer-image').src.includes('file')")
+    until(page, "document.querySelector('#viewer-image').naturalWidth > 0")
+    other.wait_for_selector(".choice")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -310,8 +310,7 @@ function failed(error) {
     return;
   }
   if (error.status === 401) {
-    // The sign-in page comes in place of this one, and leads back here.
-    tell("This service asks for a key.", { label: "Sign in", act: () => location.reload() });
+    holdings.refused();
     return;
   }
   said.textContent = "";
@@ -343,6 +342,7 @@ const grid = new Grid(byId("grid"), {
   onOpen: (hit) => go({ pic: hit.id }),
   onSign: (hit, isMinus) => addPictures([hit.id], isMinus),
   onLeave: () => words.focus(),
+  onMissing: () => holdings.doubt(),
   onError: failed,
   onChange(page) {
     // A picture that was open before its list came has neighbours now.
@@ -388,6 +388,7 @@ const partsShown = new Parts({
 const filters = new Filters({
   total: () => info()?.images ?? null,
   onWhere: (where) => ask({ where }),
+  onAway: failed,
 });
 
 const viewer = new Viewer({
@@ -398,6 +399,8 @@ const viewer = new Viewer({
   onFolder: (folder) => ask({ q: "", like: [], unlike: [], where: inFolder(folder), view: "pictures" }),
   onPick: (picture) => selection.toggle(picture),
   isPicked: (picture) => selection.has(picture.id),
+  onMissing: () => holdings.doubt(),
+  onAway: failed,
   onTurn(step) {
     const at = grid.indexOf(state.pic);
     const next = grid.hits[at + step];
@@ -430,8 +433,11 @@ const holdings = new Holdings({
     if (holdings.info === null || error.status === 401) failed(error);
   },
   onBack() {
+    filters.forget();
     if (state.view === "captions" || grid.hits.length === 0) render({ fresh: true });
     else grid.retry();
+    showPicture(state.pic);
+    viewer.retry();
   },
   onChange(before, now) {
     if (before.images === now.images && before.texts === now.texts && before.model === now.model) return;
