@@ -40,13 +40,15 @@ export class Viewer {
     this.stage.addEventListener("click", (event) => {
       if (event.target === this.stage) this.onClose();
     });
-    let startX = 0;
-    this.stage.addEventListener("touchstart", (event) => {
-      startX = event.touches.length === 1 ? event.touches[0].clientX : NaN;
+    let start = null;
+    this.stage.addEventListener("touchstart", ({ touches }) => {
+      start = touches.length === 1 ? touches[0] : null;
     }, { passive: true });
-    this.stage.addEventListener("touchend", (event) => {
-      const moved = event.changedTouches[0].clientX - startX;
-      if (Math.abs(moved) > SWIPE_PX) this.onTurn(moved < 0 ? 1 : -1);
+    this.stage.addEventListener("touchend", ({ changedTouches: [end] }) => {
+      if (!start) return;
+      const x = end.clientX - start.clientX;
+      const y = end.clientY - start.clientY;
+      if (Math.abs(x) > SWIPE_PX && Math.abs(x) > 2 * Math.abs(y)) this.onTurn(x < 0 ? 1 : -1);
     }, { passive: true });
     new ResizeObserver(() => this.fit()).observe(this.stage);
   }
@@ -152,7 +154,7 @@ export class Viewer {
       el("h2", { className: captions.length ? "linked" : "" }, heading),
       captions.length ? el("p", { className: "by" }, "written for this picture") : "",
       ...further.map((text) =>
-        el("p", { className: captions.includes(text) ? "more linked" : "more" }, text),
+        el("p", { className: captions.includes(text) ? "further linked" : "further" }, text),
       ),
       el("div", { className: "acts" },
         el("button", { type: "button", className: "main", onclick: () => this.onLike(picture) }, "More like this"),
