@@ -32,6 +32,7 @@ export class Holdings {
     /** Something was not given: once it answers again, that has to be asked for once more. */
     this.isBehind = false;
     this.hadProblem = false;
+    this.mayNotLook = false;
     this.doubting = null;
     this.read = null;
     this.events = null;
@@ -104,13 +105,17 @@ export class Holdings {
 
   /** How fresh it is, and whether something is being read. Not everybody may know: then not. */
   async look() {
+    if (this.mayNotLook) return;
     try {
-      const [sources, indexing] = await Promise.all([api.sources(), api.indexing()]);
+      // One after the other: browsers log what is refused.
+      const sources = await api.sources();
+      const indexing = await api.indexing();
       const times = sources.map(({ indexed_at: at }) => at).filter(Boolean);
       this.read = times.sort().at(-1) ?? null;
       this.progress(indexing);
     } catch (error) {
       if (error instanceof api.Gone) this.lost();
+      this.mayNotLook = error.status === 403;
     }
   }
 
