@@ -40,7 +40,7 @@ EXPECTED_ERRORS = re.compile(r"Failed to load resource.*(net::ERR_|status of (40
 POSTCARDS = Path(__file__).parents[2] / "data" / "postcards"
 PICTURES = 150
 #: When it is seen, answers are.
-SAID = "#said:has-text('best match first')"
+SAID = "#said:has-text('nearest first')"
 
 
 class Server:

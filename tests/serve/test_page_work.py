@@ -211,9 +211,7 @@ def test_signing_in(growing: Server, browser: Browser) -> None:
     context.close()
 
 
-def test_a_picture_that_needs_a_key_leads_to_the_sign_in(
-    growing: Server, browser: Browser
-) -> None:
+def test_a_picture_that_needs_a_key_leads_to_the_sign_in(growing: Server, browser: Browser) -> None:
     keys = Keys(keys_path(growing.library, None))
     key = keys.add("reader", "read")
 

@@ -1,7 +1,7 @@
 // The panel of filters: what the pictures have in common, counted, and a line for all else.
 
 import { Gone, facets } from "./api.js";
-import { byId, count, el, number } from "./dom.js";
+import { byId, count, el, keepFocus, number } from "./dom.js";
 import { nameOf } from "./parts.js";
 import * as wheres from "./where.js";
 
@@ -103,7 +103,7 @@ export class Filters {
       this.shownFor = where;
       // These counts are of the filter in use, and say nothing of what was typed since.
       if (!this.isTypedWrong) this.tell(null);
-      this.fill(all, new Map(kinds.map((kind, at) => [kind, others[at]])));
+      keepFocus(() => this.fill(all, new Map(kinds.map((kind, at) => [kind, others[at]]))));
     } catch (error) {
       if (error.name === "AbortError") return;
       if (isAway(error)) this.onAway(error);

@@ -1,7 +1,7 @@
 // A justified grid that shows only the rows near the window, so that ten thousand pictures cost no
 // more than a hundred, and asks for more pictures as their place comes near.
 
-import { bestOf, describe, el, figure, icon, strength } from "./dom.js";
+import { bestOf, describe, el, figure, icon, keepFocus, strength } from "./dom.js";
 import { Gone, thumbnail } from "./api.js";
 import { GAP, beside, justify, middleOf, ratioOf } from "./rows.js";
 import { ID_TYPE } from "./take.js";
@@ -126,7 +126,7 @@ export class Grid {
     this.stop();
     this.clear();
     this.settle();
-    this.layout();
+    keepFocus(() => this.layout());
   }
 
   settle() {
@@ -185,7 +185,9 @@ export class Grid {
     }
     if (isFirst) {
       this.best = bestOf(this.hits);
-      for (const key of this.drawn.keys()) this.remove(key);
+      keepFocus(() => {
+        for (const key of this.drawn.keys()) this.remove(key);
+      });
       this.wasAt = undefined;
       this.settle();
     }
