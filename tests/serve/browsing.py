@@ -40,7 +40,7 @@ EXPECTED_ERRORS = re.compile(r"Failed to load resource.*(net::ERR_|status of (40
 POSTCARDS = Path(__file__).parents[2] / "data" / "postcards"
 PICTURES = 150
 #: When it is seen, answers are.
-SAID = "#said:has-text('best match first')"
+SAID = "#said:has-text('nearest first')"
 
 
 class Server:
@@ -207,6 +207,15 @@ def shown_ids(page: Page) -> list[int]:
         "tiles => tiles.map(tile => [Number(tile.dataset.index), Number(tile.dataset.id)])"
     )
     return [id_ for _, id_ in sorted(tiles)]
+
+
+def until(page: Page, condition: str) -> None:
+    """Waits for what is true in the page, whose policy lets playwright's own way not in."""
+    for _ in range(300):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {condition}")
 
 
 def id_of(library: Path, query: str, rank: int = 0) -> int:

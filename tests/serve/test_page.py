@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import PICTURES, SAID, Open, Server, drop, give, id_of, ids_of, shoot, shown_ids
+from browsing import (
+    PICTURES,
+    SAID,
+    Open,
+    Server,
+    drop,
+    give,
+    id_of,
+    ids_of,
+    keep_weak,
+    shoot,
+    shown_ids,
+    until,
+)
 
 import mmsearch
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Browser, Page, Route
 
 
 def test_the_start_shows_the_collection(open_page: Open) -> None:
@@ -35,7 +49,7 @@ def test_typing_shows_the_best_first(open_page: Open, gallery: Path) -> None:
     page.locator("#words").press_sequentially("a red kite", delay=5)
     page.wait_for_url("**/?q=a+red+kite")
     page.wait_for_selector(SAID)
-    assert page.locator("#said").inner_text().endswith("of 150, the best match first")
+    assert page.locator("#said").inner_text().endswith("of 150, the nearest first")
     assert page.title() == "a red kite · mmsearch"
     shown = shown_ids(page)
     assert len(shown) > 5
@@ -64,6 +78,59 @@ def test_the_end_is_reached_by_scrolling(open_page: Open, gallery: Path) -> None
     assert len(seen) == PICTURES
     # Only what is near the window is in the page.
     assert page.locator(".tile").count() < PICTURES
+
+
+def test_the_end_of_what_is_there_is_the_end_of_the_way(open_page: Open) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.post_data_json["offset"]:
+            held.append(route)
+        else:
+            keep_weak(route)
+
+    page = open_page("/", viewport={"width": 600, "height": 400})
+    page.wait_for_selector(".tile.shown")
+    page.route("**/v1/search", hold)
+    page.locator("#words").fill("boats")
+    page.wait_for_selector(SAID)
+    page.locator("#words").blur()
+    page.keyboard.press("End")
+    until(page, "scrollY > 0 && scrollY + innerHeight > document.body.scrollHeight - 2")
+    end = page.evaluate("scrollY")
+    assert held
+    page.unroute("**/v1/search", hold)
+    for route in held:
+        keep_weak(route)
+    until(page, "document.body.scrollHeight > 2 * innerHeight + scrollY")
+    page.wait_for_timeout(500)
+    # What comes lies below: it takes nobody along.
+    assert page.evaluate("scrollY") == end
+
+
+def test_the_page_behind_a_picture_stays_where_it_is(open_page: Open) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.click()
+    page.wait_for_selector("#viewer[open] .facts")
+    page.mouse.move(300, 400)
+    page.mouse.wheel(0, 1500)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") == 0
+
+
+def test_escape_leaves_the_words_as_they_are(open_page: Open) -> None:
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.locator("#words").fill("boats")
+    page.wait_for_selector(SAID)
+    page.keyboard.press("Escape")
+    assert page.locator("#words").evaluate("field => field !== document.activeElement")
+    assert page.locator("#words").input_value() == "boats"
+    page.keyboard.press("/")
+    page.keyboard.press("Escape")
+    assert page.locator("#words").input_value() == "boats"
+    assert page.url.endswith("/?q=boats")
 
 
 def test_the_address_is_the_state(open_page: Open, gallery: Path) -> None:
@@ -195,8 +262,11 @@ def test_a_picture_given_finds_itself(open_page: Open, gallery: Path) -> None:
     assert page.locator(".chip").count() == 1
     # Of another picture, its entry knows nothing.
     page.go_back()
-    page.wait_for_selector("#note:has-text('Drop it here once more')")
+    page.wait_for_selector("#note:has-text('That picture is not here any more')")
     assert page.locator(".tile").count() == 0
+    page.get_by_role("button", name="Leave it out").click()
+    page.wait_for_selector(SAID)
+    assert page.url.endswith("/?q=at+night")
 
 
 @pytest.mark.parametrize("address", ["/?q=boats&like=drop-1", "/?unlike=drop-1,drop-abc-2"])
@@ -207,10 +277,10 @@ def test_a_lost_picture_is_replaced_by_the_one_dropped(
     with mmsearch.open(gallery, device="cpu") as library:
         path = Path(library.image(known).path)
     page = open_page(address)
-    page.wait_for_selector("#note:has-text('Drop it here once more')")
+    page.wait_for_selector("#note:has-text('here once more')")
     with page.expect_request("**/v1/search/image"):
         drop(page, path)
-    page.wait_for_selector("#note:has-text('Drop it here once more')", state="hidden")
+    page.wait_for_selector("#note:has-text('here once more')", state="hidden")
     assert page.locator(".chip").count() == 1
     assert page.locator(".chip .lost").count() == 0
     assert re.search(r"[?&]like=drop-\w+-1$", page.url)
@@ -286,6 +356,38 @@ def test_captions_are_asked_as_they_stand(open_page: Open) -> None:
         assert again.value.post_data_json["parts"] == [{"text": text, "weight": 1}]
 
 
+def test_the_invitation_has_its_width_again_without_a_picture(
+    open_page: Open, gallery: Path
+) -> None:
+    page = open_page(f"/?view=captions&like={id_of(gallery, 'boats')}")
+    page.wait_for_selector(".with-picture .texts")
+    page.get_by_role("button", name="Remove from the search").click()
+    page.wait_for_selector(".invite")
+    wide = page.locator("#captions").evaluate("box => box.clientWidth")
+    assert page.locator(".invite").evaluate("button => button.offsetWidth") == wide
+
+
+def test_texts_for_another_question_are_seen_to_be_old(open_page: Open, gallery: Path) -> None:
+    first, second = ids_of(gallery, "boats", 2)
+    held: list[Route] = []
+    page = open_page("/?view=captions&q=boats")
+    page.wait_for_selector(".texts.large li")
+    page.route("**/v1/search", lambda route: held.append(route))
+    page.locator("#words").fill("kites")
+    until(page, "getComputedStyle(document.querySelector('.texts')).opacity < 0.5")
+    keep_weak(held[-1])
+    until(page, "getComputedStyle(document.querySelector('.texts')).opacity == 1")
+    # Beside a picture those of another have no place.
+    page = open_page(f"/?view=captions&like={first}")
+    page.wait_for_selector(".with-picture .texts")
+    page.route("**/v1/images/*/captions*", lambda route: held.append(route))
+    drop(page, second)
+    page.wait_for_selector(f"figure img[src*='/{second}/']")
+    assert page.locator(".texts").count() == 0
+    held[-1].continue_()
+    page.wait_for_selector(".texts.large li")
+
+
 def test_words_find_texts_in_the_second_view(open_page: Open) -> None:
     page = open_page("/?q=drawing+number+7&view=captions")
     page.wait_for_selector(".texts.large li")
@@ -308,6 +410,68 @@ def test_what_cannot_be_read_is_told(open_page: Open, tmp_path: Path) -> None:
     page.get_by_role("button", name="Leave the picture out").click()
     page.wait_for_selector(".tile.shown")
     assert page.locator(".chip").count() == 0
+
+
+def test_of_several_pictures_the_one_that_cannot_be_read_is_named(
+    open_page: Open, gallery: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with mmsearch.open(gallery, device="cpu") as library:
+        good = Path(library.search("boats", k=1)[0].image.path)
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    give(page, good, broken)
+    page.wait_for_selector("#note:has-text('broken.png: not a picture')")
+    assert page.locator("#said").inner_text() == "broken.png: not a picture mmsearch can read"
+    page.get_by_role("button", name="Leave the picture out").click()
+    page.wait_for_url("**/?like=drop-*-1")
+    page.wait_for_selector("#note", state="hidden")
+    page.wait_for_selector("#grid:not(.stale)")
+    assert page.locator(".chip img").count() == 1
+
+
+@pytest.mark.parametrize("view", ["pictures", "captions"])
+def test_a_picture_that_left_the_library_can_be_left_out(
+    browser: Browser, server: Server, gallery: Path, view: str
+) -> None:
+    known = id_of(gallery, "boats")
+    page = browser.new_page()
+    for address, left in [
+        ("?like=999999", "view=captions" if view == "captions" else ""),
+        (f"?like={known},999999", f"like={known}"),
+    ]:
+        page.goto(f"{server.url}/{address}&view={view}")
+        page.wait_for_selector("#note:has-text('no image 999999')")
+        page.get_by_role("button", name="Leave the picture out").click()
+        page.wait_for_selector("#note", state="hidden")
+        assert left in page.url
+        assert "999999" not in page.url
+    page.close()
+
+
+def test_errors_are_said_aloud(open_page: Open) -> None:
+    page = open_page("/?where=foo%3Abar")
+    page.wait_for_selector("#note:has-text('That did not work')")
+    said = page.locator("#said").inner_text()
+    assert said
+    # It is to be read below.
+    assert said in page.locator("#note").inner_text()
+    assert page.locator("#said").evaluate("said => said.offsetWidth") == 1
+    page.get_by_role("button", name="Take the filters off").click()
+    page.wait_for_selector(".tile.shown")
+    assert page.locator("#said").inner_text() == ""
+
+
+def test_one_picture_was_compared(open_page: Open) -> None:
+    page = open_page("/")
+    said = """async (n) => {
+      const { noteNothing } = await import("/assets/notes.js");
+      noteNothing({ allowed: n, onNearest: () => {}, onUnfiltered: () => {} });
+      return document.querySelector("#note p").textContent;
+    }"""
+    assert page.evaluate(said, 1) == "1 picture passed the filters and was compared."
+    assert page.evaluate(said, 2) == "2 pictures passed the filters and were compared."
 
 
 def test_a_filter_that_makes_no_sense_can_be_taken_off(open_page: Open) -> None:
@@ -342,6 +506,81 @@ def test_a_server_that_stops_and_comes_back(open_page: Open, server: Server) -> 
     page.wait_for_selector(f".tile[data-id='{before[0]}']")
 
 
+def test_pictures_that_failed_while_the_service_was_away_come_once_it_is_back(
+    open_page: Open,
+) -> None:
+    is_away = True
+    asked: Counter[str] = Counter()
+
+    def answer(route: Route) -> None:
+        asked[route.request.url] += 1
+        if is_away:
+            route.abort("connectionrefused")
+        else:
+            route.continue_()
+
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.route("**/v1/images/**", answer)
+    page.goto(f"{page.url}?q=boats")
+    page.wait_for_selector(".tile.gone")
+    page.wait_for_timeout(2_500)
+    # The service is there: what it does not give it is asked for once more, and then no longer.
+    assert page.locator(".tile.shown").count() == 0
+    assert set(asked.values()) == {2}
+    assert page.locator("#banner").is_hidden()
+    page.route("**/v1/status", lambda route: route.abort("connectionrefused"))
+    page.locator("#words").fill("kites")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    is_away = False
+    page.unroute("**/v1/status")
+    page.wait_for_selector("#banner", state="hidden")
+    page.wait_for_selector(".tile.shown")
+    page.wait_for_selector(".tile.gone", state="detached")
+
+
+def test_a_short_absence_of_the_service_is_made_up_for(open_page: Open) -> None:
+    asked: Counter[str] = Counter()
+
+    def answer(route: Route) -> None:
+        asked[route.request.url] += 1
+        if asked[route.request.url] == 1:
+            route.abort("connectionrefused")
+        else:
+            route.continue_()
+
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.route("**/v1/images/**", answer)
+    page.goto(f"{page.url}?q=boats")
+    page.wait_for_selector(".tile.gone")
+    page.wait_for_selector(".tile.gone", state="detached")
+    page.wait_for_selector(".tile.shown")
+    page.locator(".tile").nth(3).click()
+    until(page, "document.querySelector('#viewer-image').src.includes('file')")
+    assert page.locator("#viewer-away").is_hidden()
+
+
+def test_an_open_picture_and_open_filters_go_on_once_the_service_is_back(
+    open_page: Open, server: Server
+) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(".tile.shown")
+    other = open_page("/?q=boats")
+    other.wait_for_selector(SAID)
+    server.stop()
+    page.locator(".tile").first.click()
+    other.locator("#filters-open").click()
+    page.wait_for_selector("#viewer-away:text-is('mmsearch does not answer.')")
+    other.wait_for_selector("#banner:has-text('does not answer')")
+    assert other.locator("#where-problem").is_hidden()
+    server.start()
+    page.wait_for_selector("#viewer-away", state="hidden")
+    until(page, "document.querySelector('#viewer-image').src.includes('file')")
+    until(page, "document.querySelector('#viewer-image').naturalWidth > 0")
+    other.wait_for_selector(".choice")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(open_page: Open, scheme: str) -> None:
     page = open_page(
@@ -360,6 +599,89 @@ def test_a_phone(open_page: Open, scheme: str) -> None:
     shoot(page, f"phone-viewer-{scheme}")
     page.get_by_role("button", name="Close").tap()
     page.wait_for_selector("#viewer", state="hidden")
+
+
+def swipe(page: Page, x: int, y: int) -> None:
+    """A finger goes so far over the picture."""
+    client = page.context.new_cdp_session(page)
+    for kind, part in [("touchStart", 0.0), ("touchMove", 0.5), ("touchMove", 1.0)]:
+        points = [{"x": 200 + x * part, "y": 100 + y * part}]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_only_a_swipe_to_the_side_turns_the_picture(open_page: Open) -> None:
+    size = {"width": 390, "height": 844}
+    page = open_page("/?q=boats", viewport=size, is_mobile=True, has_touch=True)
+    page.wait_for_selector(".tile.shown")
+    page.locator(".tile").nth(1).tap()
+    page.wait_for_selector("#viewer[open] .facts")
+    at = page.url
+    swipe(page, 80, 230)
+    page.wait_for_timeout(300)
+    assert page.url == at
+    swipe(page, -120, 10)
+    until(page, f"location.href !== '{at}'")
+
+
+@pytest.mark.parametrize("width", [390, 800, 1000])
+def test_the_arrows_of_a_picture_are_seen_in_small_windows(open_page: Open, width: int) -> None:
+    page = open_page("/?q=boats", viewport={"width": width, "height": 700})
+    page.wait_for_selector(".tile.shown")
+    page.locator(".tile").nth(1).click()
+    page.wait_for_selector("#viewer[open] .facts")
+    shoot(page, f"arrows-{width}")
+    look = "button => [getComputedStyle(button).backgroundColor, getComputedStyle(button).color]"
+    close = page.locator("#viewer-close").evaluate(look)
+    for arrow in ("#viewer-back", "#viewer-on"):
+        page.mouse.move(0, 0)
+        assert page.locator(arrow).evaluate(look) == close
+
+
+def test_further_captions_are_no_links(open_page: Open) -> None:
+    def say(route: Route) -> None:
+        answer = route.fetch(post_data=route.request.post_data_json | {"min_relevance": 0})
+        found = answer.json()
+        for hit in found["hits"]:
+            hit["captions"] = ["the first", "another"]
+        route.fulfill(response=answer, json=found)
+
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.route("**/v1/search", say)
+    page.locator("#words").fill("boats")
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.click()
+    another = page.locator("#viewer-about p:text-is('another')")
+    another.wait_for()
+    assert another.evaluate("text => getComputedStyle(text).textDecorationLine") == "none"
+
+
+def test_the_focus_is_not_lost_with_what_had_it(open_page: Open) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.focus()
+    page.keyboard.press("+")
+    page.wait_for_selector("#grid.stale", state="detached")
+    page.wait_for_selector(".chip")
+    focused = "document.activeElement.id"
+    until(page, f"{focused} === 'results'")
+    # From there the arrows lead to the pictures, as from nowhere.
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.dataset.index") == "0"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#viewer[open] .facts")
+    page.get_by_role("button", name="Less like this").press("Enter")
+    page.wait_for_selector(".chip.minus")
+    until(page, f"{focused} === 'results'")
+    page.locator("#filters-open").click()
+    page.locator(".choice").first.press("Enter")
+    page.wait_for_selector(".sum .quiet:not([hidden])")
+    page.locator(".sum .quiet").press("Enter")
+    until(page, f"{focused} === 'results'")
+    page.goto(page.url.partition("?")[0] + "?where=taken:1950")
+    page.get_by_role("button", name="Take the filters off").press("Enter")
+    until(page, f"{focused} === 'results'")
 
 
 def test_an_empty_library_says_what_to_do(browser: Browser, tmp_path: Path) -> None:

@@ -243,9 +243,9 @@ def test_what_is_left_is_offered(open_page: Open) -> None:
 
     page.route("**/v1/search", some)
     page.locator("#words").fill("a kite")
-    page.wait_for_selector(f"#said:text-is('7 pictures of {ALBUM}, the best match first')")
+    page.wait_for_selector(f"#said:text-is('7 pictures of {ALBUM}, the nearest first')")
     page.get_by_role("button", name="Show it all the same").click()
-    page.wait_for_selector(f"#said:text-is('{ALBUM} pictures, the best match first')")
+    page.wait_for_selector(f"#said:text-is('{ALBUM} pictures, the nearest first')")
     page.go_back()
     page.wait_for_selector("#said:has-text('7 pictures')")
     page.wait_for_selector("#tail:has-text('matches less surely')")

@@ -173,6 +173,29 @@ def test_more_and_less_like_pictures(open_page: Open, opened: Library) -> None:
     page.wait_for_url(f"**/?like={third}")
 
 
+def test_what_a_drop_will_do_is_told_over_an_open_picture(open_page: Open) -> None:
+    page = open_page("/?q=a+house")
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.click()
+    page.wait_for_selector("#viewer[open] .facts")
+    over = """() => {
+      const moved = new DataTransfer();
+      moved.items.add(new File([new Uint8Array(3)], "one.png", { type: "image/png" }));
+      const options = { dataTransfer: moved, bubbles: true, cancelable: true, clientX: 1000 };
+      document.getElementById("viewer-about").dispatchEvent(new DragEvent("dragover", options));
+    }"""
+    page.evaluate(over)
+    assert page.locator("#drop").is_visible()
+    # A picture that is open covers all but what was opened above it.
+    assert page.locator("#drop").evaluate("drop => drop.matches(':popover-open')")
+    shoot(page, "drop-over-picture")
+    assert page.locator("#drop").get_attribute("data-side") == "minus"
+    drop(page, POSTCARDS / "postcard-0003.jpg", x=1000)
+    page.wait_for_url("**/?q=a+house&unlike=drop-*-1")
+    assert page.locator("#drop").is_hidden()
+    assert page.locator("#viewer").is_hidden()
+
+
 def test_parts_by_keyboard(open_page: Open) -> None:
     page = open_page("/?q=a+house")
     page.wait_for_selector(SAID)

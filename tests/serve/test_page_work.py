@@ -211,6 +211,54 @@ def test_signing_in(growing: Server, browser: Browser) -> None:
     context.close()
 
 
+def test_a_picture_that_needs_a_key_leads_to_the_sign_in(growing: Server, browser: Browser) -> None:
+    keys = Keys(keys_path(growing.library, None))
+    key = keys.add("reader", "read")
+
+    def sign_in(page: Page, key: str) -> None:
+        page.locator("#key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_selector(".tile.shown")
+
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(growing.url)
+    sign_in(page, key)
+    keys.revoke("reader")
+    key = keys.add("other", "read")
+    page.locator(".tile").first.click()
+    page.wait_for_selector("#banner:has-text('asks for a key')")
+    page.wait_for_selector("#viewer-away:not([hidden])")
+    assert "cannot be read" not in page.locator("#viewer-away").inner_text()
+    other = context.new_page()
+    other.goto(growing.url)
+    sign_in(other, key)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_selector("#banner", state="hidden")
+    page.wait_for_selector("#viewer-away", state="hidden")
+    page.wait_for_selector("#viewer-image[src*=file]")
+    context.close()
+
+
+def test_what_a_key_may_not_know_is_asked_for_once(growing: Server, browser: Browser) -> None:
+    key = Keys(keys_path(growing.library, None)).add("reader", "read")
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(growing.url)
+    page.locator("#key").fill(key)
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_selector("#holds:has-text('8 pictures')")
+    for _ in range(2):
+        with page.expect_response("**/v1/status"):
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for_timeout(300)
+    assert len(wrong) == 1
+    assert "403" in wrong[0]
+    context.close()
+
+
 def axe_script() -> str:
     package = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")

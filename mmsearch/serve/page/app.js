@@ -3,12 +3,12 @@
 import { MAX_PICTURES, asks, href as hrefOf, keyOf, read } from "./address.js";
 import * as api from "./api.js";
 import { Captions } from "./captions.js";
-import { byId, count, el, number } from "./dom.js";
+import { byId, count, el, keepFocus, number } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { Holdings } from "./holdings.js";
 import {
-  noteEmptyLibrary, noteError, noteLostPicture, noteNoTexts, noteNothing, noteUnclear, showNote,
+  isFinal, noteEmptyLibrary, noteError, noteLostPictures, noteNoTexts, noteNothing, noteUnclear, showNote,
 } from "./notes.js";
 import { Parts } from "./parts.js";
 import { Unclear, asLine, asWords, parseQuery } from "./question.js";
@@ -169,15 +169,16 @@ function render({ fresh = false, scroll = null } = {}) {
   if (key !== shownKey || fresh) {
     if (!shownKey?.startsWith("captions")) keep();
     shownKey = key;
-    show(isAsking, isCaptions, fresh);
+    keepFocus(() => show(isAsking, isCaptions, fresh));
   }
   if (scroll !== null) scrollTo(0, scroll);
-  showPicture(pic);
+  keepFocus(() => showPicture(pic));
 }
 
 function show(isAsking, isCaptions, fresh) {
   isOutdated = false;
   showNote();
+  said.classList.remove("unseen");
   byId("tail").textContent = "";
   byId("aside").replaceChildren();
   captions.stop();
@@ -186,9 +187,10 @@ function show(isAsking, isCaptions, fresh) {
     noteEmptyLibrary();
     return;
   }
-  if ([...state.like, ...state.unlike].some(isLostPicture)) {
+  const lost = [...state.like, ...state.unlike].filter(isLostPicture);
+  if (lost.length) {
     empty();
-    noteLostPicture();
+    noteLostPictures(lost.length, { onWithout: () => leaveOut(lost) });
     return;
   }
   let asked;
@@ -211,6 +213,7 @@ function showUnclear(error, isCaptions) {
   if (isTyping && (isCaptions || grid.hits.length > 0)) return;
   empty();
   noteUnclear(error.message);
+  sayOnly(error.message);
 }
 
 function showResults(asked, fresh) {
@@ -282,6 +285,12 @@ function empty() {
   said.textContent = "";
 }
 
+/** Say what is already to be read elsewhere. */
+function sayOnly(text) {
+  said.classList.add("unseen");
+  said.textContent = text;
+}
+
 function sayPictures() {
   const n = grid.hits.length;
   const { allowed } = grid;
@@ -289,9 +298,9 @@ function sayPictures() {
   const among = state.where ? `of ${number(allowed)} that pass` : `of ${number(allowed)}`;
   if (n === 0) said.textContent = "No pictures";
   else if (grid.plain) said.textContent = count(allowed, "picture");
-  else if (isLoose) said.textContent = `${count(allowed, "picture")}, the best match first`;
-  else if ((grid.ended || n === allowed) && !grid.isDeep) said.textContent = `${count(n, "picture")} ${among}, the best match first`;
-  else said.textContent = `More than ${number(n)} pictures ${among}, the best match first`;
+  else if (isLoose) said.textContent = `${count(allowed, "picture")}, the nearest first`;
+  else if ((grid.ended || n === allowed) && !grid.isDeep) said.textContent = `${count(n, "picture")} ${among}, the nearest first`;
+  else said.textContent = `More than ${number(n)} pictures ${among}, the nearest first`;
   const tail = byId("tail");
   if (grid.isDeep) tail.textContent = `These are the best ${number(n)}. More words find what is further down.`;
   else if (grid.ended && grid.cut > 0 && n > 0) {
@@ -310,19 +319,45 @@ function failed(error) {
     return;
   }
   if (error.status === 401) {
-    // The sign-in page comes in place of this one, and leads back here.
-    tell("This service asks for a key.", { label: "Sign in", act: () => location.reload() });
+    holdings.refused();
     return;
   }
-  said.textContent = "";
   const isOurs = (name) => typeof name === "number";
-  const { like, unlike, where } = state;
+  // A picture that is gone is one of the library; of all else one's own may be the cause.
+  const isSuspect = (name) => isOurs(name) === (error.status === 404);
+  const suspects = [...state.like, ...state.unlike].filter(isSuspect);
+  noteRefused(error, suspects);
+  if (suspects.length > 1 && isFinal(error)) blame(error, suspects);
+}
+
+function noteRefused(error, pictures, told) {
+  sayOnly((told ?? [error.message]).join(" "));
+  const several = told ? "them" : error.status === 404 ? "the pictures" : "your pictures";
   noteError(error, {
+    told,
+    without: pictures.length === 1 ? "the picture" : several,
     onRetry: () => render({ fresh: true }),
-    onWithout: [...like, ...unlike].every(isOurs) ? null
-      : () => ask({ like: like.filter(isOurs), unlike: unlike.filter(isOurs) }),
-    onUnfiltered: where ? () => ask({ where: "" }) : null,
+    onWithout: pictures.length ? () => leaveOut(pictures) : null,
+    onUnfiltered: state.where ? () => ask({ where: "" }) : null,
   });
+}
+
+/** Of several pictures find those at fault, so that the others need not be given again. */
+async function blame(error, suspects) {
+  const key = shownKey;
+  const alone = await Promise.allSettled(suspects.map((name) => (typeof name === "number"
+    ? api.image(name) : api.search([{ file: fileOf(name).file, weight: 1 }], { k: 1 }))));
+  const isBad = (_, at) => alone[at].status === "rejected" && isFinal(alone[at].reason);
+  const bad = suspects.filter(isBad);
+  if (shownKey !== key || byId("note").hidden || bad.length === 0) return;
+  const reasons = alone.filter(isBad).map(({ reason }) => reason.message.replace(/^the picture: /, ""));
+  noteRefused(error, bad, bad.map((name, at) => (typeof name === "number"
+    ? reasons[at] : `${fileOf(name).file.name}: ${reasons[at]}`)));
+}
+
+function leaveOut(names) {
+  const stays = (name) => !names.includes(name);
+  ask({ like: state.like.filter(stays), unlike: state.unlike.filter(stays) });
 }
 
 // ---- the parts of the page -----------------------------------------------------------------
@@ -343,6 +378,7 @@ const grid = new Grid(byId("grid"), {
   onOpen: (hit) => go({ pic: hit.id }),
   onSign: (hit, isMinus) => addPictures([hit.id], isMinus),
   onLeave: () => words.focus(),
+  onMissing: () => holdings.doubt(),
   onError: failed,
   onChange(page) {
     // A picture that was open before its list came has neighbours now.
@@ -388,6 +424,7 @@ const partsShown = new Parts({
 const filters = new Filters({
   total: () => info()?.images ?? null,
   onWhere: (where) => ask({ where }),
+  onAway: failed,
 });
 
 const viewer = new Viewer({
@@ -398,6 +435,8 @@ const viewer = new Viewer({
   onFolder: (folder) => ask({ q: "", like: [], unlike: [], where: inFolder(folder), view: "pictures" }),
   onPick: (picture) => selection.toggle(picture),
   isPicked: (picture) => selection.has(picture.id),
+  onMissing: () => holdings.doubt(),
+  onAway: failed,
   onTurn(step) {
     const at = grid.indexOf(state.pic);
     const next = grid.hits[at + step];
@@ -430,8 +469,11 @@ const holdings = new Holdings({
     if (holdings.info === null || error.status === 401) failed(error);
   },
   onBack() {
+    filters.forget();
     if (state.view === "captions" || grid.hits.length === 0) render({ fresh: true });
     else grid.retry();
+    showPicture(state.pic);
+    viewer.retry();
   },
   onChange(before, now) {
     if (before.images === now.images && before.texts === now.texts && before.model === now.model) return;
@@ -471,6 +513,8 @@ words.addEventListener("keydown", (event) => {
   if (event.key === "ArrowDown" && state.view === "pictures" && grid.focus(grid.current)) {
     event.preventDefault();
   } else if (event.key === "Escape") {
+    // Of itself the browser would empty the box, and what was found would stay.
+    event.preventDefault();
     words.blur();
   } else if (event.key === "Backspace" && words.value === "") {
     const last = state.unlike.length ? "unlike" : "like";
@@ -488,6 +532,8 @@ byId("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 
+const isNowhere = (target) => target === document.body || target === byId("results");
+
 document.addEventListener("keydown", (event) => {
   const isWriting = event.target.matches?.("input, textarea");
   if (viewer.isOpen || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -495,9 +541,9 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     words.focus();
     words.select();
-  } else if (event.key.startsWith("Arrow") && event.target === document.body && state.view === "pictures") {
+  } else if (event.key.startsWith("Arrow") && isNowhere(event.target) && state.view === "pictures") {
     if (grid.focus(grid.current)) event.preventDefault();
-  } else if (event.key === "Escape" && event.target === document.body && selection.size) {
+  } else if (event.key === "Escape" && isNowhere(event.target) && selection.size) {
     selection.clear();
   }
 });

@@ -1,6 +1,6 @@
 // The second view: the texts of the library that describe a picture, or that words lead to.
 
-import { el, figure, strength } from "./dom.js";
+import { el, figure, keepFocus, strength } from "./dom.js";
 
 const FIRST = 20;
 const MORE = 100;
@@ -27,6 +27,7 @@ export class Captions {
   /** Nothing was asked yet: invite. */
   invite() {
     this.stop();
+    this.box.classList.remove("with-picture");
     this.box.replaceChildren(
       el("button", { type: "button", className: "invite", onclick: () => this.onPick() },
         el("strong", {}, "Drop a picture here"),
@@ -37,6 +38,7 @@ export class Captions {
 
   stop() {
     this.abort?.abort();
+    this.box.removeAttribute("aria-busy");
   }
 
   /** load(k, signal) gives the texts; preview: {src, alt} of the picture asked about, or null. */
@@ -45,11 +47,13 @@ export class Captions {
     this.abort = new AbortController();
     const { signal } = this.abort;
     this.box.setAttribute("aria-busy", "true");
-    if (!this.box.querySelector(".texts")) this.frame(preview, bones());
+    // Texts for other words may stay, dimmed; not beside another picture.
+    const isOther = preview?.src !== this.shownFor;
+    if (isOther || !this.box.querySelector(".texts")) this.frame(preview, bones());
     try {
       const answer = await load(k, signal);
       if (signal.aborted) return;
-      this.fill(load, preview, answer, k);
+      keepFocus(() => this.fill(load, preview, answer, k));
       this.onResults(answer);
     } catch (error) {
       if (error.name === "AbortError" || signal.aborted) return;
@@ -61,6 +65,7 @@ export class Captions {
   }
 
   frame(preview, ...content) {
+    this.shownFor = preview?.src;
     const alone = () => {  // the browser cannot show it (HEIC)
       side.remove();
       this.box.classList.remove("with-picture");

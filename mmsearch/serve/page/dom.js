@@ -73,6 +73,18 @@ export function bestOf(hits) {
   return first.score > 0.98 && second ? second.score : first.score;
 }
 
+/**
+ * Do what may take the focused element away. Who goes by the keyboard, or listens, then stands at the
+ * results, not at the beginning of the page.
+ */
+export function keepFocus(act) {
+  const held = document.activeElement;
+  act();
+  const now = document.activeElement;
+  const isGone = now === document.body || !now.checkVisibility();
+  if (held !== document.body && isGone) byId("results").focus({ preventScroll: true });
+}
+
 export function wait(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }

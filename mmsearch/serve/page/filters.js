@@ -1,7 +1,7 @@
 // The panel of filters: what the pictures have in common, counted, and a line for all else.
 
-import { Refused, facets } from "./api.js";
-import { byId, count, el, number } from "./dom.js";
+import { Gone, facets } from "./api.js";
+import { byId, count, el, keepFocus, number } from "./dom.js";
 import { nameOf } from "./parts.js";
 import * as wheres from "./where.js";
 
@@ -19,10 +19,16 @@ const GROUPS = [
 /** Of longer lists the rest comes when asked for. */
 const SHORT = 14;
 
+/** It says nothing of the filter, but of the service. */
+const isAway = (error) => error instanceof Gone || error.status === 401;
+
 export class Filters {
-  /** onWhere(text) when a choice was made; total(): how many pictures there are, where known. */
-  constructor({ onWhere, total }) {
-    Object.assign(this, { onWhere, total });
+  /**
+   * onWhere(text) when a choice was made; total(): how many pictures there are, where known;
+   * onAway(error) when the service is not there, or asks for a key.
+   */
+  constructor({ onWhere, total, onAway }) {
+    Object.assign(this, { onWhere, total, onAway });
     this.box = byId("filters");
     this.button = byId("filters-open");
     this.where = "";
@@ -97,10 +103,11 @@ export class Filters {
       this.shownFor = where;
       // These counts are of the filter in use, and say nothing of what was typed since.
       if (!this.isTypedWrong) this.tell(null);
-      this.fill(all, new Map(kinds.map((kind, at) => [kind, others[at]])));
+      keepFocus(() => this.fill(all, new Map(kinds.map((kind, at) => [kind, others[at]]))));
     } catch (error) {
       if (error.name === "AbortError") return;
-      this.tell(error.message);
+      if (isAway(error)) this.onAway(error);
+      else this.tell(error.message);
     }
   }
 
@@ -169,7 +176,11 @@ export class Filters {
     try {
       await facets(where);
     } catch (error) {
-      this.tell(error instanceof Refused ? error.message : "mmsearch does not answer.");
+      if (isAway(error)) {
+        this.onAway(error);
+        return;
+      }
+      this.tell(error.message);
       this.isTypedWrong = true;
       return;
     }

@@ -1,7 +1,7 @@
 // A justified grid that shows only the rows near the window, so that ten thousand pictures cost no
 // more than a hundred, and asks for more pictures as their place comes near.
 
-import { bestOf, describe, el, figure, icon, strength } from "./dom.js";
+import { bestOf, describe, el, figure, icon, keepFocus, strength } from "./dom.js";
 import { Gone, thumbnail } from "./api.js";
 import { GAP, beside, justify, middleOf, ratioOf } from "./rows.js";
 import { ID_TYPE } from "./take.js";
@@ -18,7 +18,8 @@ export class Grid {
   /**
    * box: the element to fill. onOpen(hit), onSign(hit, isMinus) for its part in the question,
    * onLeave() upwards, onChange(page) after each page, onError(error), href(hit), maxOffset(): how
-   * deep the service lets a list be read; selection: what was picked out (selection.js).
+   * deep the service lets a list be read; selection: what was picked out (selection.js);
+   * onMissing() when a picture does not come: the error of the service, or null where it is there.
    * `plain` shows pictures without their scores.
    */
   constructor(box, handlers) {
@@ -26,6 +27,8 @@ export class Grid {
     this.plain = false;
     this.clear();
     this.drawn = new Map();
+    /** The ids of pictures that did not come: each is asked for once more, not without end. */
+    this.missing = new Set();
     this.frame = 0;
     this.width = 0;
     addEventListener("scroll", () => this.draw(), { passive: true });
@@ -90,13 +93,25 @@ export class Grid {
   /** The service is back: ask again for what it did not give. */
   retry() {
     this.isPaused = false;
-    for (const tile of this.box.querySelectorAll(".tile.gone")) {
-      const image = tile.querySelector("img");
-      tile.classList.remove("gone");
-      image.src = image.getAttribute("src");
-    }
+    this.missing.clear();
+    for (const tile of this.box.querySelectorAll(".tile.gone")) this.again(tile);
     if (this.box.classList.contains("stale")) this.start(this.load);
     else this.draw();
+  }
+
+  again(tile) {
+    const image = tile.querySelector("img");
+    tile.classList.remove("gone");
+    image.src = image.getAttribute("src");
+  }
+
+  /** A picture did not come: perhaps the service was away for a moment. */
+  async gone(tile, { id }) {
+    tile.classList.add("gone");
+    if (this.missing.has(id)) return;
+    this.missing.add(id);
+    const error = await this.onMissing();
+    if (!error && tile.isConnected && tile.classList.contains("gone")) this.again(tile);
   }
 
   stop() {
@@ -111,7 +126,7 @@ export class Grid {
     this.stop();
     this.clear();
     this.settle();
-    this.layout();
+    keepFocus(() => this.layout());
   }
 
   settle() {
@@ -170,7 +185,9 @@ export class Grid {
     }
     if (isFirst) {
       this.best = bestOf(this.hits);
-      for (const key of this.drawn.keys()) this.remove(key);
+      keepFocus(() => {
+        for (const key of this.drawn.keys()) this.remove(key);
+      });
       this.wasAt = undefined;
       this.settle();
     }
@@ -269,8 +286,11 @@ export class Grid {
       alt: words,
       decoding: "async",
       draggable: false,
-      onload: () => link.classList.add("shown"),
-      onerror: () => link.classList.add("gone"),
+      onload: () => {
+        link.classList.add("shown");
+        this.missing.delete(hit.id);
+      },
+      onerror: () => this.gone(link, hit),
     });
     image.dataset.src = thumbnail(hit, Math.max(width, height) * devicePixelRatio > 560 ? 1024 : 512);
     const label = el("span", { className: "label", attrs: { "aria-hidden": "true" } },

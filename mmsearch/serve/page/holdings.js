@@ -6,6 +6,8 @@ import { byId, count, number, wait } from "./dom.js";
 const EVERY_MS = 30_000;
 const WARMING_EVERY_MS = 1_500;
 const BUSY_EVERY_MS = 2_000;
+/** So long is waited for others that fail as well. */
+const DOUBT_MS = 500;
 const RETRY_MS = [1_000, 2_000, 3_000, 5_000];
 const AGO = [["year", 31_557_600], ["month", 2_629_800], ["day", 86_400], ["hour", 3_600], ["minute", 60]];
 
@@ -20,14 +22,18 @@ function ago(text) {
 
 export class Holdings {
   /**
-   * tell(text, {label, act}) shows the banner; onBack() once the service is there again;
+   * tell(text, {label, act}) shows the banner; onBack() once the service gives again what it did not;
    * onChange(before, now) when it holds something else; onError(error) when not even its status comes.
    */
   constructor({ tell, onBack, onChange, onError }) {
     Object.assign(this, { tell, onBack, onChange, onError });
     this.info = null;
     this.isLost = false;
+    /** Something was not given: once it answers again, that has to be asked for once more. */
+    this.isBehind = false;
     this.hadProblem = false;
+    this.mayNotLook = false;
+    this.doubting = null;
     this.read = null;
     this.events = null;
     this.isBusy = false;
@@ -41,6 +47,7 @@ export class Holdings {
   async lost() {
     if (this.isLost) return;
     this.isLost = true;
+    this.isBehind = true;
     this.unfollow();
     let skip = () => {};
     const act = () => skip();
@@ -53,32 +60,62 @@ export class Holdings {
     this.isLost = false;
     this.tell(null);
     await this.refresh();
-    this.onBack();
   }
 
+  /** Its key is not good any more. */
+  refused() {
+    this.isBehind = true;
+    // The sign-in page comes in place of this one, and leads back here.
+    this.tell("This service asks for a key.", { label: "Sign in", act: () => location.reload() });
+  }
+
+  /**
+   * A picture did not come: is it the service's doing? Its error, or null where it is there and one
+   * may ask. Of many that fail together the first asks for all.
+   */
+  doubt() {
+    this.doubting ??= wait(DOUBT_MS).then(() => {
+      this.doubting = null;
+      return this.refresh();
+    });
+    return this.doubting;
+  }
+
+  /** Look what there is; the error if that is not told, or null. */
   async refresh() {
     const before = this.info;
     try {
       this.info = await api.status();
     } catch (error) {
+      this.isBehind = true;
       if (error instanceof api.Gone) this.lost();
       else this.onError(error);
-      return;
+      return error;
     }
     await this.look();
+    if (this.isBehind && !this.isLost) this.tell(null);
     this.show();
     if (before) this.onChange(before, this.info);
+    if (this.isBehind && !this.isLost) {
+      this.isBehind = false;
+      this.onBack();
+    }
+    return null;
   }
 
   /** How fresh it is, and whether something is being read. Not everybody may know: then not. */
   async look() {
+    if (this.mayNotLook) return;
     try {
-      const [sources, indexing] = await Promise.all([api.sources(), api.indexing()]);
+      // One after the other: browsers log what is refused.
+      const sources = await api.sources();
+      const indexing = await api.indexing();
       const times = sources.map(({ indexed_at: at }) => at).filter(Boolean);
       this.read = times.sort().at(-1) ?? null;
       this.progress(indexing);
     } catch (error) {
       if (error instanceof api.Gone) this.lost();
+      this.mayNotLook = error.status === 403;
     }
   }
 

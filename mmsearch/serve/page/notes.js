@@ -38,9 +38,10 @@ export function noteNothing({ allowed, onNearest, onUnfiltered }) {
     showNote(el("h2", {}, "Nothing to show"), el("p", {}, "There is no picture that could be compared."));
     return;
   }
+  const were = allowed === 1 ? "was" : "were";
   showNote(
     el("h2", {}, onUnfiltered ? "Nothing here matches" : "Nothing in this library matches"),
-    el("p", {}, onUnfiltered ? `${count(allowed, "picture")} passed the filters and were compared.` : `${count(allowed, "picture")} were compared.`),
+    el("p", {}, onUnfiltered ? `${count(allowed, "picture")} passed the filters and ${were} compared.` : `${count(allowed, "picture")} ${were} compared.`),
     el("div", { className: "choose" },
       el("button", { type: "button", className: "plain", onclick: onNearest }, "Show what comes nearest"),
       onUnfiltered ? el("button", { type: "button", className: "plain", onclick: onUnfiltered }, "Take the filters off") : null,
@@ -57,26 +58,34 @@ export function noteUnclear(message) {
   );
 }
 
-export function noteLostPicture() {
+/** So many pictures of one's own are lost. onWithout: ask without them. */
+export function noteLostPictures(n, { onWithout }) {
+  const [heading, once, out] = n === 1
+    ? ["That picture is not here any more", "Drop it here once more.", "Leave it out"]
+    : ["Those pictures are not here any more", "Drop them here once more.", "Leave them out"];
   showNote(
-    el("h2", {}, "That picture was given in another tab"),
-    el("p", {}, "A dropped picture stays in the tab it was dropped in. Drop it here once more."),
+    el("h2", {}, heading),
+    el("p", {}, `A dropped picture is kept only until its tab is reloaded or closed. ${once}`),
+    el("button", { type: "button", className: "plain", onclick: onWithout }, out),
   );
 }
 
 /** Asked for again, it would be refused again: something else has to be asked. */
-const isFinal = ({ status }) => status >= 400 && status < 500 && status !== 408 && status !== 429;
+export const isFinal = ({ status }) => status >= 400 && status < 500 && status !== 408 && status !== 429;
 
-/** onRetry: ask once more; onWithout: without the pictures of one's own; onUnfiltered. */
-export function noteError(error, { onRetry, onWithout, onUnfiltered }) {
+/**
+ * onRetry: ask once more; onWithout: without the pictures that may be at fault, of which `without`
+ * speaks; onUnfiltered. `told`: what is wrong, where more is known than the error says.
+ */
+export function noteError(error, { onRetry, onWithout, without, onUnfiltered, told = [error.message] }) {
   const ways = [
-    [onWithout, "Leave the picture out"],
+    [onWithout, `Leave ${without} out`],
     [onUnfiltered, "Take the filters off"],
   ].filter(([act]) => act);
   if (ways.length === 0 || !isFinal(error)) ways.unshift([onRetry, "Try again"]);
   showNote(
     el("h2", {}, "That did not work"),
-    el("p", {}, error.message),
+    ...told.map((text) => el("p", {}, text)),
     el("div", { className: "choose" }, ...ways.map(([onclick, label]) =>
       el("button", { type: "button", className: "plain", onclick }, label))),
   );

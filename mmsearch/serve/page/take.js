@@ -14,6 +14,8 @@ const isPicture = ({ type, name }) => type.startsWith("image/") || /\.(heic|heif
  */
 export function takePictures({ onFiles, onId, invitation }) {
   const drop = byId("drop");
+  // As a popover it also stands above an open picture.
+  const invite = (isShown) => drop.togglePopover?.(isShown);
   const isOurs = ({ types }) => types.includes("Files") || types.includes(ID_TYPE);
   const isMinus = (event) =>
     Boolean(invitation()[1]) && (event.altKey || event.clientX > innerWidth / 2);
@@ -33,16 +35,14 @@ export function takePictures({ onFiles, onId, invitation }) {
     byId("drop-minus").hidden = !minus;
     const side = isMinus(event) ? "minus" : "plus";
     if (drop.dataset.side !== side) drop.dataset.side = side;
-    drop.hidden = false;
+    invite(true);
   });
   addEventListener("dragleave", (event) => {
-    if (event.relatedTarget === null) drop.hidden = true;
+    if (event.relatedTarget === null) invite(false);
   });
-  addEventListener("dragend", () => {
-    drop.hidden = true;
-  });
+  addEventListener("dragend", () => invite(false));
   addEventListener("drop", (event) => {
-    drop.hidden = true;
+    invite(false);
     if (!isOurs(event.dataTransfer)) return;
     event.preventDefault();
     const id = event.dataTransfer.getData(ID_TYPE);

@@ -1,6 +1,6 @@
 // One picture, large, with what is known of it.
 
-import { captionsOf, image as fetchImage, thumbnail } from "./api.js";
+import { Gone, captionsOf, image as fetchImage, thumbnail } from "./api.js";
 import { byId, copy, count, describe, el, number, size, when } from "./dom.js";
 import { textRow } from "./captions.js";
 
@@ -17,7 +17,8 @@ export class Viewer {
   /**
    * onClose(), onTurn(+1 or -1), onLike(picture): search by it alone; onSign(picture, isMinus): make
    * it part of the question; onFolder(folder), onPick(picture) when it is to be selected or no
-   * longer, isPicked(picture), hrefWords(text).
+   * longer, isPicked(picture), hrefWords(text); onMissing() when a file does not come: the error of
+   * the service, or null where it is there; onAway(error) when it is not, or asks for a key.
    */
   constructor(handlers) {
     Object.assign(this, handlers);
@@ -26,6 +27,8 @@ export class Viewer {
     this.image = byId("viewer-image");
     this.about = byId("viewer-about");
     this.picture = null;
+    /** The picture did not come, because the service was away. */
+    this.isMissing = false;
     byId("viewer-close").addEventListener("click", () => this.onClose());
     byId("viewer-back").addEventListener("click", () => this.onTurn(-1));
     byId("viewer-on").addEventListener("click", () => this.onTurn(1));
@@ -37,13 +40,15 @@ export class Viewer {
     this.stage.addEventListener("click", (event) => {
       if (event.target === this.stage) this.onClose();
     });
-    let startX = 0;
-    this.stage.addEventListener("touchstart", (event) => {
-      startX = event.touches.length === 1 ? event.touches[0].clientX : NaN;
+    let start = null;
+    this.stage.addEventListener("touchstart", ({ touches }) => {
+      start = touches.length === 1 ? touches[0] : null;
     }, { passive: true });
-    this.stage.addEventListener("touchend", (event) => {
-      const moved = event.changedTouches[0].clientX - startX;
-      if (Math.abs(moved) > SWIPE_PX) this.onTurn(moved < 0 ? 1 : -1);
+    this.stage.addEventListener("touchend", ({ changedTouches: [end] }) => {
+      if (!start) return;
+      const x = end.clientX - start.clientX;
+      const y = end.clientY - start.clientY;
+      if (Math.abs(x) > SWIPE_PX && Math.abs(x) > 2 * Math.abs(y)) this.onTurn(x < 0 ? 1 : -1);
     }, { passive: true });
     new ResizeObserver(() => this.fit()).observe(this.stage);
   }
@@ -72,7 +77,13 @@ export class Viewer {
       this.image.hidden = true;
       this.away(error.message);
       this.about.replaceChildren();
+      if (error instanceof Gone || error.status === 401) this.onAway(error);
     }
+  }
+
+  /** The service is back: ask again for what it did not give. */
+  retry() {
+    if (this.picture && this.isMissing) this.show(this.picture, this.abort.signal);
   }
 
   close() {
@@ -84,24 +95,36 @@ export class Viewer {
 
   show(picture, signal) {
     this.picture = picture;
-    this.away(null);
     this.image.hidden = false;
     this.image.alt = describe(picture);
-    this.image.src = thumbnail(picture);
     this.fit();
+    this.load(picture);
+    this.describe(picture, signal);
+  }
+
+  /** Its file: small, then large. If it does not come, once more, in case the service was away. */
+  async load(picture, isAgain = false) {
+    this.isMissing = false;
+    this.away(null);
+    this.image.src = thumbnail(picture);
     const isLight = picture.width * picture.height <= MAX_PIXELS && picture.bytes <= MAX_BYTES;
     const asFile = isLight && SHOWN_BY_BROWSERS.has(picture.format.toUpperCase());
     const full = new Image();
     full.src = asFile ? picture.urls.file : thumbnail(picture, 1024);
-    full.decode().then(
-      () => {
-        if (this.picture === picture) this.image.src = full.src;
-      },
-      () => {
-        if (this.picture === picture) this.away("The file of this picture cannot be read now.");
-      },
-    );
-    this.describe(picture, signal);
+    try {
+      await full.decode();
+      if (this.picture === picture) this.image.src = full.src;
+    } catch {
+      if (this.picture !== picture) return;
+      const error = await this.onMissing();
+      if (this.picture !== picture) return;
+      if (!error && !isAgain) {
+        this.load(picture, true);
+        return;
+      }
+      this.isMissing = error !== null;
+      this.away(error ? error.message : "The file of this picture cannot be read now.");
+    }
   }
 
   away(text) {
@@ -131,7 +154,7 @@ export class Viewer {
       el("h2", { className: captions.length ? "linked" : "" }, heading),
       captions.length ? el("p", { className: "by" }, "written for this picture") : "",
       ...further.map((text) =>
-        el("p", { className: captions.includes(text) ? "more linked" : "more" }, text),
+        el("p", { className: captions.includes(text) ? "further linked" : "further" }, text),
       ),
       el("div", { className: "acts" },
         el("button", { type: "button", className: "main", onclick: () => this.onLike(picture) }, "More like this"),
