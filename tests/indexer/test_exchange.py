@@ -324,6 +324,37 @@ def test_names_outside_utf_8_make_the_round_trip(
         assert library.look_up(encoded(1)).content_id is not None
 
 
+def test_a_sample_passes_over_pictures_that_have_changed(tmp_path: Path, model: str) -> None:
+    for seed in range(3):
+        write(tmp_path / "photos" / f"{seed}.png", encoded(seed))
+    run(tmp_path / "theirs", tmp_path / "photos", model=model)
+    exported(tmp_path / "theirs", tmp_path / "out")
+    write(tmp_path / "photos" / "1.png", encoded(10))
+    report = taken(tmp_path / "library", tmp_path / "out", sample=3)
+    assert (len(report.cosines), report.pictures, report.skipped) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["named", "below --images"])
+def test_pictures_of_a_folder_that_a_source_holds_stay_its_own(
+    tmp_path: Path, model: str, moved: bool
+) -> None:
+    photos = tmp_path / "photos"
+    for name in ("2019/1.png", "2019/2.png", "3.png", ".kept/4.png", "left out/5.png"):
+        write(photos / name, encoded(int(Path(name).stem)))
+    parts = [photos / name for name in ("2019", ".kept", "left out")]
+    run(tmp_path / "theirs", *parts, photos / "3.png", model=model)
+    exported(tmp_path / "theirs", tmp_path / "out")
+    library = tmp_path / "library"
+    run(library, photos, model=model, exclude=("left out",))
+    taken(library, tmp_path / "out", **({"images": photos / "2019"} if moved else {}))
+    with Library(library, device="cpu") as opened:
+        sources = {os.path.relpath(s.location, photos) for s in opened.sources()}
+        first = opened.catalog.image_records([opened.look_up(encoded(1)).content_id or 0])
+    # What the source passes over is not read by it.
+    assert sources == ({"."} if moved else {".", ".kept", "left out"})
+    assert [record.copies for record in first.values()] == [()]
+
+
 # --- what clip-retrieval writes -----------------------------------------------------------------
 
 
