@@ -30,6 +30,7 @@ from mmsearch.encode import presets, space_at_hand
 from mmsearch.errors import DecodeError, LibraryNotFoundError, SourceError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
+from mmsearch.store.engine import is_there
 from mmsearch.store.lock import writing
 from mmsearch.types import DEFAULT_LIMITS, DecodeLimits, Space
 
@@ -124,7 +125,7 @@ def index_parts(
     "" is all of a source. What is no source any more is passed over; of a folder that is gone, the
     nearest one above it is read. Errors as of `index`; LibraryNotFoundError: there is none.
     """
-    if not (library / CATALOG_NAME).exists():
+    if not is_there(library / CATALOG_NAME):
         raise LibraryNotFoundError(str(library))  # none is made: it was deleted
     with _opened(library, options, progress, models) as (run, catalog):
         return run.run(parts_of(catalog.sources(), parts))
