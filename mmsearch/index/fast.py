@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.index import measured
-from mmsearch.index.manifest import Manifest
+from mmsearch.index.manifest import Manifest, utf8_name
 from mmsearch.index.measured import Measured
 from mmsearch.index.selection import FEW, GATHERED, Selection
 from mmsearch.index.threads import one_thread
@@ -161,7 +161,8 @@ def _read(path: Path, about: Measured) -> Any:
     try:
         if not measured.whole(path, about):
             return None
-        index = faiss.read_index(str(path.with_name(about.file)))
+        with utf8_name(path.with_name(about.file)) as name:
+            index = faiss.read_index(name)
     except (OSError, RuntimeError):
         return None
     return index if isinstance(index, faiss.IndexIVFPQFastScan) and index.is_trained else None

@@ -355,6 +355,20 @@ def test_pictures_of_a_folder_that_a_source_holds_stay_its_own(
     assert [record.copies for record in first.values()] == [()]
 
 
+def test_folders_of_any_name_make_the_round_trip(
+    collection: Indexed, tmp_path: Path, no_model: None
+) -> None:
+    out, library = (tmp_path / os.fsdecode(name) for name in (b"ex\xff", b"lib\xff"))
+    try:
+        library.mkdir()
+    except OSError:
+        pytest.skip("this disk takes only names in UTF-8")
+    exported(collection.path, out)
+    taken(library, out)
+    expected = found(collection.path, collection.pictures, QUERIES)
+    assert same(found(library, collection.pictures, QUERIES), expected)
+
+
 # --- what clip-retrieval writes -----------------------------------------------------------------
 
 
