@@ -105,6 +105,8 @@ def learn(factory: str, rows: NDArray[np.float16], seed: int) -> Any:
     if wanted < len(rows):
         rows = rows[np.sort(rng.choice(len(rows), wanted, replace=False))]
     index.cp.seed = index.pq.cp.seed = seed
+    # Few are learned from because there are no more: FAISS need not say so on stderr, each time.
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     # Many short k-means: threads would wait for each other most of the time.
     with one_thread(index.nlist == 1):
         index.train(np.ascontiguousarray(rows, np.float32))

@@ -132,6 +132,12 @@ def test_files_in_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
     assert recall(index, clustered(20, 7, words=True)) > 0.9
 
 
+def test_learning_from_few_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    for factory in (FACTORY, "IVF4,PQ8x4fs"):
+        fast.learn(factory, clustered(100, 1).astype(np.float16), 0)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_exact_is_brute_force(tmp_path: Path) -> None:
     index, ids, xb = saved(tmp_path)
     put(tmp_path, index, candidates=24)
