@@ -14,6 +14,7 @@ from collection import Indexed
 
 from mmsearch.cli import COMMANDS, cli
 from mmsearch.cli.table import graphics_protocol
+from mmsearch.errors import LibraryNotFoundError
 
 
 def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -127,6 +128,12 @@ def test_no_library_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert "mmsearch index FOLDER" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("args", [["list"], ["revoke", "laptop"], ["add", "laptop"]])
+def test_keys_of_no_library_are_no_keys(tmp_path: Path, args: list[str]) -> None:
+    done = CliRunner().invoke(cli, ["keys", *args, "-l", str(tmp_path / "none")])
+    assert isinstance(done.exception, LibraryNotFoundError)
 
 
 def test_an_empty_library_says_so(empty: Path) -> None:
