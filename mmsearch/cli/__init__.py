@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from mmsearch import __version__
+from mmsearch.cli.options import LibraryPath, printable
 from mmsearch.errors import MmsearchError
 
 WELCOME = """\
@@ -99,7 +100,7 @@ class LazyGroup(click.Group):
 @click.option(
     "-l",
     "--library",
-    type=click.Path(path_type=Path),
+    type=LibraryPath(),
     help="The library folder (also after the subcommand).",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
@@ -151,8 +152,6 @@ def main() -> None:
     try:
         sys.exit(cli.main(prog_name="mmsearch", standalone_mode=False))
     except MmsearchError as exc:
-        from mmsearch.cli.options import printable
-
         # It names files, and what a file is called must not speak to the terminal.
         click.echo(f"mmsearch: {printable(str(exc))}", err=True)
         sys.exit(exc.exit_code)

@@ -136,6 +136,13 @@ def test_keys_of_no_library_are_no_keys(tmp_path: Path, args: list[str]) -> None
     assert isinstance(done.exception, LibraryNotFoundError)
 
 
+@pytest.mark.parametrize("args", [["-l", "", "status"], ["status", "-l", ""]])
+def test_an_empty_name_of_a_library_is_refused(args: list[str]) -> None:
+    done = CliRunner().invoke(cli, args)
+    assert done.exit_code == 2
+    assert "it is empty" in done.output
+
+
 def test_an_empty_library_says_so(empty: Path) -> None:
     done = run("search", "boat", "-l", str(empty))
     assert done.returncode == 1
