@@ -138,6 +138,15 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
+def _is_nowhere() -> bool:
+    """Whether the current folder was deleted."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _drop_output() -> None:
     """Forgets what stdout did not take: Python would try once more at its end, and complain."""
     try:
@@ -166,6 +175,13 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as exc:
+        if isinstance(exc, FileNotFoundError) and exc.filename is None and _is_nowhere():
+            click.echo(
+                "mmsearch: the current folder is not there any more: cd elsewhere, or write whole "
+                "paths",
+                err=True,
+            )
+            sys.exit(1)
         # What is printed has no file name; a disk that does not take it is no fault here.
         if exc.filename is not None or exc.errno not in _NOT_TAKEN:
             raise

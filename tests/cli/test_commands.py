@@ -143,6 +143,27 @@ def test_an_empty_name_of_a_library_is_refused(args: list[str]) -> None:
     assert "it is empty" in done.output
 
 
+@pytest.mark.parametrize("args", [["backup", "q"], ["sources", "remove", "./x"]])
+def test_a_current_folder_that_is_gone_is_one_line(
+    empty: Path, tmp_path: Path, args: list[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = (
+        "import os, sys; from mmsearch.cli import main\n"
+        f"os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-l", empty, *args],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("cd elsewhere, or write whole paths")
+    assert done.stderr.count("\n") == 1
+
+
 def test_an_empty_library_says_so(empty: Path) -> None:
     done = run("search", "boat", "-l", str(empty))
     assert done.returncode == 1
