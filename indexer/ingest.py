@@ -344,6 +344,12 @@ class _Run:
                 f"the patterns of what is left out of {target.location} change from "
                 f"{shlex.join(before) or 'none'} to {shlex.join(patterns) or 'none'}"
             )
+        if target.is_left_out():
+            self._warn(
+                f"{target.absolute(target.under)} is left out of {target.location} by patterns: "
+                f"the next run over all of that takes it for gone. To keep it, give others: "
+                f"mmsearch index {shlex.quote(target.location)} --exclude PATTERN"
+            )
         try:
             with self._clock.span("scan"):
                 problems, sights, closed = self._scan(target, source_id)
