@@ -329,8 +329,9 @@ class _Run:
         if target.location in self._adopted:
             return
         if not target.is_there():
+            held = "its pictures are" if target.kind == "folder" else "what it held is"
             self._warn(
-                f"{target.location} is not there (unplugged drive?): its pictures are kept. If "
+                f"{target.location} is not there (unplugged drive?): {held} kept. If "
                 f"it was moved: mmsearch sources relocate {shlex.quote(target.location)} NEW"
             )
             return

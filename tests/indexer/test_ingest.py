@@ -282,6 +282,18 @@ def test_a_named_folder_that_patterns_leave_out_is_warned_of(
     assert run(library).missing == 2
 
 
+def test_of_a_file_of_texts_that_is_gone_no_pictures_are_kept(
+    library: Path, photos: Path, model: str, tmp_path: Path
+) -> None:
+    captions = tmp_path / "elsewhere" / "captions.txt"
+    write(captions, b"0.png\ta boat\n")
+    write(captions.with_name("other.doc"), b"")
+    run(library, captions=[captions], model=model)
+    shutil.rmtree(captions.parent)
+    (warning,) = run(library).warnings
+    assert "what it held is kept" in warning
+
+
 def test_patterns_of_a_source_replace_those_of_before_and_the_run_says_so(
     library: Path, album: Path, model: str
 ) -> None:
