@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from collection import Indexed, encoded, found, run, same, titled, write, write_captions
 from PIL import Image
 
-from indexer.exchange import importing, layout
+from indexer.exchange import importing, layout, places
 from indexer.exchange import vectors as received
 from indexer.exchange.exporting import ExportReport, export
 from indexer.exchange.importing import import_embeddings
@@ -367,6 +367,35 @@ def test_folders_of_any_name_make_the_round_trip(
     taken(library, out)
     expected = found(collection.path, collection.pictures, QUERIES)
     assert same(found(library, collection.pictures, QUERIES), expected)
+
+
+def test_a_run_mends_what_older_imports_doubled(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, library = tmp_path / "photos", tmp_path / "library"
+    for n in range(3):
+        write(photos / "2019" / f"{n}.png", encoded(n))
+    write(photos / "2019" / "titled.jpg", titled(7, "a title of its own"))
+    write_captions(photos / "captions.jsonl", [("2019/0.png", "of nought")])
+    run(tmp_path / "theirs", photos / "2019", model=model)
+    exported(tmp_path / "theirs", tmp_path / "out")
+    run(library, photos, model=model)
+    expected = found(library, photos, QUERIES)
+    with monkeypatch.context() as old:
+        old.setattr(places, "_takes_in", lambda *_: False)
+        taken(library, tmp_path / "out")
+    with Library(library) as opened:
+        assert len(opened.sources()) == 3
+    report = run(library)
+    assert (report.encoded_images, report.missing, report.warnings) == (0, 0, [])
+    with Library(library) as opened:
+        assert str(photos / "2019") not in {source.location for source in opened.sources()}
+    (photos / "2019" / "1.png").unlink()
+    assert run(library).missing == 1
+    write(photos / "2019" / "1.png", encoded(1))
+    run(library)
+    left = found(library, photos, QUERIES)
+    assert [set(table) for table in left[::2]] == [set(table) for table in expected[::2]]
 
 
 # --- what clip-retrieval writes -----------------------------------------------------------------
