@@ -25,6 +25,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+from mmsearch.store.engine import is_there
 
 
 @click.command()
@@ -119,7 +120,7 @@ def index(
         )
     settings = load_settings()
     where = library_path(library, settings)
-    if not paths and not captions and not (where / "catalog.db").exists():
+    if not paths and not captions and not is_there(where / "catalog.db"):
         raise click.UsageError("say what to read: mmsearch index ~/Photos")
     options = Options(
         model=model or settings.model,

@@ -72,11 +72,13 @@ def sources(ctx: click.Context, as_json: bool, library: Path | None) -> None:
         click.echo("The library has no sources yet: mmsearch index FOLDER", err=True)
     width = max((len(printable(source.name)) for source in found), default=0)
     for source in found:
-        when = f"{source.indexed_at:%Y-%m-%d %H:%M} UTC" if source.indexed_at else "not finished"
+        # Taken in by an import, or stopped in its first run: there is no telling which.
+        at = source.indexed_at
+        when = f"read {at:%Y-%m-%d %H:%M} UTC" if at else "not read to its end yet"
         gone = f", {source.missing:,} gone" if source.missing else ""
         click.echo(
             f"{printable(source.name):{width}}  {printable(source.location)}  "
-            f"{source.images:,} pictures, {source.texts:,} texts{gone}, read {when}"
+            f"{source.images:,} pictures, {source.texts:,} texts{gone}, {when}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,9 +48,27 @@ def tags(ctx: click.Context, as_json: bool, library: Path | None) -> None:
         click.echo(f"{printable(count.name):{width}}  {count.pictures:,} pictures{texts}{hand}")
 
 
-_files = click.argument(
-    "pictures", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+class _Picture(click.Path):
+    """The path of a picture as searches print it: a file, or a member of an archive (a.zip!/b)."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if _member(Path(value)) is not None:
+            return Path(value)
+        return super().convert(value, param, ctx)
+
+
+def _member(path: Path) -> tuple[Path, str] | None:
+    """The archive that is there and its member, where no file has that path."""
+    from mmsearch.archive import split_member_path
+
+    split = None if path.exists() else split_member_path(str(path))
+    return None if split is None or not Path(split[0]).is_file() else (Path(split[0]), split[1])
+
+
+_files = click.argument("pictures", nargs=-1, type=_Picture())
 
 
 @tags.command()
@@ -60,7 +78,7 @@ _files = click.argument(
 def show(pictures: tuple[Path, ...], as_json: bool, library: Path | None) -> None:
     """The tags of PICTURES."""
     with open_library(library) as lib:
-        ids = {path: lib.look_up(path).content_id for path in pictures}
+        ids = {path: _look_up(lib, path) for path in pictures}
         found = lib.catalog.tags([id_ for id_ in ids.values() if id_ is not None])
     documents = [
         {
@@ -137,9 +155,17 @@ def remove(
     click.echo(f"{gone:,} tags removed.")
 
 
+def _look_up(lib: Library, path: Path) -> int | None:
+    """The id of a picture in the library; None for one that it does not have."""
+    from mmsearch.archive import read_member
+
+    member = _member(path)
+    return lib.look_up(path if member is None else read_member(*member)).content_id
+
+
 def _ids(lib: Library, pictures: tuple[Path, ...]) -> list[int]:
     """The ids of these files in the library. Raises UsageError for one that it does not have."""
-    ids = {path: lib.look_up(path).content_id for path in pictures}
+    ids = {path: _look_up(lib, path) for path in pictures}
     for path, id_ in ids.items():
         if id_ is None:
             raise click.UsageError(f"{path} is not in the library: mmsearch index adds it")

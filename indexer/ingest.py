@@ -30,6 +30,7 @@ from mmsearch.encode import presets, space_at_hand
 from mmsearch.errors import DecodeError, LibraryNotFoundError, SourceError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
+from mmsearch.store.engine import is_there
 from mmsearch.store.lock import writing
 from mmsearch.types import DEFAULT_LIMITS, DecodeLimits, Space
 
@@ -124,7 +125,7 @@ def index_parts(
     "" is all of a source. What is no source any more is passed over; of a folder that is gone, the
     nearest one above it is read. Errors as of `index`; LibraryNotFoundError: there is none.
     """
-    if not (library / CATALOG_NAME).exists():
+    if not is_there(library / CATALOG_NAME):
         raise LibraryNotFoundError(str(library))  # none is made: it was deleted
     with _opened(library, options, progress, models) as (run, catalog):
         return run.run(parts_of(catalog.sources(), parts))
@@ -328,8 +329,9 @@ class _Run:
         if target.location in self._adopted:
             return
         if not target.is_there():
+            held = "its pictures are" if target.kind == "folder" else "what it held is"
             self._warn(
-                f"{target.location} is not there (unplugged drive?): its pictures are kept. If "
+                f"{target.location} is not there (unplugged drive?): {held} kept. If "
                 f"it was moved: mmsearch sources relocate {shlex.quote(target.location)} NEW"
             )
             return
@@ -342,6 +344,12 @@ class _Run:
             self._warn(
                 f"the patterns of what is left out of {target.location} change from "
                 f"{shlex.join(before) or 'none'} to {shlex.join(patterns) or 'none'}"
+            )
+        if target.is_left_out():
+            self._warn(
+                f"{target.absolute(target.under)} is left out of {target.location} by patterns: "
+                f"the next run over all of that takes it for gone. To keep it, give others: "
+                f"mmsearch index {shlex.quote(target.location)} --exclude PATTERN"
             )
         try:
             with self._clock.span("scan"):

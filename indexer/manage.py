@@ -26,7 +26,7 @@ from mmsearch.overview import (
     SpaceStatus,
 )
 from mmsearch.store import Catalog, CatalogWriter
-from mmsearch.store.engine import delete_old_catalogs
+from mmsearch.store.engine import delete_old_catalogs, is_there
 from mmsearch.store.lock import writing
 from mmsearch.store.manage import Removal
 from mmsearch.types import (
@@ -73,7 +73,7 @@ class Drop:
 def _opened(library: Path) -> Iterator[tuple[CatalogWriter, Catalog]]:
     """A library, not made if there is none, for its one writer."""
     path = library / CATALOG_NAME
-    if not path.exists():
+    if not is_there(path):
         raise LibraryNotFoundError(str(library))
     with (
         writing(library),

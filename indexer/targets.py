@@ -76,6 +76,18 @@ class Target:
         except OSError:
             return True
 
+    def is_left_out(self) -> bool:
+        """Whether this part is read only because it was named: patterns leave it out otherwise."""
+        if not self.under or not os.path.lexists(self.absolute(self.under)):
+            return False
+        met = covering(
+            self.location,
+            self.absolute(self.under),
+            exclude=self.exclude,
+            follow_links=self.follow_links,
+        )
+        return met is None
+
     def scan(self, skip: Path, sights: Sights | None = None) -> Iterator[FileEntry | ScanProblem]:
         """The files of the target; `skip` is a folder not to enter, `sights` as in `scan`."""
         if self.kind == "file":

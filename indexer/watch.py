@@ -136,7 +136,9 @@ class Watch:
         self._models = Models()
         self._catalog: Catalog | None = None
         self._revision = -1
-        self._scope: dict[str, set[str]] | None = None  # folders by source; None: everything
+        self._scope: dict[int, set[str]] | None = None  # folders by source; None: everything
+        self._located: dict[int, str] = {}  # where these sources were when last looked for
+        self._homeless: set[str] = set()  # of `paths`, absolute: those of no source now
         self._places: dict[str, _Place] = {}
         self._marks: dict[str, tuple[int, ...] | None] = {}  # of each place when last looked at
         self._changes: Generator[set[FileChange], None, None] | None = None
@@ -189,10 +191,7 @@ class Watch:
         self._options = replace(self._options, model=None)
         if self._paths and not stop.is_set():
             self._scope = {}
-            for target in find_targets(self._open().sources(), self._paths, ()):
-                folder = Path(target.absolute(target.under)).is_dir()
-                under = target.under if folder else target.under.rpartition("/")[0]
-                self._scope.setdefault(target.location, set()).add(under)
+            self._homeless = {os.path.realpath(path) for path in self._paths}
 
     def _go_on(self, stop: threading.Event) -> None:
         clock = time.monotonic
@@ -233,18 +232,41 @@ class Watch:
         if revision == self._revision:
             return
         self._revision = revision
+        sources = self._open().sources()
+        if self._scope is not None:
+            self._follow(self._scope, sources)
         places = [
             _Place(source, under)
-            for source in self._open().sources()
-            for under in smallest(
-                {""} if self._scope is None else self._scope.get(source.location, set())
-            )
+            for source in sources
+            for under in smallest({""} if self._scope is None else self._scope.get(source.id, ()))
         ]
         self._places = {place.path: place for place in places}
         for path in self._marks.keys() - self._places.keys():
             del self._marks[path]
             self._stop_notifications()
             self._warn(f"{path} is no source of this library any more: it is not watched")
+
+    def _follow(self, scope: dict[int, set[str]], sources: Sequence[SourceRecord]) -> None:
+        """Brings the scope up to date with the sources.
+
+        One that moved is still the same. What was of one that is gone may be of another now, such
+        as a folder around it that was read.
+        """
+        by_location = {source.location: source.id for source in sources}
+        for id_ in scope.keys() - by_location.values():
+            place = self._located.pop(id_)
+            self._homeless |= {f"{place}/{under}" if under else place for under in scope.pop(id_)}
+        for path in list(self._homeless):
+            try:
+                (target,) = find_targets(sources, [Path(path)], ())
+            except SourceError:
+                continue  # not there now
+            if target.location in by_location:
+                folder = Path(target.absolute(target.under)).is_dir()
+                under = target.under if folder else target.under.rpartition("/")[0]
+                scope.setdefault(by_location[target.location], set()).add(under)
+                self._homeless.discard(path)
+        self._located = {source.id: source.location for source in sources if source.id in scope}
 
     def _look_at_places(self) -> None:
         """Finds out what came, went or is another one now: that is read, and watched anew."""

@@ -21,6 +21,8 @@ import pytest
 from click.testing import CliRunner
 from collection import encoded, found, run, same, titled, write, write_captions
 
+from indexer.ingest import index_parts
+from indexer.manage import remove_source
 from mmsearch.cli import cli
 from mmsearch.doctor import Finding, doctor
 from mmsearch.errors import (
@@ -303,6 +305,40 @@ def test_a_damaged_catalog_names_the_copy_that_a_migration_kept(library: Path) -
     path.write_bytes(b"no database" * 1000)
     (finding, *_) = examine(library)
     assert (finding.check, finding.state) == ("catalog", "problem")
+
+
+def test_an_emptied_catalog_is_neither_mended_nor_filled_anew(library: Path, healthy: Path) -> None:
+    path = library / "catalog.db"
+    for beside in library.glob("catalog.db-*"):
+        beside.unlink()
+    path.write_bytes(b"")
+    for repair in (False, True):
+        findings = examine(library, repair=repair)
+        assert wrong(findings) == ["catalog"]
+        assert "put a backup in its place" in findings[0].message
+    for arguments in (["index"], ["index", healthy / "photos"], ["sources"], ["search", "a boat"]):
+        done = CliRunner().invoke(cli, ["-l", str(library), *map(str, arguments)])
+        assert done.exit_code != 0
+        assert isinstance(done.exception, StoreError), done.output
+        assert "put a backup in its place" in str(done.exception)
+    with pytest.raises(StoreError, match="put a backup"):
+        index_parts(library, {})
+    assert path.read_bytes() == b""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+    for repair in (False, True):
+        assert wrong(examine(library, repair=repair)) == ["schema"]
+
+
+def test_a_new_library_that_a_kill_left_empty_is_filled_by_the_next_run(
+    tmp_path: Path, healthy: Path, model: str
+) -> None:
+    (tmp_path / "catalog.db").write_bytes(b"")
+    done = CliRunner().invoke(cli, ["-l", str(tmp_path), "index"])
+    assert "say what to read" in done.output
+    with pytest.raises(LibraryNotFoundError):
+        remove_source(tmp_path, "photos")
+    assert run(tmp_path, healthy / "photos", model=model).encoded_images > 0
 
 
 def test_a_newer_catalog(library: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -324,3 +326,47 @@ def test_an_option_that_would_do_nothing_is_told(made: Path) -> None:
     done = command(made, "--exact-only", "-0")
     assert done.returncode == 2
     assert b"-0 goes with --paths" in done.stderr
+
+
+def to_move(root: Path) -> list[str]:
+    """The paths that --paths prints, relative to `root`."""
+    done = command(root, "--exact-only", "--paths", "-0")
+    assert done.returncode == 0, done.stderr
+    return [os.path.relpath(p, root) for p in done.stdout.decode().split("\0") if p]
+
+
+def test_a_link_to_a_file_is_no_copy_of_it(tmp_path: Path, model: str) -> None:
+    write(tmp_path / "Photos" / "0.png", encoded(0))
+    write(tmp_path / "Photos" / "1.png", encoded(1))
+    (tmp_path / "Albums").mkdir()
+    (tmp_path / "Albums" / "best.png").symlink_to("../Photos/0.png")
+    (tmp_path / "Albums" / "folder").symlink_to("../Photos")
+    run(tmp_path / "library", tmp_path / "Albums", model=model, follow_links=True)
+    run(tmp_path / "library", tmp_path / "Photos", model=model)
+    (tmp_path / "Photos" / "hard.png").hardlink_to(tmp_path / "Photos" / "1.png")
+    run(tmp_path / "library", model=model)
+    assert to_move(tmp_path) == []
+    assert json.loads(command(tmp_path, "--exact-only", "--json").stdout)["total_files"] == 0
+    # A copy is one beside links, too, and what is kept is no link.
+    write(tmp_path / "Photos" / "z" / "copy.png", encoded(0))
+    run(tmp_path / "library", model=model)
+    assert to_move(tmp_path) == ["Photos/z/copy.png"]
+    document = json.loads(command(tmp_path, "--exact-only", "--json").stdout)
+    assert names(document) == [["0.png", "copy.png"]]
+    assert document["bytes_beyond_the_best"] == len(encoded(0))
+
+
+def test_what_is_to_be_moved_is_there_is_no_member_and_leaves_one_file(
+    tmp_path: Path, model: str
+) -> None:
+    write(tmp_path / "A" / "gone.png", encoded(0))
+    write(tmp_path / "B" / "only.png", encoded(0))
+    for name in ("1.png", "1 copy.png"):
+        write(tmp_path / "B" / name, encoded(1))
+    with zipfile.ZipFile(tmp_path / "A" / "a.zip", "w") as archive:
+        archive.writestr("1.png", encoded(1))
+        archive.writestr("2.png", encoded(2))
+    write(tmp_path / "B" / "2.png", encoded(2))
+    run(tmp_path / "library", tmp_path / "A", tmp_path / "B", model=model)
+    (tmp_path / "A" / "gone.png").unlink()
+    assert to_move(tmp_path) in (["B/1.png"], ["B/1 copy.png"])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +117,31 @@ def test_the_commands_on_a_read_only_medium(
         assert isinstance(done.exception, StoreError)
         assert "cannot be written: Read-only file system" in str(done.exception)
         assert "copy the folder" in str(done.exception)
+
+
+def test_a_full_disk_is_read(library: Path, photos: Path, tmp_path: Path) -> None:
+    place = tmp_path / "full"
+    place.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(options, capture_output=True).returncode:
+        pytest.skip("NOT TESTED: a full disk; mounting one needs more rights")
+    try:
+        expected = found(library, photos, QUERIES)
+        here = shutil.copytree(library, place / "library")
+        with suppress(OSError), (place / "rest").open("wb", buffering=0) as rest:
+            while rest.write(bytes(4096)):
+                pass
+        assert same(found(here, photos, QUERIES), expected)
+        for arguments in (["status"], ["backup", tmp_path / "copy"], ["search", "red", "--all"]):
+            done = command("-l", here, *arguments)
+            assert done.returncode == 0, done.stderr
+        done = command("-l", here, "index")
+        assert done.returncode == 1
+        assert "space" in done.stderr
+        (place / "rest").unlink()
+        assert command("-l", here, "index").returncode == 0
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_serving_a_read_only_medium(library: Path, medium: Callable[[Path], Path]) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmsearch.errors import RefusedError, SourceError, os_reason
+from mmsearch.index.manifest import utf8_name
 from mmsearch.store.backup import sync
 from mmsearch.types import Space
 
@@ -89,6 +90,7 @@ class ShardWriter:
         self._matrices = tuple(matrices)
         self._open: dict[str, _NpyWriter] = {}
         self._table: pq.ParquetWriter | None = None
+        self._table_file: IO[bytes] | None = None
         self._rows = 0
         self.shards = 0
         self.rows = 0
@@ -133,14 +135,18 @@ class ShardWriter:
         for name in (*self._matrices, METADATA):
             (self._root / name).mkdir(parents=True, exist_ok=True)
         number = str(self.shards)
-        self._table = pq.ParquetWriter(self._path(METADATA, number), self._schema)
+        # Opened here: pyarrow takes no names that are not UTF-8.
+        self._table_file = self._path(METADATA, number).open("wb")
+        self._table = pq.ParquetWriter(self._table_file, self._schema)
         self._open = {n: _NpyWriter(self._path(n, number), self._dim) for n in self._matrices}
         self._rows = 0
         self.shards += 1
 
     def _close(self) -> None:
         if self._table is not None:
+            assert self._table_file is not None
             self._table.close()
+            self._table_file.close()
             sync(self._path(METADATA, str(self.shards - 1)))
             for writer in self._open.values():
                 writer.close()
@@ -303,7 +309,8 @@ def _rows(file: Path) -> int:
 
 def _table(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        with utf8_name(file) as name:
+            return pq.ParquetFile(name)
     except OSError as exc:
         raise SourceError(str(file), os_reason(exc)) from exc
     except pa.ArrowException as exc:

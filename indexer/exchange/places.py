@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexer.sources import covering, kind_of
 from mmsearch import archive
 from mmsearch.errors import RefusedError
 from mmsearch.overview import (
@@ -36,6 +37,20 @@ class Place:
     member: str = ""
 
 
+def _takes_in(source: SourceRecord, home: Home) -> bool:
+    """Whether runs over a source read these files, too: what it passes over is its own source."""
+    if source.kind != "folder":
+        return source.location == home.location
+    if not home.location.startswith(source.location.rstrip("/") + "/"):
+        return False
+    if home.kind != "folder" and kind_of(os.path.basename(home.location)) is None:  # noqa: PTH119
+        return False
+    folder = covering(
+        source.location, home.location, exclude=source.exclude, follow_links=source.follow_links
+    )
+    return folder is not None
+
+
 class Places:
     """Finds pictures, and says whose they are."""
 
@@ -50,15 +65,17 @@ class Places:
         self._root = None if images is None else os.path.realpath(images)
         self._homes: dict[str, Home] = {}
         self._files: dict[str, Home] = {}
-        if self._root is None:
-            for location, kind in named:
-                real = as_named(location)
-                if os.path.exists(real):  # noqa: PTH110
-                    self._add(Home(real, kind))
-        else:
-            self._add(Home(self._root, "folder"))
         for source in known:
             self._add(Home(source.location, source.kind))
+        if self._root is None:
+            wanted = [Home(as_named(location), kind) for location, kind in named]
+        else:
+            wanted = [Home(self._root, "folder")]
+        for home in wanted:
+            there = os.path.exists(home.location)  # noqa: PTH110
+            # A source in one that reads its files would hold every file a second time.
+            if there and not any(_takes_in(source, home) for source in known):
+                self._add(home)
         self._common: str | None = None
         self._dropped = 0
 

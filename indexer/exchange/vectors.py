@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def verify(
     found: Found, space: Space, places: Places, sample: int, *, device: str, limits: DecodeLimits
 ) -> list[float]:
     """The cosines of up to `sample` vectors with those that the model makes of the same pictures,
-    or texts where no picture is there.
+    or texts where no picture is there as it was. Pictures that have changed are passed over.
 
     Raises:
         ModelUnavailableError: the model is not here.
@@ -81,8 +82,8 @@ def verify(
         cosines += _texts(shard, encoder, sample - len(cosines))
     if not cosines:
         raise RefusedError(
-            f"none of the pictures that {found.root} names is there: nothing to compare. --images "
-            "DIR says where they are; without --verify vectors are taken as they are"
+            f"none of the pictures that {found.root} names is there as it was: nothing to compare. "
+            "--images DIR says where they are; without --verify vectors are taken as they are"
         )
     if min(cosines) < LEAST_COSINE:
         raise RefusedError(
@@ -99,7 +100,7 @@ def _pictures(
     assert shard.img_emb is not None
     matrix = shard.matrix(shard.img_emb)
     cosines: list[float] = []
-    for row, name in _spread(shard, "image_path", most):
+    for row, name, digest in _spread(shard, "image_path", most):
         part = checked(matrix[row : row + 1])
         place = places.locate(name)
         if part.bad or place is None:
@@ -107,6 +108,8 @@ def _pictures(
         try:
             path = Path(place[0])
             data = archive.read_member(path, place[1]) if place[1] else read_file(path, limits)
+            if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+                continue  # as the import itself does
             pixels = decode(data, source=name, limits=limits, min_side=2 * encoder.image_size)
         except DecodeError:
             continue
@@ -119,21 +122,21 @@ def _texts(shard: Shard, encoder: Encoder, most: int) -> list[float]:
     assert shard.text_emb is not None
     matrix = shard.matrix(shard.text_emb)
     cosines: list[float] = []
-    for row, body in _spread(shard, "caption", most):
+    for row, body, _ in _spread(shard, "caption", most):
         part = checked(matrix[row : row + 1])
         if not part.bad:
             cosines.append(float(encoder.encode_texts([clean(body)])[0] @ part.vectors[0]))
     return cosines
 
 
-def _spread(shard: Shard, column: str, most: int) -> list[tuple[int, str]]:
-    """Up to `most` rows from all over the shard that have a value, with it."""
+def _spread(shard: Shard, column: str, most: int) -> list[tuple[int, str, str | None]]:
+    """Up to `most` rows from all over the shard that have a value, with it and the hash told."""
     if most < 1:
         return []
     wanted = set(np.linspace(0, shard.rows - 1, most).astype(int).tolist())
     return [
-        (start + number, value)
-        for start, columns in read_columns(shard, [column], 4096)
-        for number, value in enumerate(columns[column])
+        (start + number, value, digest)
+        for start, columns in read_columns(shard, [column, "hash"], 4096)
+        for number, (value, digest) in enumerate(zip(columns[column], columns["hash"], strict=True))
         if start + number in wanted and isinstance(value, str) and value
     ]

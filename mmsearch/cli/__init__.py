@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from mmsearch import __version__
+from mmsearch.cli.options import LibraryPath, printable
 from mmsearch.errors import MmsearchError
 
 WELCOME = """\
@@ -99,7 +100,7 @@ class LazyGroup(click.Group):
 @click.option(
     "-l",
     "--library",
-    type=click.Path(path_type=Path),
+    type=LibraryPath(),
     help="The library folder (also after the subcommand).",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
@@ -137,6 +138,15 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
+def _is_nowhere() -> bool:
+    """Whether the current folder was deleted."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _drop_output() -> None:
     """Forgets what stdout did not take: Python would try once more at its end, and complain."""
     try:
@@ -151,8 +161,6 @@ def main() -> None:
     try:
         sys.exit(cli.main(prog_name="mmsearch", standalone_mode=False))
     except MmsearchError as exc:
-        from mmsearch.cli.options import printable
-
         # It names files, and what a file is called must not speak to the terminal.
         click.echo(f"mmsearch: {printable(str(exc))}", err=True)
         sys.exit(exc.exit_code)
@@ -167,6 +175,13 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as exc:
+        if isinstance(exc, FileNotFoundError) and exc.filename is None and _is_nowhere():
+            click.echo(
+                "mmsearch: the current folder is not there any more: cd elsewhere, or write whole "
+                "paths",
+                err=True,
+            )
+            sys.exit(1)
         # What is printed has no file name; a disk that does not take it is no fault here.
         if exc.filename is not None or exc.errno not in _NOT_TAKEN:
             raise

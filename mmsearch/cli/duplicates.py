@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Pictures that are alike, the best first, with the cosine of each to it."""
+    """Pictures that are alike, the best first, with the cosine of each to it.
+
+    Of the paths of one file (links) only one is there, that of the file itself if it is known.
+    """
 
     pictures: tuple[ImageRecord, ...]
     similarities: tuple[float, ...]
@@ -45,6 +48,15 @@ class _Group:
         """Bytes of all files but the best one."""
         total = sum((1 + len(picture.copies)) * picture.bytes for picture in self.pictures)
         return total - self.pictures[0].bytes
+
+    def to_move(self) -> list[str]:
+        """The files that may go, because a better one or a copy is there now and stays.
+
+        Neither links nor members of archives, and never the only file that is there.
+        """
+        paths = (path for picture in self.pictures for path in (picture.path, *picture.copies))
+        there = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113 -- odd bytes
+        return [path for path in there[1:] if not os.path.islink(path)]  # noqa: PTH114
 
 
 @click.command()
@@ -75,7 +87,9 @@ class _Group:
 @where_option("Only among what this filter lets through.")
 @click.option("--limit", type=click.IntRange(1), help="Show at most so many groups.")
 @click.option(
-    "--paths", is_flag=True, help="Print the paths of all files but the best of each group."
+    "--paths",
+    is_flag=True,
+    help="Print the paths of all files but the best of each group; no links, nothing in archives.",
 )
 @click.option("-0", "null", is_flag=True, help="With --paths: separate them by NUL (xargs -0).")
 @json_option
@@ -96,7 +110,8 @@ def duplicates(
     """List copies and near-duplicates, in groups, the largest first. Nothing is ever deleted.
 
     The best picture of a group comes first: the one of most pixels, then of most bytes. Every other
-    one is alike to it. The stored vectors are compared; no picture is opened.
+    one is alike to it. A file and the links to it are one file. The stored vectors are compared; no
+    picture is opened.
 
     \b
       mmsearch duplicates
@@ -138,8 +153,7 @@ def duplicates(
     elif paths:
         end = b"\0" if null else b"\n"
         for group in shown:
-            every = [path for p in group.pictures for path in (p.path, *p.copies)]
-            for path in every[1:]:
+            for path in group.to_move():
                 sys.stdout.buffer.write(os.fsencode(path) + end)
         sys.stdout.buffer.flush()
     else:
@@ -185,10 +199,41 @@ def _groups(
     for ids, similarities in found:
         # What was hidden meanwhile has no record.
         there = [(records[i], s) for i, s in zip(ids, similarities, strict=True) if i in records]
-        group = _Group(tuple(r for r, _ in there), tuple(s for _, s in there))
+        group = _without_links(there)
         if group.files > 1:
             groups.append(group)
     return sorted(groups, key=lambda group: (-group.files, -group.beyond, group.pictures[0].id))
+
+
+def _without_links(pictures: Sequence[tuple[ImageRecord, float]]) -> _Group:
+    """The group of these pictures and cosines, with one path for each file.
+
+    Links, also hard ones, and folders read with --follow-links give a file several: who moves "the
+    copy" away would be left with a link to nothing.
+    """
+    met: set[tuple[int, int]] = set()
+    kept = []
+    for picture, similarity in pictures:
+        paths = []
+        for path in sorted((picture.path, *picture.copies), key=_remoteness):
+            try:
+                info = os.stat(path)  # noqa: PTH116 -- str paths keep odd bytes
+            except OSError:
+                paths.append(path)  # a member of an archive, or not there now
+                continue
+            if (info.st_dev, info.st_ino) not in met:
+                met.add((info.st_dev, info.st_ino))
+                paths.append(path)
+        if paths:
+            kept.append((replace(picture, path=paths[0], copies=tuple(paths[1:])), similarity))
+    return _Group(tuple(p for p, _ in kept), tuple(s for _, s in kept))
+
+
+def _remoteness(path: str) -> int:
+    """0 for a file by its own name, 1 for one behind a link, 2 for what is no file now."""
+    if not os.path.isfile(path):  # noqa: PTH113
+        return 2
+    return int(os.path.realpath(path) != path)
 
 
 def _small(lib: Library, id_: int) -> Pixels | None:

@@ -49,7 +49,7 @@ def add(name: str, scope: str, as_json: bool, library: Path | None) -> None:
     """Make a key called NAME and print it, this once."""
     from mmsearch.serve.keys import as_scope
 
-    secret = _keys(library, must_exist=True).add(name, as_scope(scope))
+    secret = _keys(library).add(name, as_scope(scope))
     if as_json:
         print_json({"name": name.strip(), "scope": scope, "key": secret})
         return
@@ -94,12 +94,13 @@ def revoke(name: str, library: Path | None) -> None:
         )
 
 
-def _keys(chosen: Path | None, *, must_exist: bool = False) -> Keys:
+def _keys(chosen: Path | None) -> Keys:
+    """The keys of a library. Raises LibraryNotFoundError."""
     from mmsearch.errors import LibraryNotFoundError
     from mmsearch.serve.keys import Keys, keys_path
 
     settings = load_settings()
     library = library_path(chosen, settings)
-    if must_exist and not library.is_dir():
+    if not library.is_dir():
         raise LibraryNotFoundError(str(library))
     return Keys(keys_path(library, settings.keys_file))

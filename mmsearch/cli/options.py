@@ -56,6 +56,18 @@ def device_option(several: str = "") -> Callable[[F], F]:
 _k_help = "How many results."
 
 
+class LibraryPath(click.Path):
+    """The value of -l. An empty one (-l "$UNSET") would be the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty; leave it out for the usual library", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def library_option(command: F) -> F:
     """-l after the subcommand; what stands before it, or the environment, is the default."""
 
@@ -65,7 +77,7 @@ def library_option(command: F) -> F:
     return click.option(
         "-l",
         "--library",
-        type=click.Path(path_type=Path),
+        type=LibraryPath(),
         callback=choose,
         help="The library folder.",
     )(command)

@@ -19,6 +19,8 @@ from mmsearch.store.mend import CatalogMender, examined
 
 def check_file(path: Path, *, repair: bool) -> Finding:
     """Whether the database is sound; its own indexes are all that can be mended of it."""
+    if path.stat().st_size == 0:  # who opens it, writes its head
+        return _empty("catalog", path)
     try:
         with examined(path) as (check, mender):
             found = check.integrity()
@@ -39,6 +41,15 @@ def check_file(path: Path, *, repair: bool) -> Finding:
         return _damaged(path, str(getattr(exc.__cause__, "orig", exc.__cause__)))
 
 
+def _empty(check: str, path: Path) -> Finding:
+    return Finding(
+        check,
+        "problem",
+        f"{path} is empty. It is left as it is: put a backup in its place, or delete it and index "
+        "your folders again",
+    )
+
+
 def _damaged(path: Path, how: str) -> Finding:
     kept = sorted(file.name for file in path.parent.glob(f"{path.name}.*.bak"))
     old = f" (or {kept[-1]}, as it was before its migration)" if kept else ""
@@ -54,6 +65,8 @@ def check_schema(path: Path, *, repair: bool) -> Finding:
     """Whether this mmsearch can read the catalog; an older one is migrated, as by any command."""
     try:
         before = db.schema_version(path)
+        if before is None:
+            return _empty("schema", path)
         if repair:
             db.prepare(path)  # the lock is held
         else:

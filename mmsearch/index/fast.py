@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.index import measured
-from mmsearch.index.manifest import Manifest
+from mmsearch.index.manifest import Manifest, utf8_name
 from mmsearch.index.measured import Measured
 from mmsearch.index.selection import FEW, GATHERED, Selection
 from mmsearch.index.threads import one_thread
@@ -105,6 +105,8 @@ def learn(factory: str, rows: NDArray[np.float16], seed: int) -> Any:
     if wanted < len(rows):
         rows = rows[np.sort(rng.choice(len(rows), wanted, replace=False))]
     index.cp.seed = index.pq.cp.seed = seed
+    # Few are learned from because there are no more: FAISS need not say so on stderr, each time.
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     # Many short k-means: threads would wait for each other most of the time.
     with one_thread(index.nlist == 1):
         index.train(np.ascontiguousarray(rows, np.float32))
@@ -161,7 +163,8 @@ def _read(path: Path, about: Measured) -> Any:
     try:
         if not measured.whole(path, about):
             return None
-        index = faiss.read_index(str(path.with_name(about.file)))
+        with utf8_name(path.with_name(about.file)) as name:
+            index = faiss.read_index(name)
     except (OSError, RuntimeError):
         return None
     return index if isinstance(index, faiss.IndexIVFPQFastScan) and index.is_trained else None

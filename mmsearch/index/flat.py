@@ -406,7 +406,8 @@ class FlatIndex:
             if about is None:
                 return index
             ids, hidden = manifest.read_ids(path, about)
-            mapped: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            with manifest.utf8_name(path) as name:
+                mapped: Any = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC)
         except (OSError, RuntimeError) as exc:
             logger.warning("%s cannot be read (%s): rebuilding", path, exc)
             return index

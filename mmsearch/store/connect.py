@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from mmsearch.errors import StoreError
 
 _WAIT_S = 30
+#: Bytes free on a disk that may be too full for what SQLite makes beside a catalog.
+_LITTLE = 1 << 20
 #: mmap_size: pages are read where the system caches them, not copied.
 _READING = ("cache_size=-16384", "mmap_size=268435456")
 # WAL: readers never wait for the writer. NORMAL is safe against a killed process, and against a
@@ -34,9 +36,38 @@ _WRITING = (
 def writable(path: Path) -> bool:
     """Whether the catalog may be written, and files beside it: SQLite's log needs both.
 
-    False for root too, where the file system is read-only.
+    False for root too, where the file system is read-only; and on a disk that is full to the last
+    byte, where the file can only be read as one that nobody writes.
     """
-    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+    if not path.exists():
+        return os.access(path.parent, os.W_OK)
+    return os.access(path.parent, os.W_OK) and os.access(path, os.W_OK) and not _is_stuck(path)
+
+
+def _is_stuck(path: Path) -> bool:
+    """Whether there is no space for the log's index, without which SQLite does not even read.
+
+    False where a log or a journal has to be read too: without writing that cannot be done.
+    """
+    if not hasattr(os, "statvfs"):  # Windows
+        return False
+    try:
+        disk = os.statvfs(path.parent)
+        if disk.f_bavail * disk.f_frsize > _LITTLE:
+            return False  # as it nearly always is: nothing is opened to find out
+        for suffix in ("-wal", "-journal"):
+            beside = path.with_name(path.name + suffix)
+            if beside.exists() and beside.stat().st_size:
+                return False
+    except OSError:
+        return False
+    try:
+        _open(path, "mode=rw").close()
+    except sqlite3.OperationalError as exc:
+        return "disk I/O error" in str(exc) or "unable to open" in str(exc)
+    except sqlite3.Error:
+        return False
+    return False
 
 
 def create_engine(path: Path, *, read_only: bool = False) -> sa.Engine:

@@ -30,6 +30,7 @@ from mmsearch.store.word_rows import renew
 __all__ = [
     "bring_up_to_date",
     "create_engine",
+    "is_there",
     "prepare",
     "schema_version",
     "translate_errors",
@@ -62,6 +63,34 @@ def schema_version(path: Path, *, read_only: bool | None = None) -> str | None:
     return str(row[0]) if row else None
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a catalog; a run killed while it made one leaves none, but maybe a file.
+
+    Raises:
+        StoreError: the file has lost what it held, or cannot be read.
+    """
+    if schema_version(path) is not None:
+        return True
+    _check_lost(path)
+    return False
+
+
+def _check_lost(path: Path) -> None:
+    """Raises StoreError for a file without a schema that was no new library's: it had indexes.
+
+    To make an empty catalog of it would hide that everything is gone.
+    """
+    try:
+        left = path.exists() and any((path.parent / "index").iterdir())
+    except OSError:
+        return
+    if left:
+        raise StoreError(
+            f"{path} is empty, though the library has indexes: what it held is lost. It is left as "
+            "it is: put a backup in its place, or delete it and index your folders again"
+        )
+
+
 def _look_at(path: Path, read_only: bool | None) -> sqlite3.Connection:
     if read_only or (read_only is None and not writable(path)):
         return connect_to_read(path)
@@ -81,10 +110,11 @@ def bring_up_to_date(path: Path, *, read_only: bool) -> None:
     Raises:
         LibraryNotFoundError: there is no catalog.
         SchemaVersionError: the file was written by a newer mmsearch.
-        StoreError: it is of an older one, and cannot be migrated now.
+        StoreError: it is of an older one, and cannot be migrated now; or what it held is lost.
     """
     version = schema_version(path, read_only=read_only)
     if version is None:
+        _check_lost(path)
         raise LibraryNotFoundError(str(path.parent))
     if version == SCHEMA_HEAD:
         return
@@ -116,11 +146,14 @@ def prepare(path: Path, *, keep_old: bool = True) -> None:
 
     Raises:
         SchemaVersionError: the file was written by a newer mmsearch; nothing was changed.
-        StoreError: it is damaged, or there is no space for its copy; nothing was changed.
+        StoreError: it is damaged, what it held is lost, or there is no space for its copy; nothing
+            was changed.
     """
     version = schema_version(path)
     if version == SCHEMA_HEAD:
         return
+    if version is None:
+        _check_lost(path)
     if version is not None and version not in known_schemas():
         raise SchemaVersionError(version, SCHEMA_HEAD)
     # Alembic takes longer to import than everything else a `status` does: only when needed.

@@ -174,12 +174,13 @@ class CatalogWriter:
         run = self._connection.execute
         if not run(sa.select(sa.exists().where(at_place(seen.c.path)))).scalar():
             return False
+        folder = place if is_folder else place.rpartition("/")[0]
+        prefix = sa.literal(folder + "/" if folder else "", image.c.path.type)
         for table in (image, text_, container):
             known = sa.exists().where(table.c.source_id == source_id, at_place(table.c.path))
             if run(sa.select(known)).scalar():
-                return False  # read in two ways, both asked for: a sidecar and a list of texts
-        folder = place if is_folder else place.rpartition("/")[0]
-        prefix = sa.literal(folder + "/" if folder else "", image.c.path.type)
+                # Read in two ways, both asked for (a sidecar and a list of texts), or twice.
+                return self._drop_doubled(source_id, inner_id, sa.cast(prefix, sa.Text))
         for table in (image, text_, container, failure):
             run(
                 sa.update(table)
@@ -194,6 +195,33 @@ class CatalogWriter:
             .where(text_.c.origin == "file")
             .values(image_id=None)
         )
+        run(sa.delete(source).where(source.c.id == inner_id))
+        return True
+
+    def _drop_doubled(self, source_id: int, inner_id: int, prefix: Any) -> bool:
+        """Drops a source all of whose rows the one around it has; False if it lacks any.
+
+        Imports made such ones. prefix: what the paths of the inner one's rows begin with there.
+        """
+        run = self._connection.execute
+        doubled = []
+        for table, keys in ((image, ("member",)), (text_, ("member", "key", "origin"))):
+            outer = table.alias()
+            twin = sa.exists().where(
+                outer.c.source_id == source_id,
+                outer.c.path == prefix + table.c.path,
+                outer.c.content_id == table.c.content_id,
+                *(outer.c[key] == table.c[key] for key in keys),
+            )
+            mine = table.c.source_id == inner_id
+            if run(sa.select(sa.exists().where(mine, ~twin))).scalar():
+                return False
+            doubled.append(run(sa.select(table.c.id, table.c.content_id).where(mine)).all())
+        if not any(doubled):
+            return False
+        drop(self._connection, *doubled)
+        for table in (container, failure):
+            run(sa.delete(table).where(table.c.source_id == inner_id))
         run(sa.delete(source).where(source.c.id == inner_id))
         return True
 

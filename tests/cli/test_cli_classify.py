@@ -166,6 +166,23 @@ def test_tags_are_written_listed_and_taken_off(root: Path) -> None:
     assert mmsearch(root, "tags", "remove", "my own", picture).stdout == "1 tags removed.\n"
 
 
+def test_pictures_in_archives_are_tagged_by_the_path_that_searches_print(
+    root: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.writestr("in/0.png", encoded(0))
+        archive.writestr("other.png", encoded(99))
+    member = tmp_path / "more.zip!" / "in" / "0.png"
+    assert mmsearch(root, "tags", "add", "my own", member).stdout.startswith("1 pictures")
+    assert mmsearch(root, "tags", "show", member).stdout == f"{member}  my own\n"
+    shown = mmsearch(root, "tags", "show", tmp_path / "more.zip!" / "other.png")
+    assert "not in the library" in shown.stdout
+    for name in ("more.zip!/none.png", "none.zip!/0.png", "none.png"):
+        done = mmsearch(root, "tags", "add", "x", tmp_path / name)
+        assert done.returncode in (1, 2)
+        assert "Traceback" not in done.stderr
+
+
 def test_only_what_the_library_knows_is_tagged(root: Path) -> None:
     done = mmsearch(
         root, "classify", *LABELS, "--write-tags", "--min-probability", "0",

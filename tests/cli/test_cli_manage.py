@@ -46,6 +46,14 @@ def mmsearch(
     )
 
 
+def test_a_source_that_no_run_has_ended_for_is_not_called_read(library: Path) -> None:
+    with closing(sqlite3.connect(library / "catalog.db")) as db:
+        db.execute("UPDATE source SET indexed_at = NULL")
+        db.commit()
+    for line in mmsearch(library, "sources").stdout.splitlines():
+        assert line.endswith("0 texts, not read to its end yet")
+
+
 def test_sources_are_listed_with_their_names(made: Path) -> None:
     done = mmsearch(made, "sources")
     assert done.returncode == 0

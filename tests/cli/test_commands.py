@@ -14,6 +14,7 @@ from collection import Indexed
 
 from mmsearch.cli import COMMANDS, cli
 from mmsearch.cli.table import graphics_protocol
+from mmsearch.errors import LibraryNotFoundError
 
 
 def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -127,6 +128,40 @@ def test_no_library_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert "mmsearch index FOLDER" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("args", [["list"], ["revoke", "laptop"], ["add", "laptop"]])
+def test_keys_of_no_library_are_no_keys(tmp_path: Path, args: list[str]) -> None:
+    done = CliRunner().invoke(cli, ["keys", *args, "-l", str(tmp_path / "none")])
+    assert isinstance(done.exception, LibraryNotFoundError)
+
+
+@pytest.mark.parametrize("args", [["-l", "", "status"], ["status", "-l", ""]])
+def test_an_empty_name_of_a_library_is_refused(args: list[str]) -> None:
+    done = CliRunner().invoke(cli, args)
+    assert done.exit_code == 2
+    assert "it is empty" in done.output
+
+
+@pytest.mark.parametrize("args", [["backup", "q"], ["sources", "remove", "./x"]])
+def test_a_current_folder_that_is_gone_is_one_line(
+    empty: Path, tmp_path: Path, args: list[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = (
+        "import os, sys; from mmsearch.cli import main\n"
+        f"os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-l", empty, *args],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("cd elsewhere, or write whole paths")
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_empty_library_says_so(empty: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,27 @@ def test_finds_nearly_all_with_true_scores(tmp_path: Path) -> None:
         rows = xb[np.searchsorted(ids, one.ids)].astype(np.float32)
         assert np.abs(rows @ row - one.scores).max() < 1e-5
         assert np.lexsort((one.ids, -one.scores)).tolist() == list(range(10))
+
+
+def test_files_in_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"lib\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this disk takes only names in UTF-8")
+    index, ids, _ = saved(folder)
+    put(folder, index)
+    index = loaded(folder)
+    assert index.total == len(ids)
+    assert index.delta == 0  # mapped, not made anew
+    assert index.fast is not None
+    assert recall(index, clustered(20, 7, words=True)) > 0.9
+
+
+def test_learning_from_few_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    for factory in (FACTORY, "IVF4,PQ8x4fs"):
+        fast.learn(factory, clustered(100, 1).astype(np.float16), 0)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_exact_is_brute_force(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from collection import Indexed, encoded, found, run, same, titled, write, write_captions
 from PIL import Image
 
-from indexer.exchange import importing, layout
+from indexer.exchange import importing, layout, places
 from indexer.exchange import vectors as received
 from indexer.exchange.exporting import ExportReport, export
 from indexer.exchange.importing import import_embeddings
@@ -322,6 +322,80 @@ def test_names_outside_utf_8_make_the_round_trip(
     assert (report.pictures, report.skipped) == (2, 0)
     with Library(tmp_path / "new") as library:
         assert library.look_up(encoded(1)).content_id is not None
+
+
+def test_a_sample_passes_over_pictures_that_have_changed(tmp_path: Path, model: str) -> None:
+    for seed in range(3):
+        write(tmp_path / "photos" / f"{seed}.png", encoded(seed))
+    run(tmp_path / "theirs", tmp_path / "photos", model=model)
+    exported(tmp_path / "theirs", tmp_path / "out")
+    write(tmp_path / "photos" / "1.png", encoded(10))
+    report = taken(tmp_path / "library", tmp_path / "out", sample=3)
+    assert (len(report.cosines), report.pictures, report.skipped) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["named", "below --images"])
+def test_pictures_of_a_folder_that_a_source_holds_stay_its_own(
+    tmp_path: Path, model: str, moved: bool
+) -> None:
+    photos = tmp_path / "photos"
+    for name in ("2019/1.png", "2019/2.png", "3.png", ".kept/4.png", "left out/5.png"):
+        write(photos / name, encoded(int(Path(name).stem)))
+    parts = [photos / name for name in ("2019", ".kept", "left out")]
+    run(tmp_path / "theirs", *parts, photos / "3.png", model=model)
+    exported(tmp_path / "theirs", tmp_path / "out")
+    library = tmp_path / "library"
+    run(library, photos, model=model, exclude=("left out",))
+    taken(library, tmp_path / "out", **({"images": photos / "2019"} if moved else {}))
+    with Library(library, device="cpu") as opened:
+        sources = {os.path.relpath(s.location, photos) for s in opened.sources()}
+        first = opened.catalog.image_records([opened.look_up(encoded(1)).content_id or 0])
+    # What the source passes over is not read by it.
+    assert sources == ({"."} if moved else {".", ".kept", "left out"})
+    assert [record.copies for record in first.values()] == [()]
+
+
+def test_folders_of_any_name_make_the_round_trip(
+    collection: Indexed, tmp_path: Path, no_model: None
+) -> None:
+    out, library = (tmp_path / os.fsdecode(name) for name in (b"ex\xff", b"lib\xff"))
+    try:
+        library.mkdir()
+    except OSError:
+        pytest.skip("this disk takes only names in UTF-8")
+    exported(collection.path, out)
+    taken(library, out)
+    expected = found(collection.path, collection.pictures, QUERIES)
+    assert same(found(library, collection.pictures, QUERIES), expected)
+
+
+def test_a_run_mends_what_older_imports_doubled(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, library = tmp_path / "photos", tmp_path / "library"
+    for n in range(3):
+        write(photos / "2019" / f"{n}.png", encoded(n))
+    write(photos / "2019" / "titled.jpg", titled(7, "a title of its own"))
+    write_captions(photos / "captions.jsonl", [("2019/0.png", "of nought")])
+    run(tmp_path / "theirs", photos / "2019", model=model)
+    exported(tmp_path / "theirs", tmp_path / "out")
+    run(library, photos, model=model)
+    expected = found(library, photos, QUERIES)
+    with monkeypatch.context() as old:
+        old.setattr(places, "_takes_in", lambda *_: False)
+        taken(library, tmp_path / "out")
+    with Library(library) as opened:
+        assert len(opened.sources()) == 3
+    report = run(library)
+    assert (report.encoded_images, report.missing, report.warnings) == (0, 0, [])
+    with Library(library) as opened:
+        assert str(photos / "2019") not in {source.location for source in opened.sources()}
+    (photos / "2019" / "1.png").unlink()
+    assert run(library).missing == 1
+    write(photos / "2019" / "1.png", encoded(1))
+    run(library)
+    left = found(library, photos, QUERIES)
+    assert [set(table) for table in left[::2]] == [set(table) for table in expected[::2]]
 
 
 # --- what clip-retrieval writes -----------------------------------------------------------------

@@ -268,6 +268,32 @@ def test_patterns_of_a_folder_are_added_to_those_of_its_source(
     assert len(patterns(library)[str(album)]) == 5
 
 
+def test_a_named_folder_that_patterns_leave_out_is_warned_of(
+    library: Path, album: Path, model: str
+) -> None:
+    run(library, album, model=model, exclude=("private/", "3.png"))
+    assert run(library, album / "a", album / "0.png").warnings == []
+    report = run(library, album / "private", album / "3.png")
+    assert report.encoded_images == 2
+    assert [w.partition(" by patterns")[0] for w in report.warnings] == [
+        f"{album / name} is left out of {album}" for name in ("private", "3.png")
+    ]
+    assert f"mmsearch index {album} --exclude PATTERN" in report.warnings[0]
+    assert run(library).missing == 2
+
+
+def test_of_a_file_of_texts_that_is_gone_no_pictures_are_kept(
+    library: Path, photos: Path, model: str, tmp_path: Path
+) -> None:
+    captions = tmp_path / "elsewhere" / "captions.txt"
+    write(captions, b"0.png\ta boat\n")
+    write(captions.with_name("other.doc"), b"")
+    run(library, captions=[captions], model=model)
+    shutil.rmtree(captions.parent)
+    (warning,) = run(library).warnings
+    assert "what it held is kept" in warning
+
+
 def test_patterns_of_a_source_replace_those_of_before_and_the_run_says_so(
     library: Path, album: Path, model: str
 ) -> None:

@@ -20,6 +20,7 @@ import pytest
 from collection import encoded, run, write, write_captions
 
 from indexer.ingest import Options
+from indexer.manage import relocate
 from indexer.report import Report
 from indexer.sources import covering
 from indexer.watch import Pace, Watch, Why, smallest
@@ -409,6 +410,54 @@ def test_a_part_of_a_source(start: Start, photos: Path, tmp_path: Path, model: s
     write(photos / "b" / "5.png", encoded(5))
     write(photos / "a" / "4.png", encoded(4))
     watching.finds(*ALL, "a/4.png")
+
+
+def test_a_path_is_watched_also_where_its_source_has_moved(
+    start: Start, photos: Path, tmp_path: Path, model: str
+) -> None:
+    run(tmp_path / "library", photos / "a", photos / "b", model=model)
+    watching = start(photos / "a")
+    until(lambda: watching.places[0] == [str(photos / "a")])
+    moved = photos.rename(tmp_path / "new") / "a"
+    photos.mkdir()
+    until(lambda: _relocated(tmp_path / "library", photos / "a", moved))
+    until(lambda: watching.places[0] == [str(moved)])
+    write(moved / "9.png", encoded(9))
+    until(lambda: watching.encoded == 1)
+
+
+def _relocated(library: Path, old: Path, new: Path) -> bool:
+    try:
+        relocate(library, str(old), new)
+    except LibraryLockedError:
+        return False
+    return True
+
+
+def test_a_path_is_watched_also_as_part_of_a_folder_around_it(
+    start: Start, photos: Path, tmp_path: Path, model: str
+) -> None:
+    library = tmp_path / "library"
+    run(library, photos / "a", photos / "b" / "3.png", model=model)
+    watching = start(photos / "a", photos / "b" / "3.png")
+    until(lambda: len(watching.places[0]) == 2)
+    until(lambda: len(watching.reports) == 1)
+
+    def read() -> bool:
+        try:
+            run(library, photos)
+        except LibraryLockedError:
+            return False
+        return True
+
+    until(read)
+    with Library(library) as lib:
+        assert [source.location for source in lib.sources()] == [str(photos)]
+    write(photos / "a" / "9.png", encoded(9))
+    watching.finds(*ALL, "a/9.png")
+    write(photos / "b" / "3.png", encoded(30), at=2_000_000_000)
+    until(lambda: watching.encoded == 2)
+    assert set(watching.places[0]) == {str(photos / "a"), str(photos / "b")}
 
 
 def test_stopping(start: Start, photos: Path) -> None:
