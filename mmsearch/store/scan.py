@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
-from mmsearch.store.links import unlink_from_afar
+from mmsearch.store.links import news, unlink_from_afar, unlink_guessed
 from mmsearch.store.rows import Pending, Swept, now
 from mmsearch.store.schema import container, embedding, failure, image, scratch_tables, seen, text_
 from mmsearch.store.transaction import (
@@ -129,6 +129,13 @@ class Scan:
             back = sa.select(image.c.name).where(here, gone, came_back).correlate(None)
             if run(sa.select(back.exists())).scalar():
                 unlink_from_afar(self._connection, image.c.name.in_(back))
+                places = run(
+                    sa.select(image.c.path, image.c.member).where(here, gone, came_back)
+                ).all()
+                unlink_guessed(
+                    self._connection,
+                    news(self._connection, ((source_id, *place) for place in places)),
+                )
             returned = run(
                 sa.update(image).where(here, gone, came_back).values(missing_since=None)
             ).rowcount

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from catalog_rows import SPACE, digest, image, saw, text
+from catalog_rows import SPACE, digest, failure, image, saw, text
 
 from mmsearch.store import Catalog, CatalogWriter
 
@@ -281,3 +281,134 @@ def test_a_sidecar_follows_when_its_picture_is_another(
     writer.commit(space_id, images=[image(source, new, "A", known=True)])
     assert writer.link().linked == 1
     assert linked(catalog, "words") == [f"/photos/{new}"]
+
+
+# --- a name that says the folder ------------------------------------------------------------------
+
+
+def test_a_name_in_a_folder_that_is_known_means_no_picture_elsewhere(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """Cameras give the same names again."""
+    pictures = ("2019/other.jpg", "2020/IMG_1.jpg")
+    writer.commit(space_id, images=[image(source, path, path) for path in pictures])
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "a goldfinch", "2019/IMG_1.jpg")])
+    assert writer.link().unknown == 1
+    assert linked(catalog, "a goldfinch") == []
+    (problem,) = catalog.failures()
+    assert problem.reason == (
+        "names the picture '2019/IMG_1.jpg', which is not in the library "
+        "(one of that file name is, elsewhere)"
+    )
+
+
+@pytest.mark.parametrize("ref", ["2019/IMG_1.jpg", "2019\\IMG_1.jpg", "/photos/2019/IMG_1.jpg"])
+def test_a_caption_of_a_picture_that_could_not_be_read_goes_to_no_other(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int, ref: str
+) -> None:
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "shark")])
+    writer.commit(None, failures=[failure(source, "2019/IMG_1.jpg")])
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "a goldfinch", ref)])
+    assert writer.link().unknown == 1
+    assert linked(catalog, "a goldfinch") == []
+    assert catalog.failures()[-1].reason.endswith("not in the library: it could not be read")
+
+
+def test_a_name_alone_of_a_picture_beside_the_text_that_could_not_be_read(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "shark")])
+    writer.commit(space_id, texts=[text(source, "2019/c.csv", "2", "a goldfinch", "IMG_1.jpg")])
+    assert writer.link().linked == 1  # it is not known that there is another
+    writer.commit(None, failures=[failure(source, "2019/IMG_1.jpg")])
+    assert writer.link().unknown == 1
+    assert linked(catalog, "a goldfinch") == []
+
+
+@pytest.mark.parametrize(
+    ("ref", "expected"),
+    [
+        ("a.zip!/IMG_1.jpg", None),
+        ("b.zip!/IMG_1.jpg", None),
+        ("unknown.zip!/IMG_1.jpg", "/photos/2020/IMG_1.jpg"),
+    ],
+)
+def test_a_name_in_an_archive_that_is_known(
+    writer: CatalogWriter,
+    catalog: Catalog,
+    source: int,
+    space_id: int,
+    ref: str,
+    expected: str | None,
+) -> None:
+    writer.commit(
+        space_id,
+        images=[
+            image(source, "2020/IMG_1.jpg", "shark"),
+            image(source, "a.zip", "other", member="other.jpg"),
+        ],
+        failures=[failure(source, "b.zip")],
+        texts=[text(source, "c.csv", "2", "words", ref)],
+    )
+    writer.link()
+    assert linked(catalog, "words") == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(
+    ("folder", "ref", "expected"),
+    [
+        ("images/", "images/a.jpg", "images/train/a.jpg"),  # moved into folders of it
+        ("", "./a.jpg", "images/train/a.jpg"),
+        ("", "train/a.jpg", "images/train/a.jpg"),  # a folder that is not known
+        ("", "C:\\Photos\\a.jpg", "images/train/a.jpg"),
+        ("", "/home/me/a.jpg", "images/train/a.jpg"),
+        ("other/", "other/a.jpg", None),
+        ("cafe\u0301/", "caf\u00e9/a.jpg", None),
+        ("two words/", "two%20words/a.jpg", None),
+    ],
+)
+def test_a_folder_that_is_known_holds_what_lies_below_it(
+    writer: CatalogWriter,
+    catalog: Catalog,
+    source: int,
+    space_id: int,
+    folder: str,
+    ref: str,
+    expected: str | None,
+) -> None:
+    pictures = (f"{folder}x.jpg", "images/train/a.jpg")
+    writer.commit(space_id, images=[image(source, path, path) for path in pictures])
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "words", ref)])
+    writer.link()
+    assert linked(catalog, "words") == ([] if expected is None else [f"/photos/{expected}"])
+
+
+@pytest.mark.parametrize("how", ["picture", "broken", "returned"])
+def test_a_folder_that_becomes_known_later(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int, how: str
+) -> None:
+    """Links are those of a clean run, whatever the order; and at once, not at the next link()."""
+
+    def sweep(*pictures: str) -> None:
+        writer.scan.begin()
+        writer.scan.saw([saw("c.csv", "texts"), *map(saw, pictures)])
+        writer.scan.sweep(source)
+
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "shark")])
+    if how == "returned":
+        writer.commit(space_id, images=[image(source, "2019/deep/x.jpg", "x")])
+        sweep("2020/IMG_1.jpg")
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "words", "2019/IMG_1.jpg")])
+    writer.link()
+    assert linked(catalog, "words") == ["/photos/2020/IMG_1.jpg"]
+    if how == "picture":
+        writer.commit(space_id, images=[image(source, "2019/deep/x.jpg", "x")])
+    elif how == "broken":
+        writer.commit(None, failures=[failure(source, "2019/x.jpg")])
+    else:
+        sweep("2020/IMG_1.jpg", "2019/deep/x.jpg")
+    assert linked(catalog, "words") == []
+    assert writer.link().unknown == 1
+    sweep("2020/IMG_1.jpg")  # 2019 is gone for good: it may be called otherwise
+    writer.link()
+    assert linked(catalog, "words") == ["/photos/2020/IMG_1.jpg"]
