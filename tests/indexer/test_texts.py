@@ -147,10 +147,55 @@ def test_csv_rows_that_cannot_be_used(tmp_path: Path) -> None:
     )
     good, bad = mixed(tmp_path / "a.csv", data)
     assert good == {"2": "good", "8": "last"}
-    assert set(bad) == {"3", "4", "5", "6", "7", "9"}
+    assert set(bad) == {"3", "4", "5", "6", "7", "9", "10"}
+    assert bad["9"] == "a quote that is never closed"
     assert bad["3"] == "a row of 1 instead of 2 columns"
     assert bad["4"] == "no text"
     assert bad["5"] == "not UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("rest", "wanted"),
+    [
+        ("2.jpg,a goldfinch\n3.jpg,a wren\n", {"3": "a goldfinch", "4": "a wren"}),
+        ('2.jpg,"a goldfinch, red"\n3.jpg,a wren\n', {"3": "a goldfinch, red", "4": "a wren"}),
+        ('2.jpg,a 6" kite\n3.jpg,"two\nlines"\n', {"3": 'a 6" kite', "4": "two lines"}),
+        ("2.jpg,a goldfinch\n" + "x\n" * 100_000, {"3": "a goldfinch"}),
+        ("2.jpg,a goldfinch\n" + "x" * (MAX_LINE_BYTES + 1), {"3": "a goldfinch"}),
+    ],
+)
+def test_a_quote_that_is_never_closed_takes_one_row_along(
+    tmp_path: Path, rest: str, wanted: dict[str, str]
+) -> None:
+    good, bad = mixed(tmp_path / "a.csv", f'filename,caption\n1.jpg,"a shark\n{rest}')
+    assert good == wanted
+    assert bad["2"] == "a quote that is never closed"
+    assert len(bad) == 1 or "x" in rest
+
+
+def test_a_stray_quote_in_a_long_table(tmp_path: Path) -> None:
+    """Each row once, also where quotes that nobody closed follow each other."""
+    rows = [f'{n}.jpg,"a kite, number {n}"' for n in range(20_000)]
+    for stray in (500, 501, 15_000):
+        rows[stray] = f'{stray}.jpg,"a kite'
+    good, bad = mixed(tmp_path / "a.csv", "filename,caption\n" + "\n".join(rows))
+    assert (len(good), set(bad)) == (19_997, {"502", "503", "15002"})
+    assert good["20001"] == "a kite, number 19999"
+
+
+def test_a_quote_in_a_tsv_belongs_to_its_line(tmp_path: Path) -> None:
+    data = (
+        'filename\tcaption\n1.jpg\t"a shark\n2.jpg\t"a ""red"" kite"\n3.jpg\t"Hi" said he\n'
+        '"4.jpg"\t"a 6\n5.jpg\t"""quoted"""\n6.jpg\t"a\tb"\n'
+    )
+    assert read(tmp_path / "a.tsv", data) == [
+        ("2", '"a shark', "1.jpg"),
+        ("3", 'a "red" kite', "2.jpg"),
+        ("4", '"Hi" said he', "3.jpg"),
+        ("5", '"a 6', "4.jpg"),
+        ("6", '"quoted"', "5.jpg"),
+        ("7", "a b", "6.jpg"),
+    ]
 
 
 def test_csv_that_means_nothing(tmp_path: Path) -> None:
