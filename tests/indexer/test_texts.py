@@ -390,6 +390,10 @@ def test_files_that_cannot_be_read(tmp_path: Path, suffix: str) -> None:
         list(read_texts(path))
     assert refused(path, b"") == "empty file"
     assert "UTF-16" in refused(path, "a kite".encode("utf-16"))
+    if suffix != ".parquet":
+        for order in ("utf-16-le", "utf-16-be"):
+            without_mark = "UTF-16 without a byte order mark, where UTF-8 is expected"
+            assert refused(path, "a kite\n".encode(order)) == without_mark
     path.unlink()
     path.mkdir()
     with pytest.raises(DecodeError, match="directory"):
@@ -449,6 +453,7 @@ def test_read_sidecar(tmp_path: Path) -> None:
     for data, said in (
         (b" \n", "empty"),
         (b"\xff", "not UTF-8"),
+        ("a kite".encode("utf-16-le"), "UTF-16 without"),
         (b"x" * (MAX_BODY + 1), "too many"),
         (b"x" * (MAX_LINE_BYTES + 1), "too long"),
     ):
