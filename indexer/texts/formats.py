@@ -181,11 +181,12 @@ def _read_parquet(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
                     if isinstance(values, pa.ListScalar) and len(values.values or ()) > _MAX_LIST:
                         yield BadText(key, f"more than {_MAX_LIST:,} texts in one row")
                         continue
-                    body = values.as_py()
+                    body = _decoded(values.as_py())
                     name = None if images is None else images[number].as_py()
                 except UnicodeDecodeError:
                     yield BadText(key, "not UTF-8")
                 else:
+                    name = _decoded_name(name)
                     yield from items_of(key, body, name)
             row += batch.num_rows
             if row > most:
@@ -196,6 +197,27 @@ def _read_parquet(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
     except pa.ArrowException as exc:
         said = str(exc).split("\n", 1)[0][:100].lower()
         raise DecodeError(source, f"not Parquet ({said})") from exc
+
+
+def _decoded(value: object) -> object:
+    """Text that was written as bytes, also in lists and objects. Raises UnicodeDecodeError."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, list):
+        return [_decoded(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _decoded(one) for key, one in value.items()}
+    return value
+
+
+def _decoded_name(value: object) -> object:
+    """The same of a picture's name; bytes that are none may be the picture itself."""
+    if isinstance(value, dict):
+        return {key: _decoded_name(one) for key, one in value.items()}
+    try:
+        return _decoded(value)
+    except UnicodeDecodeError:
+        return None
 
 
 READERS: dict[str, Callable[[IO[bytes], str], Iterator[TextItem | BadText]]] = {

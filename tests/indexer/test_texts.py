@@ -372,6 +372,23 @@ def test_parquet(tmp_path: Path) -> None:
     assert items[-1] == TextItem("2999.1", "2999 b", "2999.jpg")
 
 
+def test_parquet_with_text_as_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    names = [b"1.jpg", "caf\u00e9.jpg".encode(), b"\xff\xd8\xff"]
+    pq.write_table(pa.table({"caption": [b"a", b"\xff", b"c"], "image_path": names}), path)
+    assert list(read_texts(path)) == [
+        TextItem("0", "a", "1.jpg"),
+        BadText("1", "not UTF-8"),
+        TextItem("2", "c", None),
+    ]
+    images = [{"bytes": b"\xff\xd8", "path": b"1.jpg"}]
+    pq.write_table(pa.table({"captions": [[b"a", b"b"]], "image": images}), path)
+    assert [(item.body, item.image) for item in read_texts(path) if isinstance(item, TextItem)] == [
+        ("a", "1.jpg"),
+        ("b", "1.jpg"),
+    ]
+
+
 def test_parquet_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     assert "not Parquet" in refused(path, b"PAR1" + bytes(100))
