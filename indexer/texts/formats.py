@@ -10,6 +10,7 @@ from itertools import chain
 from typing import IO, Any
 
 from indexer.texts.items import (
+    IMAGE_ID,
     IMAGE_NAMES,
     PICTURE_NAME,
     SURROGATE,
@@ -17,7 +18,9 @@ from indexer.texts.items import (
     BadText,
     TextItem,
     items_of,
+    named_by,
     pick,
+    picture_of,
 )
 from indexer.texts.lines import LONG_LINE, lines
 from indexer.texts.tables import read_table
@@ -84,7 +87,7 @@ def _object(key: str, value: object) -> Iterator[TextItem | BadText]:
     if isinstance(value, str):
         yield from items_of(key, value, None)
     elif isinstance(value, dict):
-        yield from items_of(key, pick(value, TEXT_NAMES), pick(value, IMAGE_NAMES))
+        yield from items_of(key, pick(value, TEXT_NAMES), picture_of(value))
     else:
         yield BadText(key, "neither an object nor a text")
 
@@ -155,6 +158,9 @@ def _coco(annotations: list[Any], images: object, source: str) -> Iterator[TextI
         key = str(number_or_id) if isinstance(number_or_id, int | str) else f"#{number}"
         image = one.get("image_id")
         name = names.get(image) if isinstance(image, int | str) else None
+        if name is None and image is not None:
+            # As a name that no picture has, an unknown id is reported when texts are linked.
+            name = named_by(image) or f"{IMAGE_ID} {image}"
         yield from items_of(key, one.get("caption"), name)
 
 
@@ -167,6 +173,8 @@ def _read_parquet(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
         names = {name.lower(): name for name in table.schema_arrow.names}
         text = next((names[name] for name in TEXT_NAMES if name in names), None)
         image = next((names[name] for name in IMAGE_NAMES if name in names), None)
+        by_id = image is None and IMAGE_ID in names
+        image = names[IMAGE_ID] if by_id else image
         if text is None:
             raise DecodeError(source, "no column is called text or caption")
         wanted = [text] if image is None else [text, image]
@@ -187,7 +195,7 @@ def _read_parquet(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
                     yield BadText(key, "not UTF-8")
                 else:
                     name = _decoded_name(name)
-                    yield from items_of(key, body, name)
+                    yield from items_of(key, body, named_by(name) if by_id else name)
             row += batch.num_rows
             if row > most:
                 # Repetition packs to nothing: a kilobyte may hold a billion of the same text.

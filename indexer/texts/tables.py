@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from itertools import chain
 from typing import IO
 
 from indexer.texts.items import (
+    IMAGE_ID,
     IMAGE_NAMES,
     MAX_LINE_BYTES,
     PICTURE_NAME,
@@ -17,11 +19,16 @@ from indexer.texts.items import (
     BadText,
     TextItem,
     items_of,
+    named_by,
 )
 from indexer.texts.lines import LONG_LINE, lines
+from mmsearch.decode import IMAGE_SUFFIXES
 from mmsearch.errors import DecodeError
 
 _OPEN_QUOTE = "a quote that is never closed"
+_NAME = rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))})"
+_AFTER_NAME = re.compile(rf'[^,;\t|]*(?:[,;\t|][^,;\t|]*)?{_NAME}"?\s*([,;\t|])', re.IGNORECASE)
+_BEFORE_NAME = re.compile(rf'([,;\t|])[^,;\t|]*{_NAME}"?\s*$', re.IGNORECASE)
 _MAX_LINES = 10_000
 """Of a row, together with MAX_LINE_BYTES."""
 
@@ -143,6 +150,7 @@ class _Columns:
     image: int | None
     count: int
     header: bool
+    by_id: bool = False
 
 
 def _columns(row: list[str], source: str) -> _Columns:
@@ -153,12 +161,17 @@ def _columns(row: list[str], source: str) -> _Columns:
     if text is None and image is not None and len(row) == 2:
         text = 1 - image
     if text is not None:
-        return _Columns(text, image, len(row), header=True)
+        by_id = image is None and IMAGE_ID in names
+        image = names.index(IMAGE_ID) if by_id else image
+        return _Columns(text, image, len(row), header=True, by_id=by_id)
     if len(row) == 1:
         return _Columns(0, None, 1, header=False)
-    for image in (0, 1):
-        if PICTURE_NAME.fullmatch(row[image].strip()):
-            return _Columns(1 - image, image, 2, header=False)
+    if PICTURE_NAME.fullmatch(row[0].strip()):
+        return _Columns(1, 0, 2, header=False)
+    if PICTURE_NAME.fullmatch(row[1].strip()):
+        # "0,1.jpg,A dog": numbered rows; of "A dog,1.jpg,en" the text is what has several words.
+        numbered = len(row) > 2 and not (" " in row[0].strip() and " " not in row[2].strip())
+        return _Columns(2, 1, 3, header=False) if numbered else _Columns(0, 1, 2, header=False)
     raise DecodeError(
         source, "no column is called text or caption, and the first is no picture's name"
     )
@@ -175,8 +188,16 @@ def _row(
     if columns.text == columns.count - 1 and len(row) > columns.count:
         # "1.jpg,A dog, running": a text with commas that nobody quoted
         body = f"{delimiter} ".join(row[columns.text :])
-    yield from items_of(key, body, row[columns.image] if columns.image is not None else None)
+    image = row[columns.image] if columns.image is not None else None
+    yield from items_of(key, body, named_by(image) if columns.by_id else image)
 
 
 def _delimiter(line: str) -> str:
+    """The mark between cells, from the first line: that beside a picture's name, or the commonest.
+
+    "1.jpg;A dog, running" has as many commas.
+    """
+    beside = _AFTER_NAME.match(line) or _BEFORE_NAME.search(line)
+    if beside:
+        return beside[1]
     return max(",;\t|", key=lambda mark: (line.count(mark), mark == ","))

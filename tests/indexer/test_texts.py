@@ -125,6 +125,15 @@ def test_flickr8k_captions_txt(tmp_path: Path) -> None:
          [("2", "two lines", "1.jpg"), ("4", "next", None)]),
         ("\ufefftext,file\r\na,1.jpg\r\n", [("2", "a", "1.jpg")]),
         ("title,description\nshort,long words\n", [("2", "long words", None)]),
+        ("0,1.jpg,A dog\n1,2.jpg,A cat, asleep\n",
+         [("1", "A dog", "1.jpg"), ("2", "A cat, asleep", "2.jpg")]),
+        ("A dog,1.jpg,en\n", [("1", "A dog", "1.jpg")]),
+        ("1.jpg;A dog, with comma\n", [("1", "A dog, with comma", "1.jpg")]),
+        ("0;1.jpg;A dog, with comma, and more, and more\n",
+         [("1", "A dog, with comma, and more, and more", "1.jpg")]),
+        ("A dog, with comma;1.jpg\n", [("1", "A dog, with comma", "1.jpg")]),
+        ("image_id,caption\n1.jpg,A dog\n7,A cat\n",
+         [("2", "A dog", "1.jpg"), ("3", "A cat", None)]),
     ],
 )  # fmt: skip
 def test_csv(tmp_path: Path, data: str, wanted: list[tuple[str, str, str | None]]) -> None:
@@ -296,7 +305,7 @@ def test_coco(tmp_path: Path) -> None:
     assert read(path, json.dumps(data)) == [
         ("100", "A dog", "000005.jpg"),
         ("101", "A cat", "000006.jpg"),
-        ("102", "Unknown picture", None),
+        ("102", "Unknown picture", "image_id 7"),  # which the catalog will not find, and say so
     ]
     broken: dict[str, Any] = data | {"annotations": [{"id": 1, "caption": "x"}, 5, {"id": 2}]}
     assert mixed(path, json.dumps(broken)) == (
@@ -336,6 +345,10 @@ def test_keys_that_repeat(tmp_path: Path) -> None:
          [("1.jpg", "a", "1.jpg"), ("2.jpg.0", "b", "2.jpg"), ("2.jpg.1", "c", "2.jpg")]),
         ({"dataset": "coco", "images": [{"filename": "1.jpg", "sentences": [{"raw": "a"}]}]},
          [("0.0", "a", "1.jpg")]),
+        ([{"image_id": "1.jpg", "caption": "C"}, {"image_id": 7, "caption": "D"}],
+         [("0", "C", "1.jpg"), ("1", "D", None)]),
+        ({"annotations": [{"id": 1, "image_id": "sub/1.jpg", "caption": "a"}]},
+         [("1", "a", "sub/1.jpg")]),
         ([], []),
     ],
 )  # fmt: skip
@@ -387,6 +400,8 @@ def test_parquet_with_text_as_bytes(tmp_path: Path) -> None:
         ("a", "1.jpg"),
         ("b", "1.jpg"),
     ]
+    pq.write_table(pa.table({"caption": ["a", "b"], "image_id": ["1.jpg", "7"]}), path)
+    assert list(read_texts(path)) == [TextItem("0", "a", "1.jpg"), TextItem("1", "b", None)]
 
 
 def test_parquet_that_is_none(tmp_path: Path) -> None:
