@@ -53,7 +53,7 @@ def guess(
     same_name = _of_name(connection, set(names.values()))
     if sources.any_failed is None:
         sources.any_failed = bool(connection.exec_driver_sql(_ANY_FAILED).scalar())
-    failed = _failed(connection, places) if sources.any_failed else set()
+    failed = failed_at(connection, places) if sources.any_failed else set()
     single = {
         row.id
         for row in rows
@@ -128,7 +128,7 @@ def _of_name(connection: sa.Connection, names: set[str]) -> dict[str, tuple[int,
     return found
 
 
-def _failed(connection: sa.Connection, places: Mapping[int, Sequence[Place]]) -> set[int]:
+def failed_at(connection: sa.Connection, places: Mapping[int, Sequence[Place]]) -> set[int]:
     """The texts one of whose places could not be read."""
     owners = [text_id for text_id, each in places.items() for _ in each]
     if not owners:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
+from mmsearch.store.alike import find_alike, unlink_alike
 from mmsearch.store.claims import claims_of, forget_claims
 from mmsearch.store.guesses import guess, known_of
 from mmsearch.store.incoming import images_at, stage
@@ -19,6 +20,8 @@ from mmsearch.store.schema import failure, image, stored_path, text_
 from mmsearch.store.transaction import folder_of, run_many
 
 _TEXTS_A_CHUNK = 2000
+#: Texts that are looked for together where that means to look at every picture.
+_TEXTS_A_PASS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +65,20 @@ def link_texts(connection: sa.Connection) -> Linked:
 
     What lies beside a picture is that picture's, as what it carries itself is. Any other name is
     looked up beside the text's own file, then from the root of its source, then, if exactly one
-    picture of the library has that file name, anywhere (see `guess`). What stays unknown is
-    recorded as a failure of that text, which is searchable all the same.
+    picture of the library has that file name, anywhere (see `guess`), and at last without regard
+    to letter case and the like (see `find_alike`). What stays unknown is recorded as a failure of
+    that text, which is searchable all the same.
     """
     sources = Sources(connection)
     linked = unknown = last = written = 0
     while True:
-        rows = connection.execute(
-            _TEXTS.where(
-                text_.c.image_ref.is_not(None), text_.c.image_id.is_(None), text_.c.id > last
-            )
-            .where(text_.c.missing_since.is_(None))
-            .order_by(text_.c.id)
-            .limit(_TEXTS_A_CHUNK)
-        ).all()
+        rows = _unlinked(connection, last, _TEXTS_A_CHUNK)
         if not rows:
-            return Linked(linked, unknown, written > 0)
+            break
         last = rows[-1].id
         found, reasons = _resolve(connection, rows, sources)
         written += len(found)
-        if any("/" in row.image_ref or "\\" in row.image_ref for row in rows if row.id in found):
-            forget_claims(connection)
-        run_many(connection, _LINK, [(image_id, id_) for id_, image_id in found.items()])
-        if found and connection.scalar(sa.select(sa.exists(sa.select(failure.c.id)))):
-            run_many(
-                connection,
-                _FORGET_FAILURE,
-                [(r.source_id, stored_path(r.path), r.key) for r in rows if r.id in found],
-            )
+        _write(connection, rows, found)
         lost = [row for row in rows if row.id not in found]
         if lost:
             statement = insert(failure)
@@ -117,6 +106,43 @@ def link_texts(connection: sa.Connection) -> Linked:
             ).rowcount
         linked += sum(row.id in found and row.origin != "embedded" for row in rows)
         unknown += len(lost)
+    alike = _link_alike(connection, sources) if unknown else 0
+    return Linked(linked + alike, unknown - alike, written + alike > 0)
+
+
+def _link_alike(connection: sa.Connection, sources: Sources) -> int:
+    """Links what is left by names that are only alike; returns how many texts."""
+    last = linked = 0
+    while rows := _unlinked(connection, last, _TEXTS_A_PASS):
+        last = rows[-1].id
+        rows = [row for row in rows if row.origin == "file"]
+        found = find_alike(connection, rows, sources)
+        _write(connection, rows, found)
+        linked += len(found)
+    return linked
+
+
+def _unlinked(connection: sa.Connection, last: int, most: int) -> Sequence[Any]:
+    """The next texts after one that name a picture and have none."""
+    return connection.execute(
+        _TEXTS.where(text_.c.image_ref.is_not(None), text_.c.image_id.is_(None), text_.c.id > last)
+        .where(text_.c.missing_since.is_(None))
+        .order_by(text_.c.id)
+        .limit(most)
+    ).all()
+
+
+def _write(connection: sa.Connection, rows: Sequence[Any], found: dict[int, int]) -> None:
+    """Links texts to the pictures found for them."""
+    if not found:
+        return
+    mine = [row for row in rows if row.id in found]
+    if any("/" in row.image_ref or "\\" in row.image_ref for row in mine):
+        forget_claims(connection)
+    run_many(connection, _LINK, [(image_id, id_) for id_, image_id in found.items()])
+    if connection.scalar(sa.select(sa.exists(sa.select(failure.c.id)))):
+        keys = [(row.source_id, stored_path(row.path), row.key) for row in mine]
+        run_many(connection, _FORGET_FAILURE, keys)
 
 
 def news(connection: sa.Connection, places: Iterable[Place]) -> set[Holder]:
@@ -143,6 +169,7 @@ def relink(connection: sa.Connection, places: Sequence[Place], new: Collection[H
         return
     unlink_guessed(connection, new)
     names = sorted({(member or path).rpartition("/")[2] for _, path, member in places})
+    unlink_alike(connection, names)
     stage(connection, ((0, name, "", "", b"") for name in names))
     linked = connection.exec_driver_sql(_LINKED).scalars().all()
     sources = Sources(connection) if linked else None
