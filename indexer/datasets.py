@@ -17,7 +17,7 @@ from typing import Any
 from indexer.sources import FileEntry, scan
 from indexer.texts import TextItem, read_sidecar, read_texts
 from indexer.texts.formats import MAX_JSON_BYTES
-from indexer.texts.items import IMAGE_NAMES, TEXT_NAMES, items_of, pick
+from indexer.texts.items import TEXT_NAMES, items_of, pick, picture_of
 from mmsearch.encode.published import DatasetName
 from mmsearch.errors import DecodeError, QueryError, SourceError, os_reason
 
@@ -262,7 +262,7 @@ def _of_split(images: list[dict[str, Any]], split: str | None, into: Dataset) ->
     for number, one in enumerate(images):
         if split is not None and one.get("split") != split:
             continue
-        texts, name = pick(one, TEXT_NAMES), pick(one, IMAGE_NAMES)
+        texts, name = pick(one, TEXT_NAMES), picture_of(one)
         folder = one.get("filepath")
         yield from _named(str(number), texts, name, folder if isinstance(folder, str) else "", into)
 
@@ -286,7 +286,7 @@ def _table_of_split(file: Path, split: str, into: Dataset) -> Iterator[_Named]:
             if isinstance(body, str) and body.startswith("["):
                 with contextlib.suppress(ValueError):  # a caption that begins with a bracket
                     body = json.loads(body)
-            yield from _named(str(number), body, pick(row, IMAGE_NAMES), "", into)
+            yield from _named(str(number), body, picture_of(row), "", into)
 
 
 def _check_split(split: str | None, found: Iterable[str]) -> None:

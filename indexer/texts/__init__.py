@@ -40,6 +40,8 @@ TEXT_SUFFIXES = frozenset({
 MAX_BAD = 10_000
 """Lines, rows or objects of one file that are named one by one when they cannot be used."""
 _MAX_KEY = 200
+_HEAD = 64
+_UTF16 = "UTF-16 without a byte order mark, where UTF-8 is expected"
 _CAPTION_FILE = re.compile(
     r"captions[^/]*\.(txt|csv|tsv|jsonl|ndjson|json|parquet)"
     r"|.*\.captions\.(txt|csv|tsv|jsonl|ndjson|json|parquet)"
@@ -74,6 +76,8 @@ def read_sidecar(path: Path) -> str:
         raise DecodeError(str(path), os_reason(exc)) from exc
     if len(data) > MAX_LINE_BYTES:
         raise DecodeError(str(path), "too long for a text")
+    if _looks_like_utf16(data):
+        raise DecodeError(str(path), _UTF16)
     try:
         body = clean(data.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
@@ -106,17 +110,28 @@ def read_texts(path: Path) -> Iterator[TextItem | BadText]:
         raise DecodeError(source, f"{suffix or 'a name without ending'} is no kind of text file")
     try:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(_HEAD)
             file.seek(0)
             if not head:
                 raise DecodeError(source, "empty file")
             if head.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise DecodeError(source, "UTF-16, where UTF-8 is expected")
+            if _looks_like_utf16(head):
+                raise DecodeError(source, _UTF16)
             yield from _few_bad(reader(file, source))
     except MemoryError as exc:
         raise DecodeError(source, "too large for the memory of this machine") from exc
     except OSError as exc:
         raise DecodeError(source, os_reason(exc)) from exc
+
+
+def _looks_like_utf16(head: bytes) -> bool:
+    """Whether every second byte, and no other, is NUL, as no text in UTF-8 has them."""
+    pairs = head[: len(head) // 2 * 2][:_HEAD]
+    two = (pairs[::2], pairs[1::2])
+    return len(pairs) >= 4 and any(
+        not any(these) and 0 not in others for these, others in (two, two[::-1])
+    )
 
 
 def _few_bad(items: Iterator[TextItem | BadText]) -> Iterator[TextItem | BadText]:

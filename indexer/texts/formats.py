@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import IO, Any
 
 from indexer.texts.items import (
+    IMAGE_ID,
     IMAGE_NAMES,
-    MAX_LINE_BYTES,
     PICTURE_NAME,
     SURROGATE,
     TEXT_NAMES,
     BadText,
     TextItem,
     items_of,
+    named_by,
     pick,
+    picture_of,
 )
+from indexer.texts.lines import LONG_LINE, lines
+from indexer.texts.tables import read_table
 from mmsearch.errors import DecodeError
 
-_LONG_LINE = f"a line of more than {MAX_LINE_BYTES:,} bytes"
 MAX_JSON_BYTES = 256 << 20
 """Of a .json file, which cannot be read in pieces."""
 MAX_JSON_VALUES = 20_000_000
@@ -37,28 +39,12 @@ _TOKEN_LINE = re.compile(r"([^\t]+?)(?:#\d+)?\t(.*)", re.DOTALL)
 # -- lines -----------------------------------------------------------------------------------------
 
 
-def _lines(file: IO[bytes]) -> Iterator[tuple[int, str | None]]:
-    """(line number from 1, the line), None for one that is too long. Bytes that are not UTF-8
-    come as lone surrogates (surrogateescape)."""
-    number = 0
-    while raw := file.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(raw) > MAX_LINE_BYTES:
-            while raw and not raw.endswith(b"\n"):
-                raw = file.readline(MAX_LINE_BYTES)
-            yield number, None
-            continue
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        yield number, raw.decode("utf-8", "surrogateescape")
-
-
 def _read_txt(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
     tokens: bool | None = None
-    for number, line in _lines(file):
+    for number, line in lines(file):
         key = str(number)
         if line is None:
-            yield BadText(key, _LONG_LINE)
+            yield BadText(key, LONG_LINE)
             continue
         if not line.strip():
             continue
@@ -66,7 +52,7 @@ def _read_txt(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
             header = [cell.strip().lower() for cell in line.split(",")]
             if len(header) > 1 and header[0] in IMAGE_NAMES and header[-1] in TEXT_NAMES:
                 file.seek(0)
-                yield from _read_table(file, source)
+                yield from read_table(file, source)
                 return
             match = _TOKEN_LINE.fullmatch(line)
             tokens = match is not None and bool(PICTURE_NAME.fullmatch(match[1].strip()))
@@ -81,10 +67,10 @@ def _read_txt(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
 
 
 def _read_jsonl(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
-    for number, line in _lines(file):
+    for number, line in lines(file):
         key = str(number)
         if line is None:
-            yield BadText(key, _LONG_LINE)
+            yield BadText(key, LONG_LINE)
         elif line.strip():
             if SURROGATE.search(line):
                 yield BadText(key, "not UTF-8")
@@ -101,97 +87,9 @@ def _object(key: str, value: object) -> Iterator[TextItem | BadText]:
     if isinstance(value, str):
         yield from items_of(key, value, None)
     elif isinstance(value, dict):
-        yield from items_of(key, pick(value, TEXT_NAMES), pick(value, IMAGE_NAMES))
+        yield from items_of(key, pick(value, TEXT_NAMES), picture_of(value))
     else:
         yield BadText(key, "neither an object nor a text")
-
-
-# -- tables ----------------------------------------------------------------------------------------
-
-
-def _read_table(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
-    skipped: list[int] = []
-
-    def text_lines() -> Iterator[str]:
-        for number, line in _lines(file):
-            if line is None:
-                skipped.append(number)
-                yield "\n"
-            else:
-                yield line.replace("\0", " ")
-
-    lines = text_lines()
-    first = next((line for line in lines if line.strip()), "")
-    delimiter = "\t" if source.lower().endswith(".tsv") else _delimiter(first)
-    file.seek(0)
-    skipped.clear()
-    rows = csv.reader(text_lines(), delimiter=delimiter, skipinitialspace=delimiter != "\t")
-    columns: _Columns | None = None
-    while True:
-        while skipped:
-            yield BadText(str(skipped.pop(0)), _LONG_LINE)
-        key = str(rows.line_num + 1)
-        try:
-            row = next(rows)
-        except StopIteration:
-            break
-        except csv.Error as exc:
-            yield BadText(key, f"not a row of a table ({exc})")
-            continue
-        if not any(cell.strip() for cell in row):
-            continue
-        if columns is None:
-            columns = _columns(row, source)
-            if columns.header:
-                continue
-        yield from _row(key, row, columns, delimiter)
-    for number in skipped:
-        yield BadText(str(number), _LONG_LINE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    text: int
-    image: int | None
-    count: int
-    header: bool
-
-
-def _columns(row: list[str], source: str) -> _Columns:
-    """Which column is what, from the first row."""
-    names = [cell.strip().lower() for cell in row]
-    text = next((names.index(name) for name in TEXT_NAMES if name in names), None)
-    image = next((names.index(name) for name in IMAGE_NAMES if name in names), None)
-    if text is None and image is not None and len(row) == 2:
-        text = 1 - image
-    if text is not None:
-        return _Columns(text, image, len(row), header=True)
-    if len(row) == 1:
-        return _Columns(0, None, 1, header=False)
-    for image in (0, 1):
-        if PICTURE_NAME.fullmatch(row[image].strip()):
-            return _Columns(1 - image, image, 2, header=False)
-    raise DecodeError(
-        source, "no column is called text or caption, and the first is no picture's name"
-    )
-
-
-def _row(
-    key: str, row: list[str], columns: _Columns, delimiter: str
-) -> Iterator[TextItem | BadText]:
-    needed = max(columns.text, columns.image or 0)
-    if len(row) <= needed:
-        yield BadText(key, f"a row of {len(row)} instead of {columns.count} columns")
-        return
-    body = row[columns.text]
-    if columns.text == columns.count - 1 and len(row) > columns.count:
-        # "1.jpg,A dog, running": a text with commas that nobody quoted
-        body = f"{delimiter} ".join(row[columns.text :])
-    yield from items_of(key, body, row[columns.image] if columns.image is not None else None)
-
-
-def _delimiter(line: str) -> str:
-    return max(",;\t|", key=lambda mark: (line.count(mark), mark == ","))
 
 
 # -- JSON and Parquet ------------------------------------------------------------------------------
@@ -260,6 +158,9 @@ def _coco(annotations: list[Any], images: object, source: str) -> Iterator[TextI
         key = str(number_or_id) if isinstance(number_or_id, int | str) else f"#{number}"
         image = one.get("image_id")
         name = names.get(image) if isinstance(image, int | str) else None
+        if name is None and image is not None:
+            # As a name that no picture has, an unknown id is reported when texts are linked.
+            name = named_by(image) or f"{IMAGE_ID} {image}"
         yield from items_of(key, one.get("caption"), name)
 
 
@@ -272,6 +173,8 @@ def _read_parquet(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
         names = {name.lower(): name for name in table.schema_arrow.names}
         text = next((names[name] for name in TEXT_NAMES if name in names), None)
         image = next((names[name] for name in IMAGE_NAMES if name in names), None)
+        by_id = image is None and IMAGE_ID in names
+        image = names[IMAGE_ID] if by_id else image
         if text is None:
             raise DecodeError(source, "no column is called text or caption")
         wanted = [text] if image is None else [text, image]
@@ -286,12 +189,13 @@ def _read_parquet(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
                     if isinstance(values, pa.ListScalar) and len(values.values or ()) > _MAX_LIST:
                         yield BadText(key, f"more than {_MAX_LIST:,} texts in one row")
                         continue
-                    body = values.as_py()
+                    body = _decoded(values.as_py())
                     name = None if images is None else images[number].as_py()
                 except UnicodeDecodeError:
                     yield BadText(key, "not UTF-8")
                 else:
-                    yield from items_of(key, body, name)
+                    name = _decoded_name(name)
+                    yield from items_of(key, body, named_by(name) if by_id else name)
             row += batch.num_rows
             if row > most:
                 # Repetition packs to nothing: a kilobyte may hold a billion of the same text.
@@ -303,11 +207,32 @@ def _read_parquet(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:
         raise DecodeError(source, f"not Parquet ({said})") from exc
 
 
+def _decoded(value: object) -> object:
+    """Text that was written as bytes, also in lists and objects. Raises UnicodeDecodeError."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, list):
+        return [_decoded(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _decoded(one) for key, one in value.items()}
+    return value
+
+
+def _decoded_name(value: object) -> object:
+    """The same of a picture's name; bytes that are none may be the picture itself."""
+    if isinstance(value, dict):
+        return {key: _decoded_name(one) for key, one in value.items()}
+    try:
+        return _decoded(value)
+    except UnicodeDecodeError:
+        return None
+
+
 READERS: dict[str, Callable[[IO[bytes], str], Iterator[TextItem | BadText]]] = {
     ".txt": _read_txt,
     ".token": _read_txt,
-    ".csv": _read_table,
-    ".tsv": _read_table,
+    ".csv": read_table,
+    ".tsv": read_table,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".json": _read_json,

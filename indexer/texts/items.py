@@ -27,6 +27,8 @@ IMAGE_NAMES = (
     "image", "file_name", "filename", "file", "image_path", "path", "filepath", "image_name",
     "image_file", "img", "picture", "photo",
 )  # fmt: skip
+IMAGE_ID = "image_id"
+"""Where none of IMAGE_NAMES is; often a number, which names no file (see `named_by`)."""
 PICTURE_NAME = re.compile(
     rf".*\.({'|'.join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))})", re.IGNORECASE | re.DOTALL
 )
@@ -86,9 +88,22 @@ def items_of(key: str, body: object, image: object, depth: int = 0) -> Iterator[
         yield TextItem(key, text, _image_name(image))
 
 
+def picture_of(row: dict[Any, Any]) -> object:
+    """What an object says of its picture: a name, or an object that has one."""
+    found = pick(row, IMAGE_NAMES)
+    return found if found is not None else named_by(pick(row, (IMAGE_ID,)))
+
+
+def named_by(image_id: object) -> str | None:
+    """An id that is a picture's file name."""
+    if isinstance(image_id, str) and PICTURE_NAME.fullmatch(image_id.strip()):
+        return image_id
+    return None
+
+
 def _image_name(value: object) -> str | None:
     if isinstance(value, dict):  # Hugging Face: {"bytes": ..., "path": "1.jpg"}
-        value = pick(value, IMAGE_NAMES)
+        value = picture_of(value)
     if not isinstance(value, str) or len(value) > MAX_NAME:
         return None
     # Bytes that were not UTF-8 stay as they are; other halves of characters name no file.

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from mmsearch.batches import batches
 from mmsearch.store.incoming import images_at, stage
-from mmsearch.store.links import note_texts_of_files, relink
+from mmsearch.store.links import news, note_texts_of_files, relink
 from mmsearch.store.rows import FailureRow, ImageRow, TextRow, now
 from mmsearch.store.schema import (
     container,
@@ -89,6 +89,7 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
     if not rows:
         return
     run = connection.exec_driver_sql
+    new = news(connection, ((r.source_id, r.path, r.member) for r in rows))
     stage(connection, ((r.source_id, r.path, r.member, "", r.hash) for r in rows))
     before = {n: (id_, bool(here)) for n, id_, here in run(_IMAGES_THERE).all()}
     # What a picture says of itself is written anew with it.
@@ -128,10 +129,15 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
     places = {(r.source_id, r.path, r.member): id_ for id_, r in zip(ids, rows, strict=True)}
     replaced = [id_ for id_, _ in before.values()]
     _finish_items(connection, space_id, rows, ids, known, replaced, places.values())
-    relink(connection, sorted({
-        name for n, (id_, name) in enumerate(zip(ids, names, strict=True))
-        if before.get(n) != (id_, True)
-    }))  # fmt: skip
+    relink(
+        connection,
+        [
+            (row.source_id, row.path, row.member)
+            for n, (id_, row) in enumerate(zip(ids, rows, strict=True))
+            if before.get(n) != (id_, True)
+        ],
+        new,
+    )
 
 
 def write_texts(connection: sa.Connection, space_id: int | None, rows: Sequence[TextRow]) -> None:
@@ -239,6 +245,8 @@ def _blobs(vectors: Sequence[NDArray[np.float32]]) -> Iterator[memoryview]:
 
 
 def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> None:
+    places = [(row.source_id, row.path, row.member) for row in rows if not row.key]
+    new = news(connection, places)
     upsert(
         connection,
         failure,
@@ -266,6 +274,7 @@ def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> Non
                     container.c.source_id == row.source_id, container.c.path == row.path
                 )
             )
+    relink(connection, places, new)
 
 
 def _note_parts(connection: sa.Connection, parts: Sequence[tuple[str, str, str]]) -> None:

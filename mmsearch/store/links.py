@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,11 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
+from mmsearch.store.alike import find_alike, unlink_alike
+from mmsearch.store.claims import claims_of, forget_claims
+from mmsearch.store.guesses import guess, known_of
 from mmsearch.store.incoming import images_at, stage
-from mmsearch.store.schema import failure, image, source, stored_path, text_
-from mmsearch.store.transaction import VALUES_A_QUERY, folder_of, run_many
+from mmsearch.store.naming import Holder, Place, Sources, all_holders, beside, from_root
+from mmsearch.store.schema import failure, image, stored_path, text_
+from mmsearch.store.transaction import folder_of, run_many
 
 _TEXTS_A_CHUNK = 2000
+#: Texts that are looked for together where that means to look at every picture.
+_TEXTS_A_PASS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,42 +58,6 @@ _FORGET_FAILURE = (
 )
 #: Whether any text came from a file of texts: remembered by the connection, the only one to write.
 _OF_FILES = "texts of files"
-#: A name that normpath would change, or that is absolute.
-_ODD = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
-_FOLDERS_KEPT = 10_000
-
-
-class _Sources:
-    """Which sources a path may lie in."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        rows = connection.execute(sa.select(source.c.id, source.c.location, source.c.kind)).all()
-        self.roots = {row.id: _folder(row.location, row.kind) for row in rows}
-        self._folders = {row.location: row.id for row in rows if row.kind == "folder"}
-        self._files = {row.location: row.id for row in rows if row.kind != "folder"}
-        self._around: dict[str, list[tuple[int, int]]] = {}
-
-    def places(self, path: str) -> list[tuple[int, str]]:
-        """(source id, path in it) for an absolute path, the innermost source first."""
-        folder = path[: path.rfind("/")]
-        around = self._around.get(folder)
-        if around is None:
-            if len(self._around) >= _FOLDERS_KEPT:
-                self._around.clear()
-            self._around[folder] = around = list(self._holders(path))
-        found = [(source_id, path[start:]) for source_id, start in around]
-        if path in self._files:
-            found.insert(0, (self._files[path], path.rpartition("/")[2]))
-        return found
-
-    def _holders(self, path: str) -> Iterator[tuple[int, int]]:
-        """The sources that hold a path, and from where on it is a path in them."""
-        at = path.rfind("/")
-        while at >= 0:
-            folder = path[:at] or "/"
-            if folder in self._folders:
-                yield self._folders[folder], at + 1
-            at = path.rfind("/", 0, at)
 
 
 def link_texts(connection: sa.Connection) -> Linked:
@@ -97,32 +65,20 @@ def link_texts(connection: sa.Connection) -> Linked:
 
     What lies beside a picture is that picture's, as what it carries itself is. Any other name is
     looked up beside the text's own file, then from the root of its source, then, if exactly one
-    picture of the library has that file name, anywhere. What stays unknown is recorded as a failure
-    of that text, which is searchable all the same.
+    picture of the library has that file name, anywhere (see `guess`), and at last without regard
+    to letter case and the like (see `find_alike`). What stays unknown is recorded as a failure of
+    that text, which is searchable all the same.
     """
-    sources = _Sources(connection)
+    sources = Sources(connection)
     linked = unknown = last = written = 0
     while True:
-        rows = connection.execute(
-            _TEXTS.where(
-                text_.c.image_ref.is_not(None), text_.c.image_id.is_(None), text_.c.id > last
-            )
-            .where(text_.c.missing_since.is_(None))
-            .order_by(text_.c.id)
-            .limit(_TEXTS_A_CHUNK)
-        ).all()
+        rows = _unlinked(connection, last, _TEXTS_A_CHUNK)
         if not rows:
-            return Linked(linked, unknown, written > 0)
+            break
         last = rows[-1].id
         found, reasons = _resolve(connection, rows, sources)
         written += len(found)
-        run_many(connection, _LINK, [(image_id, id_) for id_, image_id in found.items()])
-        if found and connection.scalar(sa.select(sa.exists(sa.select(failure.c.id)))):
-            run_many(
-                connection,
-                _FORGET_FAILURE,
-                [(r.source_id, stored_path(r.path), r.key) for r in rows if r.id in found],
-            )
+        _write(connection, rows, found)
         lost = [row for row in rows if row.id not in found]
         if lost:
             statement = insert(failure)
@@ -150,21 +106,73 @@ def link_texts(connection: sa.Connection) -> Linked:
             ).rowcount
         linked += sum(row.id in found and row.origin != "embedded" for row in rows)
         unknown += len(lost)
+    alike = _link_alike(connection, sources) if unknown else 0
+    return Linked(linked + alike, unknown - alike, written + alike > 0)
 
 
-def relink(connection: sa.Connection, names: Sequence[str]) -> None:
-    """Looks anew for what texts mean that are linked to pictures with these file names.
+def _link_alike(connection: sa.Connection, sources: Sources) -> int:
+    """Links what is left by names that are only alike; returns how many texts."""
+    last = linked = 0
+    while rows := _unlinked(connection, last, _TEXTS_A_PASS):
+        last = rows[-1].id
+        rows = [row for row in rows if row.origin == "file"]
+        found = find_alike(connection, rows, sources)
+        _write(connection, rows, found)
+        linked += len(found)
+    return linked
 
-    For when such pictures came or became others: a better place for the name may be taken now, or
-    it may mean several pictures, and then none. In the same transaction, so that a kill leaves no
-    link that a clean run would not make. When pictures go, the texts linked to them are unlinked,
-    and all other links hold. The caller commits.
-    """
-    if not names or not _any_of_files(connection):
+
+def _unlinked(connection: sa.Connection, last: int, most: int) -> Sequence[Any]:
+    """The next texts after one that name a picture and have none."""
+    return connection.execute(
+        _TEXTS.where(text_.c.image_ref.is_not(None), text_.c.image_id.is_(None), text_.c.id > last)
+        .where(text_.c.missing_since.is_(None))
+        .order_by(text_.c.id)
+        .limit(most)
+    ).all()
+
+
+def _write(connection: sa.Connection, rows: Sequence[Any], found: dict[int, int]) -> None:
+    """Links texts to the pictures found for them."""
+    if not found:
         return
+    mine = [row for row in rows if row.id in found]
+    if any("/" in row.image_ref or "\\" in row.image_ref for row in mine):
+        forget_claims(connection)
+    run_many(connection, _LINK, [(image_id, id_) for id_, image_id in found.items()])
+    if connection.scalar(sa.select(sa.exists(sa.select(failure.c.id)))):
+        keys = [(row.source_id, stored_path(row.path), row.key) for row in mine]
+        run_many(connection, _FORGET_FAILURE, keys)
+
+
+def news(connection: sa.Connection, places: Iterable[Place]) -> set[Holder]:
+    """The folders and archives that the library knows once something is at these places.
+
+    Of interest to `relink` alone: nothing where no texts are linked that it could find.
+    """
+    if not _any_of_files(connection):
+        return set()
+    around = {each for place in places for each in all_holders(place)}
+    return around - known_of(connection, around)
+
+
+def relink(connection: sa.Connection, places: Sequence[Place], new: Collection[Holder]) -> None:
+    """Looks anew for what texts mean that may mean a picture at one of these places.
+
+    For when pictures there came, became others or could not be read: a better place for the name
+    may be taken now, or it may mean several pictures, and then none; or it is known now (`new`, as
+    `news` said before) that they mean none outside of a folder. In the same transaction, so that a
+    kill leaves no link that a clean run would not make. When pictures go, the texts linked to them
+    are unlinked, and all other links hold. The caller commits.
+    """
+    if not places or not _any_of_files(connection):
+        return
+    unlink_guessed(connection, new)
+    names = sorted({(member or path).rpartition("/")[2] for _, path, member in places})
+    unlink_alike(connection, names)
     stage(connection, ((0, name, "", "", b"") for name in names))
     linked = connection.exec_driver_sql(_LINKED).scalars().all()
-    sources = _Sources(connection) if linked else None
+    sources = Sources(connection) if linked else None
     for part in batches(sorted(set(linked)), _TEXTS_A_CHUNK):
         assert sources is not None
         rows = connection.execute(_linked_from_afar(text_.c.id.in_(part))).all()
@@ -195,6 +203,18 @@ def unlink_from_afar(connection: sa.Connection, which: sa.ColumnElement[bool]) -
     connection.execute(sa.update(text_).where(text_.c.id.in_(texts)).values(image_id=None))
 
 
+def unlink_guessed(connection: sa.Connection, new: Collection[Holder] | None = None) -> None:
+    """The same for texts that name one of these folders and were linked to a picture outside of it.
+
+    None: for all such, since sources move.
+    """
+    if new is None:
+        claims_of(connection).unlink_all(connection)
+        forget_claims(connection)
+    elif new:
+        claims_of(connection).unlink(connection, new)
+
+
 def _linked_from_afar(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Those linked texts of files, but for those that have their picture beside them.
 
@@ -210,85 +230,26 @@ def _linked_from_afar(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
     )
 
 
-def _folder(location: str, kind: str) -> str:
-    return location if kind == "folder" else os.path.dirname(location)  # noqa: PTH120
-
-
-def _beside(row: sa.Row[Any], sources: _Sources) -> list[tuple[int, str, str]]:
-    """Places the name may mean beside the text, best first: (source id, path in it, member)."""
-    if row.origin == "embedded":
-        return [(row.source_id, row.path, row.member)]
-    if row.origin == "sidecar":
-        parent, slash, _ = row.path.rpartition("/")
-        return [(row.source_id, parent + slash + row.image_ref, "")]
-    root, folder = sources.roots[row.source_id], row.path.rpartition("/")[0]
-    return _below(os.path.join(root, folder) if folder else root, row.image_ref, sources)  # noqa: PTH118
-
-
-def _from_root(row: sa.Row[Any], sources: _Sources) -> list[tuple[int, str, str]]:
-    """The same from the root of the text's source."""
-    return _below(sources.roots[row.source_id], row.image_ref, sources)
-
-
-def _below(base: str, name: str, sources: _Sources) -> list[tuple[int, str, str]]:
-    names = [name]
-    if os.sep == "/" and "\\" in name:
-        names.append(name.replace("\\", "/"))  # as Windows writes it; as it stands comes first
-    found: list[tuple[int, str, str]] = []
-    for each in names:
-        found += [(source_id, inner, "") for source_id, inner in _places(base, each, sources)]
-        at = each.find("!/")
-        while at > 0:  # "a.zip!/b.jpg": a member of an archive, as answers show it
-            member = each[at + 2 :]
-            found += [(id_, inner, member) for id_, inner in _places(base, each[:at], sources)]
-            at = each.find("!/", at + 1)
-    return found
-
-
-def _places(base: str, name: str, sources: _Sources) -> list[tuple[int, str]]:
-    if os.sep == "/" and not _ODD.search(name):
-        path = f"{base.rstrip('/')}/{name}"
-    else:
-        path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118
-    return sources.places(path)
-
-
 def _resolve(
-    connection: sa.Connection, rows: Sequence[Any], sources: _Sources
+    connection: sa.Connection, rows: Sequence[Any], sources: Sources
 ) -> tuple[dict[int, int], dict[int, str]]:
     """For a chunk of texts: text id → image row id, and for the others the reason."""
-    found = _at(connection, [(row.id, _beside(row, sources)) for row in rows])
+    places = {row.id: beside(row, sources) for row in rows}
+    found = _at(connection, list(places.items()))
     left = [row for row in rows if row.id not in found and row.origin == "file"]
-    found |= _at(connection, [(row.id, _from_root(row, sources)) for row in left])
+    roots = [(row.id, from_root(row, sources)) for row in left]
+    found |= _at(connection, roots)
     left = [row for row in left if row.id not in found]
-    names = {row.id: row.image_ref.replace("\\", "/").rpartition("/")[2] for row in left}
-    same_name: dict[str, tuple[int, int]] = {}
-    for part in batches(set(names.values()), VALUES_A_QUERY):
-        for name, id_, n in connection.execute(
-            sa.select(
-                image.c.name, sa.func.min(image.c.id), sa.func.count(image.c.content_id.distinct())
-            )
-            .where(image.c.name.in_(part), image.c.missing_since.is_(None))
-            .group_by(image.c.name)
-        ).all():
-            same_name[name] = (id_, n)
-    reasons: dict[int, str] = {}
+    meant = {id_: places[id_] + more for id_, more in roots if id_ not in found}
+    guessed, reasons = guess(connection, left, meant, sources) if left else ({}, {})
+    found |= guessed
     for row in rows:
-        if row.id in found:
-            continue
-        id_, n = same_name.get(names.get(row.id, ""), (0, 0))
-        if n == 1:
-            found[row.id] = id_
-        elif n > 1:
-            reasons[row.id] = f"names the picture {row.image_ref!r}: {n} pictures are called that"
-        else:
+        if row.id not in found and row.id not in reasons:
             reasons[row.id] = f"names the picture {row.image_ref!r}, which is not in the library"
     return found, reasons
 
 
-def _at(
-    connection: sa.Connection, wanted: Sequence[tuple[int, list[tuple[int, str, str]]]]
-) -> dict[int, int]:
+def _at(connection: sa.Connection, wanted: Sequence[tuple[int, list[Place]]]) -> dict[int, int]:
     """Text id → the first of its places (source id, path, member) where there is a picture."""
     owners = [text_id for text_id, places in wanted for _ in places]
     if not owners:

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mmsearch.errors import StoreError
-from mmsearch.store.links import link_texts, unlink_from_afar
+from mmsearch.store.links import link_texts, unlink_from_afar, unlink_guessed
 from mmsearch.store.schema import (
     IS_HIDDEN,
     BigKey,
@@ -179,6 +179,7 @@ class Sources:
         """Puts sources at other absolute paths; what is known of their files stays as it is."""
         run = self._connection.execute
         with writing(self._connection, self._path):
+            unlink_guessed(self._connection)
             for source_id in locations:
                 # Out of the way first: one may take the place that another one leaves.
                 run(

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
-from mmsearch.store.links import unlink_from_afar
+from mmsearch.store.alike import unlink_alike
+from mmsearch.store.links import news, unlink_from_afar, unlink_guessed
 from mmsearch.store.rows import Pending, Swept, now
 from mmsearch.store.schema import container, embedding, failure, image, scratch_tables, seen, text_
 from mmsearch.store.transaction import (
@@ -129,6 +130,16 @@ class Scan:
             back = sa.select(image.c.name).where(here, gone, came_back).correlate(None)
             if run(sa.select(back.exists())).scalar():
                 unlink_from_afar(self._connection, image.c.name.in_(back))
+                rows = run(
+                    sa.select(image.c.path, image.c.member, image.c.name).where(
+                        here, gone, came_back
+                    )
+                ).all()
+                unlink_alike(self._connection, {row.name for row in rows})
+                unlink_guessed(
+                    self._connection,
+                    news(self._connection, ((source_id, row.path, row.member) for row in rows)),
+                )
             returned = run(
                 sa.update(image).where(here, gone, came_back).values(missing_since=None)
             ).rowcount

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
 from mmsearch.store import engine as db
+from mmsearch.store.claims import forget_claims
 from mmsearch.store.items import drop, write_failures, write_images, write_texts
 from mmsearch.store.links import Linked, link_texts
 from mmsearch.store.manage import Sources, Spaces
@@ -160,6 +161,7 @@ class CatalogWriter:
                 )
             ]
             if adopted:
+                forget_claims(self._connection)
                 commit(self._connection, "adoption")
             else:
                 self._connection.commit()

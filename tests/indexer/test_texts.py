@@ -125,6 +125,15 @@ def test_flickr8k_captions_txt(tmp_path: Path) -> None:
          [("2", "two lines", "1.jpg"), ("4", "next", None)]),
         ("\ufefftext,file\r\na,1.jpg\r\n", [("2", "a", "1.jpg")]),
         ("title,description\nshort,long words\n", [("2", "long words", None)]),
+        ("0,1.jpg,A dog\n1,2.jpg,A cat, asleep\n",
+         [("1", "A dog", "1.jpg"), ("2", "A cat, asleep", "2.jpg")]),
+        ("A dog,1.jpg,en\n", [("1", "A dog", "1.jpg")]),
+        ("1.jpg;A dog, with comma\n", [("1", "A dog, with comma", "1.jpg")]),
+        ("0;1.jpg;A dog, with comma, and more, and more\n",
+         [("1", "A dog, with comma, and more, and more", "1.jpg")]),
+        ("A dog, with comma;1.jpg\n", [("1", "A dog, with comma", "1.jpg")]),
+        ("image_id,caption\n1.jpg,A dog\n7,A cat\n",
+         [("2", "A dog", "1.jpg"), ("3", "A cat", None)]),
     ],
 )  # fmt: skip
 def test_csv(tmp_path: Path, data: str, wanted: list[tuple[str, str, str | None]]) -> None:
@@ -147,10 +156,55 @@ def test_csv_rows_that_cannot_be_used(tmp_path: Path) -> None:
     )
     good, bad = mixed(tmp_path / "a.csv", data)
     assert good == {"2": "good", "8": "last"}
-    assert set(bad) == {"3", "4", "5", "6", "7", "9"}
+    assert set(bad) == {"3", "4", "5", "6", "7", "9", "10"}
+    assert bad["9"] == "a quote that is never closed"
     assert bad["3"] == "a row of 1 instead of 2 columns"
     assert bad["4"] == "no text"
     assert bad["5"] == "not UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("rest", "wanted"),
+    [
+        ("2.jpg,a goldfinch\n3.jpg,a wren\n", {"3": "a goldfinch", "4": "a wren"}),
+        ('2.jpg,"a goldfinch, red"\n3.jpg,a wren\n', {"3": "a goldfinch, red", "4": "a wren"}),
+        ('2.jpg,a 6" kite\n3.jpg,"two\nlines"\n', {"3": 'a 6" kite', "4": "two lines"}),
+        ("2.jpg,a goldfinch\n" + "x\n" * 100_000, {"3": "a goldfinch"}),
+        ("2.jpg,a goldfinch\n" + "x" * (MAX_LINE_BYTES + 1), {"3": "a goldfinch"}),
+    ],
+)
+def test_a_quote_that_is_never_closed_takes_one_row_along(
+    tmp_path: Path, rest: str, wanted: dict[str, str]
+) -> None:
+    good, bad = mixed(tmp_path / "a.csv", f'filename,caption\n1.jpg,"a shark\n{rest}')
+    assert good == wanted
+    assert bad["2"] == "a quote that is never closed"
+    assert len(bad) == 1 or "x" in rest
+
+
+def test_a_stray_quote_in_a_long_table(tmp_path: Path) -> None:
+    """Each row once, also where quotes that nobody closed follow each other."""
+    rows = [f'{n}.jpg,"a kite, number {n}"' for n in range(20_000)]
+    for stray in (500, 501, 15_000):
+        rows[stray] = f'{stray}.jpg,"a kite'
+    good, bad = mixed(tmp_path / "a.csv", "filename,caption\n" + "\n".join(rows))
+    assert (len(good), set(bad)) == (19_997, {"502", "503", "15002"})
+    assert good["20001"] == "a kite, number 19999"
+
+
+def test_a_quote_in_a_tsv_belongs_to_its_line(tmp_path: Path) -> None:
+    data = (
+        'filename\tcaption\n1.jpg\t"a shark\n2.jpg\t"a ""red"" kite"\n3.jpg\t"Hi" said he\n'
+        '"4.jpg"\t"a 6\n5.jpg\t"""quoted"""\n6.jpg\t"a\tb"\n'
+    )
+    assert read(tmp_path / "a.tsv", data) == [
+        ("2", '"a shark', "1.jpg"),
+        ("3", 'a "red" kite', "2.jpg"),
+        ("4", '"Hi" said he', "3.jpg"),
+        ("5", '"a 6', "4.jpg"),
+        ("6", '"quoted"', "5.jpg"),
+        ("7", "a b", "6.jpg"),
+    ]
 
 
 def test_csv_that_means_nothing(tmp_path: Path) -> None:
@@ -251,7 +305,7 @@ def test_coco(tmp_path: Path) -> None:
     assert read(path, json.dumps(data)) == [
         ("100", "A dog", "000005.jpg"),
         ("101", "A cat", "000006.jpg"),
-        ("102", "Unknown picture", None),
+        ("102", "Unknown picture", "image_id 7"),  # which the catalog will not find, and say so
     ]
     broken: dict[str, Any] = data | {"annotations": [{"id": 1, "caption": "x"}, 5, {"id": 2}]}
     assert mixed(path, json.dumps(broken)) == (
@@ -291,6 +345,10 @@ def test_keys_that_repeat(tmp_path: Path) -> None:
          [("1.jpg", "a", "1.jpg"), ("2.jpg.0", "b", "2.jpg"), ("2.jpg.1", "c", "2.jpg")]),
         ({"dataset": "coco", "images": [{"filename": "1.jpg", "sentences": [{"raw": "a"}]}]},
          [("0.0", "a", "1.jpg")]),
+        ([{"image_id": "1.jpg", "caption": "C"}, {"image_id": 7, "caption": "D"}],
+         [("0", "C", "1.jpg"), ("1", "D", None)]),
+        ({"annotations": [{"id": 1, "image_id": "sub/1.jpg", "caption": "a"}]},
+         [("1", "a", "sub/1.jpg")]),
         ([], []),
     ],
 )  # fmt: skip
@@ -327,6 +385,25 @@ def test_parquet(tmp_path: Path) -> None:
     assert items[-1] == TextItem("2999.1", "2999 b", "2999.jpg")
 
 
+def test_parquet_with_text_as_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    names = [b"1.jpg", "caf\u00e9.jpg".encode(), b"\xff\xd8\xff"]
+    pq.write_table(pa.table({"caption": [b"a", b"\xff", b"c"], "image_path": names}), path)
+    assert list(read_texts(path)) == [
+        TextItem("0", "a", "1.jpg"),
+        BadText("1", "not UTF-8"),
+        TextItem("2", "c", None),
+    ]
+    images = [{"bytes": b"\xff\xd8", "path": b"1.jpg"}]
+    pq.write_table(pa.table({"captions": [[b"a", b"b"]], "image": images}), path)
+    assert [(item.body, item.image) for item in read_texts(path) if isinstance(item, TextItem)] == [
+        ("a", "1.jpg"),
+        ("b", "1.jpg"),
+    ]
+    pq.write_table(pa.table({"caption": ["a", "b"], "image_id": ["1.jpg", "7"]}), path)
+    assert list(read_texts(path)) == [TextItem("0", "a", "1.jpg"), TextItem("1", "b", None)]
+
+
 def test_parquet_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     assert "not Parquet" in refused(path, b"PAR1" + bytes(100))
@@ -345,6 +422,10 @@ def test_files_that_cannot_be_read(tmp_path: Path, suffix: str) -> None:
         list(read_texts(path))
     assert refused(path, b"") == "empty file"
     assert "UTF-16" in refused(path, "a kite".encode("utf-16"))
+    if suffix != ".parquet":
+        for order in ("utf-16-le", "utf-16-be"):
+            without_mark = "UTF-16 without a byte order mark, where UTF-8 is expected"
+            assert refused(path, "a kite\n".encode(order)) == without_mark
     path.unlink()
     path.mkdir()
     with pytest.raises(DecodeError, match="directory"):
@@ -404,6 +485,7 @@ def test_read_sidecar(tmp_path: Path) -> None:
     for data, said in (
         (b" \n", "empty"),
         (b"\xff", "not UTF-8"),
+        ("a kite".encode("utf-16-le"), "UTF-16 without"),
         (b"x" * (MAX_BODY + 1), "too many"),
         (b"x" * (MAX_LINE_BYTES + 1), "too long"),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from catalog_rows import SPACE, digest, image, saw, text
+from catalog_rows import SPACE, digest, failure, image, saw, text
 
 from mmsearch.store import Catalog, CatalogWriter
 
@@ -281,3 +281,237 @@ def test_a_sidecar_follows_when_its_picture_is_another(
     writer.commit(space_id, images=[image(source, new, "A", known=True)])
     assert writer.link().linked == 1
     assert linked(catalog, "words") == [f"/photos/{new}"]
+
+
+# --- a name that says the folder ------------------------------------------------------------------
+
+
+def test_a_name_in_a_folder_that_is_known_means_no_picture_elsewhere(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """Cameras give the same names again."""
+    pictures = ("2019/other.jpg", "2020/IMG_1.jpg")
+    writer.commit(space_id, images=[image(source, path, path) for path in pictures])
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "a goldfinch", "2019/IMG_1.jpg")])
+    assert writer.link().unknown == 1
+    assert linked(catalog, "a goldfinch") == []
+    (problem,) = catalog.failures()
+    assert problem.reason == (
+        "names the picture '2019/IMG_1.jpg', which is not in the library "
+        "(one of that file name is, elsewhere)"
+    )
+
+
+@pytest.mark.parametrize("ref", ["2019/IMG_1.jpg", "2019\\IMG_1.jpg", "/photos/2019/IMG_1.jpg"])
+def test_a_caption_of_a_picture_that_could_not_be_read_goes_to_no_other(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int, ref: str
+) -> None:
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "shark")])
+    writer.commit(None, failures=[failure(source, "2019/IMG_1.jpg")])
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "a goldfinch", ref)])
+    assert writer.link().unknown == 1
+    assert linked(catalog, "a goldfinch") == []
+    assert catalog.failures()[-1].reason.endswith("not in the library: it could not be read")
+
+
+def test_a_name_alone_of_a_picture_beside_the_text_that_could_not_be_read(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "shark")])
+    writer.commit(space_id, texts=[text(source, "2019/c.csv", "2", "a goldfinch", "IMG_1.jpg")])
+    assert writer.link().linked == 1  # it is not known that there is another
+    writer.commit(None, failures=[failure(source, "2019/IMG_1.jpg")])
+    assert writer.link().unknown == 1
+    assert linked(catalog, "a goldfinch") == []
+
+
+@pytest.mark.parametrize(
+    ("ref", "expected"),
+    [
+        ("a.zip!/IMG_1.jpg", None),
+        ("b.zip!/IMG_1.jpg", None),
+        ("unknown.zip!/IMG_1.jpg", "/photos/2020/IMG_1.jpg"),
+    ],
+)
+def test_a_name_in_an_archive_that_is_known(
+    writer: CatalogWriter,
+    catalog: Catalog,
+    source: int,
+    space_id: int,
+    ref: str,
+    expected: str | None,
+) -> None:
+    writer.commit(
+        space_id,
+        images=[
+            image(source, "2020/IMG_1.jpg", "shark"),
+            image(source, "a.zip", "other", member="other.jpg"),
+        ],
+        failures=[failure(source, "b.zip")],
+        texts=[text(source, "c.csv", "2", "words", ref)],
+    )
+    writer.link()
+    assert linked(catalog, "words") == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(
+    ("folder", "ref", "expected"),
+    [
+        ("images/", "images/a.jpg", "images/train/a.jpg"),  # moved into folders of it
+        ("", "./a.jpg", "images/train/a.jpg"),
+        ("", "train/a.jpg", "images/train/a.jpg"),  # a folder that is not known
+        ("", "C:\\Photos\\a.jpg", "images/train/a.jpg"),
+        ("", "/home/me/a.jpg", "images/train/a.jpg"),
+        ("other/", "other/a.jpg", None),
+        ("cafe\u0301/", "caf\u00e9/a.jpg", None),
+        ("two words/", "two%20words/a.jpg", None),
+    ],
+)
+def test_a_folder_that_is_known_holds_what_lies_below_it(
+    writer: CatalogWriter,
+    catalog: Catalog,
+    source: int,
+    space_id: int,
+    folder: str,
+    ref: str,
+    expected: str | None,
+) -> None:
+    pictures = (f"{folder}x.jpg", "images/train/a.jpg")
+    writer.commit(space_id, images=[image(source, path, path) for path in pictures])
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "words", ref)])
+    writer.link()
+    assert linked(catalog, "words") == ([] if expected is None else [f"/photos/{expected}"])
+
+
+@pytest.mark.parametrize("how", ["picture", "broken", "returned"])
+def test_a_folder_that_becomes_known_later(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int, how: str
+) -> None:
+    """Links are those of a clean run, whatever the order; and at once, not at the next link()."""
+
+    def sweep(*pictures: str) -> None:
+        writer.scan.begin()
+        writer.scan.saw([saw("c.csv", "texts"), *map(saw, pictures)])
+        writer.scan.sweep(source)
+
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "shark")])
+    if how == "returned":
+        writer.commit(space_id, images=[image(source, "2019/deep/x.jpg", "x")])
+        sweep("2020/IMG_1.jpg")
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "words", "2019/IMG_1.jpg")])
+    writer.link()
+    assert linked(catalog, "words") == ["/photos/2020/IMG_1.jpg"]
+    if how == "picture":
+        writer.commit(space_id, images=[image(source, "2019/deep/x.jpg", "x")])
+    elif how == "broken":
+        writer.commit(None, failures=[failure(source, "2019/x.jpg")])
+    else:
+        sweep("2020/IMG_1.jpg", "2019/deep/x.jpg")
+    assert linked(catalog, "words") == []
+    assert writer.link().unknown == 1
+    sweep("2020/IMG_1.jpg")  # 2019 is gone for good: it may be called otherwise
+    writer.link()
+    assert linked(catalog, "words") == ["/photos/2020/IMG_1.jpg"]
+
+
+# --- names that are alike -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "ref", "expected"),
+    [
+        ("c.csv", "img_9.jpg", "deep/IMG_9.JPG"),  # the only one in the library
+        ("deep/c.csv", "Img_9.jpg", "deep/IMG_9.JPG"),
+        ("c.csv", "deep/img_9.jpg", "deep/IMG_9.JPG"),
+        ("c.csv", "DEEP/img_9.jpg", "deep/IMG_9.JPG"),
+        ("c.csv", "deep\\img_9.jpg", "deep/IMG_9.JPG"),
+        ("c.csv", "/photos/Deep/img_9.jpg", "deep/IMG_9.JPG"),
+        ("c.csv", "other/img_9.jpg", None),
+        ("c.csv", "cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("c.csv", "CAF\u00c9.JPG", "caf\u00e9.jpg"),
+        ("c.csv", "\u00e9te\u0301/x.jpg", "e\u0301t\u00e9/x.jpg"),
+        ("c.csv", "sub/b%20c.jpg", "sub/b c.jpg"),
+        ("c.csv", "SUB/B%20C.JPG", "sub/b c.jpg"),
+        ("c.csv", "caf%C3%A9.jpg", "caf\u00e9.jpg"),
+        ("c.csv", "B%20C.jpg", "sub/b c.jpg"),
+        ("sub/c.csv", "100%25.jpg", "sub/100%25.jpg"),  # as it stands comes first
+        ("c.csv", "stra\u00dfe.jpg", "STRASSE.jpg"),
+        ("c.csv", "A.ZIP!/M/n.jpg", "a.zip!/m/N.JPG"),
+        ("c.csv", "twice.jpg", None),  # two of that name
+        ("x/c.csv", "twice.jpg", "x/Twice.jpg"),
+        ("c.csv", "x/twice.jpg", "x/Twice.jpg"),
+        ("c.csv", "z/one.jpg", None),  # two at that place
+        ("c.csv", "img_9.png", None),
+    ],
+)
+def test_names_that_are_alike(
+    writer: CatalogWriter,
+    catalog: Catalog,
+    source: int,
+    space_id: int,
+    where: str,
+    ref: str,
+    expected: str | None,
+) -> None:
+    """As sidecars are: without regard to letter case, and to how an accent is written."""
+    pictures = (
+        "deep/IMG_9.JPG", "caf\u00e9.jpg", "e\u0301t\u00e9/x.jpg", "sub/b c.jpg", "sub/100%25.jpg",
+        "sub/100%.jpg", "STRASSE.jpg", "x/Twice.jpg", "y/TWICE.jpg", "z/One.jpg", "z/ONE.jpg",
+        "other/o.jpg",
+    )  # fmt: skip
+    writer.commit(space_id, images=[image(source, path, path) for path in pictures])
+    writer.commit(space_id, images=[image(source, "a.zip", "N", member="m/N.JPG")])
+    writer.commit(space_id, texts=[text(source, where, "1", "words", ref)])
+    found = writer.link()
+    assert linked(catalog, "words") == ([] if expected is None else [f"/photos/{expected}"])
+    assert (found.linked, found.unknown) == ((0, 1) if expected is None else (1, 0))
+    assert len(catalog.failures()) == found.unknown
+    assert writer.link().changed is False
+
+
+def test_a_name_that_is_alike_gives_way_to_the_very_name(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """Links are those of a clean run, whatever the order; and at once, not at the next link()."""
+    writer.commit(space_id, images=[image(source, "deep/IMG_9.JPG", "A")])
+    writer.commit(space_id, texts=[text(source, "c.csv", "1", "words", "img_9.jpg")])
+    writer.link()
+    assert linked(catalog, "words") == ["/photos/deep/IMG_9.JPG"]
+    writer.commit(space_id, images=[image(source, "other/Img_9.jpg", "B")])
+    assert linked(catalog, "words") == []  # one of two now
+    assert writer.link().unknown == 1
+    writer.commit(space_id, images=[image(source, "far/img_9.jpg", "C")])
+    assert writer.link().linked == 1
+    assert linked(catalog, "words") == ["/photos/far/img_9.jpg"]
+
+
+def test_a_name_that_is_alike_is_not_that_of_a_picture_that_could_not_be_read(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    writer.commit(space_id, images=[image(source, "deep/IMG_9.JPG", "A")])
+    writer.commit(space_id, texts=[text(source, "c.csv", "1", "words", "deep/img_9.jpg")])
+    assert writer.link().linked == 1
+    writer.commit(None, failures=[failure(source, "deep/img_9.jpg")])
+    assert writer.link().unknown == 1
+    assert linked(catalog, "words") == []
+
+
+def test_a_picture_that_returns_is_a_second_one_that_is_alike(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    def sweep(*pictures: str) -> None:
+        writer.scan.begin()
+        writer.scan.saw([saw("c.csv", "texts"), *map(saw, pictures)])
+        writer.scan.sweep(source)
+        writer.link()
+
+    pictures = [image(source, "x/A.JPG", "A"), image(source, "y/a.JPG", "B")]
+    writer.commit(space_id, images=pictures)
+    sweep("x/A.JPG")
+    writer.commit(space_id, texts=[text(source, "c.csv", "1", "words", "a.jpg")])
+    writer.link()
+    assert linked(catalog, "words") == ["/photos/x/A.JPG"]
+    sweep("x/A.JPG", "y/a.JPG")
+    assert linked(catalog, "words") == []
+    sweep("y/a.JPG")
+    assert linked(catalog, "words") == ["/photos/y/a.JPG"]
