@@ -23,7 +23,7 @@ from victim import Outcome, Strike, random_strike, result
 #: What a disk answers: full, over quota, broken, taken away by the system after an error.
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 #: A message says what to do.
-_REMEDY = re.compile(r"[Ff]ree some space|again|restore|can be|check|chooses")
+_REMEDY = re.compile(r"[Ff]ree some space|again|restore|can be|check|chooses|by hand")
 _NEVER = re.compile(r"Traceback|is locked|sqlite3\.|sqlalche|\[Errno", re.IGNORECASE)
 
 FAILINGS = ("lost", "doubled", "reopening", "differs", "unclear", "hung", "left over")
