@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -38,6 +38,7 @@ def in_form(
     """
     reader = TypeAdapter(model)
     known = {_FILE, *model.model_fields}
+    switches = {name for name, about in model.model_fields.items() if about.annotation is bool}
 
     async def read(request: Request) -> tuple[M, list[bytes]]:
         async with request.form() as form:
@@ -48,6 +49,7 @@ def in_form(
             if len(files) > most:
                 raise QueryError(f"the form field 'file' holds at most {most}, not {len(files)}")
             given = {name: form[name] for name in form if name != _FILE and form[name] != ""}
+            _check_switches({name: given[name] for name in switches & given.keys()})
             try:
                 asked = reader.validate_python(given)
             except ValidationError as exc:
@@ -56,6 +58,17 @@ def in_form(
             return asked, [await uploaded(file, limit) for file in files]
 
     return read, {"requestBody": {"required": True, "content": _described(model, most)}}
+
+
+def _check_switches(given: Mapping[str, Any]) -> None:
+    """Raises RequestValidationError for what is not true or false: pydantic takes 0 and off, too."""
+    errors = [
+        {"type": "bool_parsing", "loc": ("body", name), "msg": "it is either true or false"}
+        for name, value in sorted(given.items())
+        if not isinstance(value, str) or value.lower() not in ("true", "false")
+    ]
+    if errors:
+        raise RequestValidationError(errors)
 
 
 def _described(model: type[BaseModel], most: int) -> dict[str, Any]:

@@ -350,6 +350,15 @@ def test_a_form_is_refined_as_a_question_in_json_is(
     assert "'min_score'" in is_problem(both, 422)["detail"]
 
 
+@pytest.mark.parametrize("value", ["0", "1", "on", "yes", "null", "tru"])
+def test_a_switch_in_a_form_is_true_or_false(client: TestClient, value: str) -> None:
+    """As documented, and as in JSON."""
+    files = {"file": encoded(draw("navy", "line"))}
+    for path, name in (("/v1/search/image", "group"), ("/v1/captions", "exact")):
+        problem = is_problem(client.post(path, files=files, data={name: value}), 422)
+        assert problem["detail"] == f"body.{name}: it is either true or false"
+
+
 def test_the_fields_of_forms_are_documented(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     schemas = {
