@@ -61,7 +61,7 @@ def in_form(
 
 
 def _check_switches(given: Mapping[str, Any]) -> None:
-    """Raises RequestValidationError for what is not true or false: pydantic takes 0 and off, too."""
+    """Raises RequestValidationError for what is not true or false; pydantic takes "off" as well."""
     errors = [
         {"type": "bool_parsing", "loc": ("body", name), "msg": "it is either true or false"}
         for name, value in sorted(given.items())
