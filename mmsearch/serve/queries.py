@@ -11,7 +11,14 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
 from starlette.datastructures import QueryParams
 
 from mmsearch import filters
@@ -64,14 +71,16 @@ _Words = Query(
     examples=["a red kite over a beach"],
 )
 _Exact = Annotated[bool, Query(description="compare with every vector")]
-#: In an address a name may stand several times.
+#: In an address a name may stand several times. Described as what it is each time: one condition
+#: alone is no list to JSON Schema.
 _Conditions = Annotated[
     list[Annotated[str, Field(max_length=MAX_WHERE_CHARS)]],
+    WithJsonSchema({"type": "string", "maxLength": MAX_WHERE_CHARS}),
     Field(
         max_length=MAX_CONDITIONS,
         description="what an answer must satisfy (see deploy/filters.md); given several times, "
         "all of them",
-        examples=[["taken:2019..2021 and orientation:landscape"]],
+        examples=["taken:2019..2021 and orientation:landscape"],
     ),
 ]
 _Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="answers to leave out")]
