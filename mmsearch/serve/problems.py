@@ -155,11 +155,12 @@ async def _on_invalid(request: Request, exc: Exception) -> JSONResponse:
 
 def advice(error: Mapping[str, Any]) -> str:
     """What to do about one finding of pydantic's."""
-    if error["loc"][-1] == "q" and error["type"] in _NO_WORDS:
+    field = error["loc"][-1] if error["loc"] else None  # none: of all that was given
+    if field == "q" and error["type"] in _NO_WORDS:
         return "write what to look for, for example q=a red kite over a beach"
     if error["type"] == "extra_forbidden":
         return "there is no such field here; /openapi.json lists those that there are"
-    if error["loc"][-1] == "file":
+    if field == "file":
         return "send a picture as multipart/form-data in the field 'file'"
     return str(error["msg"]).removeprefix("Value error, ")
 

@@ -376,7 +376,8 @@ def _read_question(reader: TypeAdapter[Any], form: _Form) -> SearchRequest:
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise QueryError(f"in the form field 'question': {where}: {advice(first)}") from exc
+        said = f"{where}: {advice(first)}" if where else advice(first)
+        raise QueryError(f"in the form field 'question': {said}") from exc
 
 
 def _term(part: Part, uploads: Sequence[QueryPicture]) -> Term:
