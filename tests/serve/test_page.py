@@ -524,8 +524,12 @@ def test_pictures_that_failed_while_the_service_was_away_come_once_it_is_back(
     page.route("**/v1/images/**", answer)
     page.goto(f"{page.url}?q=boats")
     page.wait_for_selector(".tile.gone")
-    page.wait_for_timeout(2_500)
     # The service is there: what it does not give it is asked for once more, and then no longer.
+    for _ in range(200):
+        if set(asked.values()) == {2}:
+            break
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1_500)
     assert page.locator(".tile.shown").count() == 0
     assert set(asked.values()) == {2}
     assert page.locator("#banner").is_hidden()
