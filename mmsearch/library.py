@@ -354,8 +354,11 @@ class Library:
         return list(self.ask_texts(Question(terms, k=k, exact=exact)).hits)
 
     def cosines(self, image_id: int, text_ids: Sequence[int]) -> dict[int, float]:
-        """How like an indexed picture those of these texts are that have a vector. Raises
-        NotFoundError: the picture has none."""
+        """How like an indexed picture those of these texts are that have a vector.
+
+        Returns:
+            Text id → cosine, from -1 to 1. Raises NotFoundError: the picture has no vector.
+        """
         space_id, _ = self._opened.need()
         picture = self.catalog.vectors.get(space_id, image_id)
         if picture is None:

@@ -31,6 +31,7 @@ LEVELS = {
     "mmsearch.stages": 0,
     "mmsearch.query": 0,
     "mmsearch.plaintext": 0,
+    "mmsearch.filenames": 0,
     "mmsearch.filetimes": 0,
     "mmsearch.filters": 0,
     "mmsearch.generic": 0,

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmsearch.errors import RefusedError, SourceError, os_reason
-from mmsearch.index.manifest import utf8_name
+from mmsearch.filenames import utf8_name
 from mmsearch.store.backup import sync
 from mmsearch.types import Space
 

@@ -29,8 +29,8 @@ _OPEN_QUOTE = "a quote that is never closed"
 _NAME = rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))})"
 _AFTER_NAME = re.compile(rf'[^,;\t|]*(?:[,;\t|][^,;\t|]*)?{_NAME}"?\s*([,;\t|])', re.IGNORECASE)
 _BEFORE_NAME = re.compile(rf'([,;\t|])[^,;\t|]*{_NAME}"?\s*$', re.IGNORECASE)
+#: Lines that a row may go on over; together they may be MAX_LINE_BYTES long.
 _MAX_LINES = 10_000
-"""Of a row, together with MAX_LINE_BYTES."""
 
 
 def read_table(file: IO[bytes], source: str) -> Iterator[TextItem | BadText]:

@@ -17,8 +17,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.filenames import utf8_name
 from mmsearch.index import measured
-from mmsearch.index.manifest import Manifest, utf8_name
+from mmsearch.index.manifest import Manifest
 from mmsearch.index.measured import Measured
 from mmsearch.index.selection import FEW, GATHERED, Selection
 from mmsearch.index.threads import one_thread

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.errors import SpaceMismatchError
+from mmsearch.filenames import utf8_name
 from mmsearch.index import fast, flatfile, halves, manifest, resident, scan
 from mmsearch.index.ahead import Ahead
 from mmsearch.index.fast import Fast
@@ -406,7 +407,7 @@ class FlatIndex:
             if about is None:
                 return index
             ids, hidden = manifest.read_ids(path, about)
-            with manifest.utf8_name(path) as name:
+            with utf8_name(path) as name:
                 mapped: Any = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC)
         except (OSError, RuntimeError) as exc:
             logger.warning("%s cannot be read (%s): rebuilding", path, exc)

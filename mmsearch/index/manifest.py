@@ -71,21 +71,6 @@ class Manifest:
     origin: str
 
 
-@contextmanager
-def utf8_name(path: Path) -> Iterator[str]:
-    """A name of the file that FAISS and Arrow can open: they take none that is not UTF-8.
-
-    It is good within the context; what they have opened or mapped stays so. Raises OSError.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        with path.open("rb") as file:
-            yield f"/dev/fd/{file.fileno()}"
-    else:
-        yield str(path)
-
-
 def index_file(folder: Path, space: Space, modality: Modality) -> Path:
     return folder / f"{space.fingerprint[:16]}-{modality}.faiss"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -506,24 +507,33 @@ def test_a_server_that_stops_and_comes_back(open_page: Open, server: Server) -> 
     page.wait_for_selector(f".tile[data-id='{before[0]}']")
 
 
-def test_pictures_that_failed_while_the_service_was_away_come_once_it_is_back(
-    open_page: Open,
-) -> None:
-    is_away = True
+def boats_without_pictures(page: Page, refuses: Callable[[int], bool]) -> Counter[str]:
+    """Searches while pictures fail; how often each was asked for, which goes on being counted.
+
+    refuses: whether a picture fails that is asked for the nth time.
+    """
     asked: Counter[str] = Counter()
 
     def answer(route: Route) -> None:
         asked[route.request.url] += 1
-        if is_away:
+        if refuses(asked[route.request.url]):
             route.abort("connectionrefused")
         else:
             route.continue_()
 
-    page = open_page("/")
     page.wait_for_selector(".tile.shown")
     page.route("**/v1/images/**", answer)
     page.goto(f"{page.url}?q=boats")
     page.wait_for_selector(".tile.gone")
+    return asked
+
+
+def test_pictures_that_failed_while_the_service_was_away_come_once_it_is_back(
+    open_page: Open,
+) -> None:
+    is_away = True
+    page = open_page("/")
+    asked = boats_without_pictures(page, lambda times: is_away)
     # The service is there: what it does not give it is asked for once more, and then no longer.
     for _ in range(200):
         if set(asked.values()) == {2}:
@@ -544,20 +554,8 @@ def test_pictures_that_failed_while_the_service_was_away_come_once_it_is_back(
 
 
 def test_a_short_absence_of_the_service_is_made_up_for(open_page: Open) -> None:
-    asked: Counter[str] = Counter()
-
-    def answer(route: Route) -> None:
-        asked[route.request.url] += 1
-        if asked[route.request.url] == 1:
-            route.abort("connectionrefused")
-        else:
-            route.continue_()
-
     page = open_page("/")
-    page.wait_for_selector(".tile.shown")
-    page.route("**/v1/images/**", answer)
-    page.goto(f"{page.url}?q=boats")
-    page.wait_for_selector(".tile.gone")
+    boats_without_pictures(page, lambda times: times == 1)
     page.wait_for_selector(".tile.gone", state="detached")
     page.wait_for_selector(".tile.shown")
     page.locator(".tile").nth(3).click()
