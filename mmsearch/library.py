@@ -120,7 +120,7 @@ class Library:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the catalog and the indexes."""
+        """Lets go of the catalog and the indexes; what is asked afterwards raises StoreError."""
         self._opened.close()
         self.catalog.close()
 

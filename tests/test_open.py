@@ -364,3 +364,23 @@ def test_a_copy_and_its_original_go_different_ways(
     shutil.rmtree(copy / "index")
     shutil.copytree(library / "index", copy / "index")
     assert same(found(copy, photos, QUERIES), in_copy)
+
+
+# --- closed -------------------------------------------------------------------------------------
+
+
+def test_a_closed_library_says_so_and_does_not_open_its_files_again(library: Path) -> None:
+    opened = Library(library)
+    opened.search(QUERIES[0], k=2)
+    opened.close()
+    opened.close()  # twice is as well
+    for asked in (
+        lambda: opened.search(QUERIES[0], k=2),
+        lambda: opened.search(QUERIES[1], k=2),
+        opened.status,
+        lambda: opened.captions_of(1),
+        lambda: opened.read_image(1),
+        lambda: opened.space,
+    ):
+        with pytest.raises(StoreError, match="was closed"):
+            asked()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mmsearch.batches import batches
-from mmsearch.errors import NotFoundError
+from mmsearch.errors import NotFoundError, StoreError
 from mmsearch.overview import (
     Failure,
     SourceRecord,
@@ -158,7 +158,13 @@ class Catalog:
         self.sizes = Sizes(self._read)
 
     def close(self) -> None:
+        """Lets go of the file; what is asked afterwards raises StoreError."""
         self.engine.dispose()
+        # A pool that was disposed of would open the file anew.
+        sa.event.listen(self.engine, "do_connect", self._refuse)
+
+    def _refuse(self, *_: object) -> None:
+        raise StoreError(f"the library at {self.path.parent} was closed")
 
     def revision(self) -> int:
         """A number that grows with every committed change."""
