@@ -113,12 +113,13 @@ UPWARD = {("indexer.cli", "mmsearch.cli.options"), ("indexer.cli_manage", "mmsea
 #: Library → the modules that may import it.
 OWNERS: dict[str, tuple[str, ...]] = {
     # A GPU's memory is searched with torch's own products, and some processors' too: see
-    # mmsearch/index/ondevice.py and halves.py.
+    # mmsearch/index/ondevice.py, halves.py and products.py.
     "torch": (
         "mmsearch.encode",
         "mmsearch.index.ondevice",
         "mmsearch.index.resident",
         "mmsearch.index.halves",
+        "mmsearch.index.products",
     ),
     "torchvision": ("mmsearch.encode",),
     "open_clip": ("mmsearch.encode",),

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.blas import one_thread
-from mmsearch.index import halves, threads
+from mmsearch.index import halves, products, threads
 from mmsearch.index.crew import ALIGNED, in_pieces
+from mmsearch.index.products import Way
 
 #: Scores (nq, k) float32, and positions (nq, k) int64, -1 for none.
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -29,19 +30,11 @@ _Nearest = tuple[NDArray[np.float32], NDArray[np.int64]]
 _IP = faiss.METRIC_INNER_PRODUCT
 #: Bytes of vectors that are worth another thread's while: some 0.4 ms of work.
 _LEAST_BYTES = 1 << 23
-#: From so many queries on, and so many vectors, products are quicker; fewer where they need not be
-#: widened.
-MANY, MANY_HALVES = 5, 4
+#: From so many vectors on products are quicker.
 LARGE = 4096
-#: Vectors that are widened and multiplied at once, in the cache: 4 MB of float32 at 512 dimensions;
-#: those that a thread takes at once; the same in half precision; and queries.
+#: Vectors at some positions that are copied and scanned at once, and queries that are multiplied.
 _BLOCK = 2048
-_PIECE = 8192
-_PIECE_HALVES = 16_384
 _QUERIES = 256
-#: OpenBLAS is slow with what is left of queries when they are taken four by four: 15 take a sixth
-#: longer than 16 do, 31 a tenth longer than 32, 7 a quarter longer than 8.
-_TOGETHER = 4
 #: Scores that are kept: 64 MB in single precision, and as much again while they are put together.
 _SCORES = 1 << 24
 #: One score in so many is looked at to find how high those are that are wanted.
@@ -50,7 +43,7 @@ _STRIDE = 32
 
 def worth_multiplying(queries: int, vectors: int) -> bool:
     """Whether so many queries are better multiplied with so many vectors than scanned for."""
-    return vectors >= LARGE and queries >= (MANY_HALVES if halves.quicker() else MANY)
+    return vectors >= LARGE and queries >= products.quickest().many
 
 
 def nearest(
@@ -131,50 +124,42 @@ def _multiplied(
     places: NDArray[np.int64] | None,
 ) -> list[_Nearest]:
     n = len(rows) if places is None else len(places)
-    by_halves = places is None and halves.quicker()
-    piece = _PIECE_HALVES if by_halves else _PIECE
-    at_once = max(piece, _SCORES // len(xq) // piece * piece)
-    padded = np.pad(xq, ((0, -len(xq) % _TOGETHER), (0, 0)))
+    way = products.quickest()
+    queries = way.prepared(xq)
+    at_once = max(way.piece, _SCORES // len(xq) // way.piece * way.piece)
 
-    def products(first: int, start: int, stop: int) -> NDArray[Any]:
-        if by_halves:
-            return halves.products(rows[first + start : first + stop], xq)
-        return _widely(rows, places, padded, first + start, first + stop)[: len(xq)]
+    def some(first: int, start: int, stop: int) -> NDArray[Any]:
+        found = _products(way, rows, places, queries, first + start, first + stop)
+        return found[: len(xq)]
 
     parts = []
     for first in range(0, n, at_once):
         blocks = in_pieces(
-            min(at_once, n - first),
-            partial(products, first),
-            least=piece,
-            most=piece,
+            min(at_once, n - first), partial(some, first), least=way.piece, most=way.piece
         )
-        parts.append((first, *likely(np.concatenate(blocks, axis=1), k)))
-    # In single precision, however products are summed up: twice n u of Higham, Accuracy and
-    # Stability of Numerical Algorithms (2002), section 3.1.
-    dim = rows.shape[1]
-    rounding = halves.rounding(dim) if by_halves else 2 * dim * 2.0**-24
-    return _exactly(rows, xq, k, places, parts, rounding)
+        scores = np.concatenate(blocks, axis=1)
+        parts.append((first, *likely(scores, k, way, way.rounding(rows.shape[1]))))
+    return _exactly(rows, xq, k, places, parts, way.rounding(rows.shape[1]))
 
 
-def _widely(
+def _products(
+    way: Way,
     rows: NDArray[np.float16],
     places: NDArray[np.int64] | None,
-    xq: NDArray[np.float32],
+    queries: Any,
     start: int,
     stop: int,
-) -> NDArray[np.float32]:
-    """(nq, stop - start): the products of queries (nq, dim) with some of the vectors; of those at
-    some of the positions, if given."""
-    scores = np.empty((len(xq), stop - start), np.float32)
-    wide = np.empty((min(_BLOCK, stop - start), rows.shape[1]), np.float32)
+) -> NDArray[Any]:
+    """(nq, stop - start): the scores of queries with some of the vectors; of those at some of the
+    positions, if given."""
+    scores = np.empty((len(queries), stop - start), way.dtype)
+    scratch = way.scratch(min(way.block, stop - start), rows.shape[1])
     # Damaged vectors may hold infinities: what is found among them is looked at again.
     with threads.one_thread(), np.errstate(invalid="ignore"):
-        for first in range(start, stop, _BLOCK):
-            last = min(first + _BLOCK, stop)
-            some = rows[first:last] if places is None else halves.taken(rows, places[first:last])
-            block = halves.widened(some, wide[: last - first])
-            np.matmul(xq, block.T, out=scores[:, first - start : last - start])
+        for first in range(start, stop, way.block):
+            last = min(first + way.block, stop)
+            block = rows[first:last] if places is None else halves.taken(rows, places[first:last])
+            way.multiply(queries, block, scores[:, first - start : last - start], scratch)
     return scores
 
 
@@ -209,25 +194,24 @@ def _exactly(
     return [one for found in in_pieces(len(xq), some, least=8, most=8) for one in found]
 
 
-def likely(scores: NDArray[Any], k: int) -> tuple[list[NDArray[np.int64]], NDArray[np.float32]]:
-    """Of scores (nq, n), float16 or float32: for each query the places of those that reach a bound,
-    most often some more than k, and the bounds (nq,)."""
+def likely(
+    scores: NDArray[Any], k: int, way: Way, rounding: float
+) -> tuple[list[NDArray[np.int64]], NDArray[np.float32]]:
+    """Of the scores (nq, n) of a way: for each query the places of those that reach a bound, most
+    often some more than k even if each is off by `rounding`, and the bounds (nq,)."""
     rank = -(-3 * k // (2 * _STRIDE)) + 6
     every = np.arange(scores.shape[1])
     if rank >= len(every[::_STRIDE]):
         return [every] * len(scores), np.full(len(scores), -np.inf, np.float32)
-    halved = scores.dtype == np.float16
-    # numpy compares integers much faster than halves; those that are not negative are ordered as
-    # the integers of their bits are.
-    rows = scores.view(np.int16) if halved else scores
-    least = np.partition(rows[:, ::_STRIDE], -rank, axis=1)[:, -rank]
-    bounds = least.view(scores.dtype).astype(np.float32)
-    usable = least >= 0 if halved else np.full(len(scores), True)
+    sampled = np.partition(scores[:, ::_STRIDE], -rank, axis=1)[:, -rank]
+    bounds = way.numbers(sampled) - np.float32(rounding)
+    usable = (bounds > 0) | (scores.dtype == np.float32)  # bits of negative ones are not ordered
+    least = way.scores(np.where(usable, bounds, np.float32(1)))
     places = [
         np.flatnonzero(row >= bound) if use else every
-        for row, bound, use in zip(rows, least, usable, strict=True)
+        for row, bound, use in zip(scores, least, usable, strict=True)
     ]
-    return places, np.where(usable, bounds, np.float32(-np.inf))
+    return places, np.where(usable, way.numbers(least), np.float32(-np.inf))
 
 
 def _alone(

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from vector_oracle import filled, unit
 
-from mmsearch.index import flat, halves, scan
+from mmsearch.index import flat, products, scan
 from mmsearch.index.flat import FlatIndex
 
-NQ = scan.MANY + 2
+NQ = products.SINGLE.many + 2
 
 
-@pytest.fixture(params=[False, True], ids=["widened", "halves"])
+@pytest.fixture(params=["SINGLE", "HALF", "BRAIN"])
 def compared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many queries each comparison with the vectors was of; any index is large."""
     monkeypatch.setattr(scan, "LARGE", 1)
-    monkeypatch.setattr(halves, "quicker", lambda: request.param)
+    monkeypatch.setattr(products, "quickest", lambda: getattr(products, request.param))
     seen: list[int] = []
     really = flat.in_parts
 
@@ -99,7 +99,7 @@ def test_only_where_it_saves_something(
     compared: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, _, _ = filled()
-    few = scan.MANY_HALVES if halves.quicker() else scan.MANY
+    few = products.quickest().many
     index.search_ahead(unit(few - 1, seed=9), 20)
     monkeypatch.setattr(scan, "LARGE", len(index) + 1)
     index.search_ahead(unit(NQ, seed=9), 20)

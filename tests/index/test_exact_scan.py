@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_oracle import brute, unit
 
-from mmsearch.index import crew, halves, scan, selection
+from mmsearch.index import crew, halves, products, scan, selection
 from mmsearch.index.part import Part, codes
+from mmsearch.index.products import Way
 from mmsearch.index.selection import Selection
 
+WAYS = {
+    "widened by numpy": products.SINGLE,
+    "widened by torch": products.SINGLE,
+    "halves": products.HALF,
+    "bfloat16": products.BRAIN,
+}
 
-@pytest.fixture(autouse=True, params=["widened by numpy", "widened by torch", "halves"])
-def _pieces(request: pytest.FixtureRequest) -> Iterator[None]:
+
+@pytest.fixture(autouse=True, params=WAYS)
+def way(request: pytest.FixtureRequest) -> Iterator[Way]:
     """Small indexes in as many pieces as large ones, and products of few, in each of the ways."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(halves, "quicker", lambda: request.param == "halves")
-        patch.setattr(halves, "_has_torch", lambda: request.param != "widened by numpy")
-        patch.setattr(scan, "_PIECE_HALVES", 16)
-        patch.setattr(scan, "_PIECE", 32)
+        patch.setattr(products, "quickest", lambda: WAYS[request.param])
+        patch.setattr(halves, "has_torch", lambda: request.param != "widened by numpy")
+        patch.setattr(products.Single, "piece", 32)
+        patch.setattr(products.Half, "piece", 16)
+        patch.setattr(products.Brain, "piece", 16)
+        for one in (products.Single, products.Half, products.Brain):
+            patch.setattr(one, "block", 16)
         patch.setattr(scan, "_SCORES", 500)
         patch.setattr(scan, "_STRIDE", 2)
         patch.setattr(crew, "cores", lambda: 3)
         patch.setattr(scan, "_LEAST_BYTES", 16)
         patch.setattr(scan, "_BLOCK", 16)
         patch.setattr(scan, "_QUERIES", 5)
-        yield
+        yield WAYS[request.param]
         crew.settle()
 
 
@@ -133,16 +145,16 @@ def test_what_a_sample_misleads_about_is_found_all_the_same(
     assert again
 
 
-def test_a_part_that_is_damaged_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_damaged_hides_nothing(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "_SCORES", 5 * 224)
-    products = halves.products
+    multiply = type(way).multiply
 
-    def positive(rows: np.ndarray, xq: np.ndarray) -> np.ndarray:
+    def positive(self: Way, queries: Any, rows: np.ndarray, scores: np.ndarray, *_: Any) -> None:
         """Of the two signs that NaN has, the one that is ordered above all numbers."""
-        found = products(rows, xq)
-        return np.where(np.isnan(found), np.float16(np.nan), found)
+        multiply(self, queries, rows, scores, *_)
+        scores[np.isnan(self.numbers(scores))] = 0x7FFF if way.dtype is np.int16 else np.nan
 
-    monkeypatch.setattr(halves, "products", positive)
+    monkeypatch.setattr(type(way), "multiply", positive)
     rows, xq = made(448, 16, 1).copy(), unit(5, 16, 2)
     rows[224:][::2] = np.nan  # what is sampled of the second part
     rows[225 : 225 + 2 * len(xq) : 2] = xq.astype(np.float16)
@@ -172,41 +184,87 @@ def test_damaged_vectors_cost_nothing_else(bad: float) -> None:
                 assert set(row[row >= 0].tolist()) == set(good.tolist())
 
 
+def product(way: Way, rows: np.ndarray, xq: np.ndarray) -> np.ndarray:
+    queries = way.prepared(xq)
+    scores = np.empty((len(queries), len(rows) + 2), way.dtype)
+    way.multiply(queries, rows, scores[:, 1:-1], way.scratch(*rows.shape))
+    return way.numbers(scores)[: len(xq), 1:-1].astype(np.float64)
+
+
 @pytest.mark.parametrize("dim", [1, 3, 192, 512, 1024])
-def test_products_in_half_precision_are_as_near_as_promised(dim: int) -> None:
-    rows, xq = made(300, dim, 1), unit(9, dim, 2)
+def test_products_are_as_near_as_promised(dim: int, way: Way) -> None:
+    rows, xq = made(300, dim, 1).copy(), unit(9, dim, 2)
+    rows[5] *= np.float16(1e-5)  # no normal numbers, most of them
     xq[0] = rows[7] / np.linalg.norm(rows[7].astype(np.float32))
     true = xq.astype(np.float64) @ rows.astype(np.float64).T
-    found = halves.products(rows, xq).astype(np.float64)
-    assert np.abs(found - true).max() < halves.rounding(dim)
+    assert np.abs(product(way, rows, xq) - true).max() < way.rounding(dim)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_likely_ones_are_all_above_a_bound(dtype: type[np.floating[Any]]) -> None:
-    scores = np.random.default_rng(0).standard_normal((4, 5000)).astype(dtype)
-    scores[3] = -np.abs(scores[3])  # none is positive
+def test_every_finite_number_is_multiplied_as_near_as_promised(way: Way) -> None:
+    """Vectors of one number and nothing else, by themselves: whatever bits a half may have."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    rows = every[np.abs(every) <= 1].reshape(-1, 1)
+    xq = np.array([[1], [-1], [0.3], [1e-6]], np.float32)
+    true = xq.astype(np.float64) @ rows.astype(np.float64).T
+    assert np.abs(product(way, rows, xq) - true).max() < way.rounding(1)
+
+
+def test_likely_ones_are_all_above_a_bound(way: Way) -> None:
+    numbers = np.random.default_rng(0).standard_normal((4, 5000)).astype(np.float32) / 3
+    numbers[3] = -np.abs(numbers[3])  # none is positive
+    scores = np.array([[way.scores(abs(row))] for row in numbers])[:, 0]
+    scores = np.where(
+        numbers < 0, scores | np.int16(-0x8000) if way.dtype is np.int16 else -scores, scores
+    )
+    rounding = way.rounding(512)
     for k in (1, 50, 3000):
-        places, bounds = scan.likely(scores, k)
-        for row, at, bound in zip(scores, places, bounds, strict=True):
+        places, bounds = scan.likely(scores, k, way, rounding)
+        for row, at, bound in zip(way.numbers(scores), places, bounds, strict=True):
             left_out = np.setdiff1d(np.arange(5000), at)
             assert not len(left_out) or row[left_out].max() < bound
-    assert len(scan.likely(scores, 50)[0][0]) < 1000
-    # Of halves, those that are negative are not told apart.
-    assert (len(scan.likely(scores, 50)[0][3]) == 5000) is (dtype == np.float16)
+            # Even if the scores are off by as much as they may be.
+            assert np.count_nonzero(row[at] > bound + rounding) >= min(k, 5000)
+    assert len(scan.likely(scores, 50, way, rounding)[0][0]) < 1000
+    # Of the bits of numbers, those that are negative are not told apart.
+    everything = len(scan.likely(scores, 50, way, rounding)[0][3]) == 5000
+    assert everything is (way.dtype == np.int16)
 
 
-def test_what_is_quicker_is_found_out() -> None:
-    find_out = halves._quicker.__wrapped__
-    with pytest.MonkeyPatch.context() as patch:
-        for by_halves, by_wide in ((1.0, 2.0), (2.0, 1.0)):
-            took = iter((by_halves, by_wide))
-            patch.setattr(halves, "_seconds", lambda _, took=took: next(took))
-            assert find_out() is (by_halves < by_wide)
-        # Far off, as sums in half precision would be: never taken, however quick.
-        took = iter((1.0, 2.0))
-        patch.setattr(halves, "_seconds", lambda _: next(took))
-        patch.setattr(halves, "products", lambda rows, xq: np.zeros((len(xq), len(rows))))
-        assert find_out() is False
+@pytest.mark.parametrize(
+    "seconds", [(1.0, 2.0, 3.0), (2.0, 1.0, 3.0), (3.0, 2.0, 1.0)], ids=["single", "half", "brain"]
+)
+def test_what_is_quickest_is_found_out(
+    seconds: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = iter(seconds * 2)
+
+    def tried(work: Callable[[], object], _: float) -> float:
+        work()
+        return next(took)
+
+    monkeypatch.setattr(products, "_seconds", tried)
+    find_out = products._quickest.__wrapped__
+    ways = [products.SINGLE, products.HALF, products.BRAIN]
+    assert find_out() is ways[seconds.index(1.0)]
+    # Far off, as sums in half precision would be: never taken, however quick.
+    for way in (products.Half, products.Brain):
+        monkeypatch.setattr(way, "multiply", lambda *given: given[3].fill(0))
+    assert find_out() is products.SINGLE
+
+
+def test_a_hopeless_way_is_tried_once() -> None:
+    tried = []
+
+    def slow() -> None:
+        tried.append(1)
+        until = time.thread_time() + 0.01
+        while time.thread_time() < until:
+            pass
+
+    assert products._seconds(slow, 0.001) >= 0.01
+    assert len(tried) == 1
+    products._seconds(slow, np.inf)
+    assert len(tried) == 1 + products._TIMES
 
 
 def test_vectors_outlive_their_index() -> None:
