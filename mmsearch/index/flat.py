@@ -307,13 +307,14 @@ class FlatIndex:
         """Compares queries that are about to be searched for, each by itself, with all vectors.
 
         Then `search` of one of the rows of xq, (nq, dim) float32, has its k nearest, or fewer, at
-        once, and the same ones to the bit; but once only, and not after a change. Does nothing
-        where that saves nothing: for few queries or vectors, where there is an approximate index,
-        and on a GPU. Otherwise as `search`.
+        once, and the same ones to the bit (on a GPU to the last digit but one); but once only,
+        and not after a change. Does nothing where that saves nothing: for few queries or vectors,
+        and where there is an approximate index. Otherwise as `search`.
         """
-        if self.fast is not None or self._device is not None:
+        if self.fast is not None:
             return
-        if not scan.worth_multiplying(len(xq), len(self)):
+        # A GPU reads its memory once for all queries, and is asked once.
+        if self._device is None and not scan.worth_multiplying(len(xq), len(self)):
             return
         xq = np.ascontiguousarray(xq, np.float32)
         for query, found in zip(xq, self.search(xq, k), strict=True):

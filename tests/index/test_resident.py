@@ -145,6 +145,23 @@ def test_additions_and_a_few_deletions_need_no_new_copy(monkeypatch: pytest.Monk
     assert len(made) == 2
 
 
+def test_queries_that_come_together_go_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    index, ids, xb, made = on_device(monkeypatch)
+    xq = unit(4, seed=3)
+    index.search_ahead(xq, 20)
+    assert made[0].searches == 1
+    for query in xq:
+        check(index, query[None], ids, xb, 10)
+    assert made[0].searches == 1
+    # Once only, and not after a change.
+    check(index, xq[:1], ids, xb, 10)
+    assert made[0].searches == 2
+    index.search_ahead(xq, 20)
+    index.hide(ids[:30])
+    check(index, xq[:1], ids[30:], xb[30:], 10)
+    assert made[0].searches == 4
+
+
 def test_a_vector_replaced_while_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     index, ids, xb, made = on_device(monkeypatch)
     index.search(unit(1), 5)
