@@ -20,6 +20,7 @@ from indexer.texts.formats import MAX_JSON_BYTES
 from indexer.texts.items import TEXT_NAMES, items_of, pick, picture_of
 from mmsearch.encode.published import DatasetName
 from mmsearch.errors import DecodeError, QueryError, SourceError, os_reason
+from mmsearch.filenames import joined, real, straightened
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ def read_folder(folder: Path, *, only: Path | None = None, most: int | None = No
         QueryError: none of its pictures has a caption, of those that `only` names.
     """
     wanted = None if only is None else _names(only)
-    root = os.path.realpath(folder)
+    root = real(folder)
     found = Dataset(folder.name or str(folder))
     texts: list[FileEntry] = []
     for entry in scan(folder):
@@ -169,7 +170,7 @@ class _Places:
     """Where the pictures that captions name lie in a folder."""
 
     def __init__(self, root: Path, known: Sequence[str] | None = None) -> None:
-        self._root = os.path.realpath(root)
+        self._root = real(root)
         self._known = known
         self._by_name: dict[str, str | None] | None = None
 
@@ -178,7 +179,7 @@ class _Places:
         below, if no other picture is called that."""
         name = name.replace("\\", "/")
         for base in dict.fromkeys((folder, "")):
-            path = os.path.normpath(os.path.join(self._root, base, name))  # noqa: PTH118
+            path = straightened(joined(self._root, base, name))
             if os.path.isfile(path):  # noqa: PTH113 -- by the ten thousand
                 return path
         if self._by_name is None:

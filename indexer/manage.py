@@ -18,6 +18,7 @@ from mmsearch.errors import (
     SourceError,
     UnknownNameError,
 )
+from mmsearch.filenames import joined, real, spelled
 from mmsearch.files import delete_thumbnails
 from mmsearch.index import manifest
 from mmsearch.library import CATALOG_NAME, INDEX_FOLDER, THUMBS_FOLDER, Library
@@ -89,7 +90,7 @@ def _opened(library: Path) -> Iterator[tuple[CatalogWriter, Catalog]]:
 def _at(path: str) -> tuple[str, ...]:
     """The places that a path may mean: as it is written, and where its links lead today."""
     # A folder that was moved may have left a link to its new place behind.
-    return (os.path.abspath(path), os.path.realpath(path)) if path else ()  # noqa: PTH100
+    return (spelled(path), real(path)) if path else ()
 
 
 def _holds(folder: str, path: str) -> bool:
@@ -147,7 +148,7 @@ def relocate(library: Path, old: str, new: Path, *, force: bool = False) -> list
         RefusedError: `new` belongs to another source, or holds none of the known files.
     """
     check_path(new)
-    target = os.path.realpath(new)
+    target = real(new)
     with _opened(library) as (writer, catalog):
         known = catalog.sources()
         root, moving = _below(known, old)
@@ -221,7 +222,7 @@ def _compare(files: Sequence[tuple[str, int]], source: SourceRecord, place: str)
     """How many of these files, (path, size), are at the new place."""
     found = 0
     for path, size in files:
-        at = place if source.kind == "file" else os.path.join(place, path)  # noqa: PTH118
+        at = place if source.kind == "file" else joined(place, path)
         try:
             found += os.stat(at).st_size == size  # noqa: PTH116 -- strings with surrogates
         except OSError:

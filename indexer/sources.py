@@ -20,6 +20,7 @@ from indexer.texts import is_caption_file, sidecar_for
 from mmsearch.archive import is_archive
 from mmsearch.decode import IMAGE_SUFFIXES
 from mmsearch.errors import SourceError, os_reason
+from mmsearch.filenames import real, relative
 from mmsearch.filetimes import modified_ns
 from mmsearch.overview import (
     ScanProblem,
@@ -108,7 +109,7 @@ def scan(
     A folder or entry that cannot be read is a ScanProblem, and the walk goes on. Raises
     SourceError when the root itself is missing, no folder or unreadable.
     """
-    base = os.path.realpath(root)
+    base = real(root)
     try:
         if not stat.S_ISDIR(os.stat(base).st_mode):  # noqa: PTH116 -- str paths keep odd bytes
             raise SourceError(str(root), "not a folder")
@@ -121,7 +122,7 @@ def scan(
         under.strip("/"),
         _rules(exclude, ""),
         follow_links,
-        os.path.realpath(skip) if skip is not None else None,
+        real(skip) if skip is not None else None,
         sights or Sights(),
     )
 
@@ -140,7 +141,8 @@ def covering(
     exists ("" is the root). What happened may be anything: `path` may be a file, a folder or gone.
     """
     rules = _rules(exclude, "")
-    names = Path(os.path.relpath(path, root)).parts
+    below = relative(path, root)
+    names = below.split("/") if below else []
     at = ""
     for place, name in enumerate(names):
         last = place == len(names) - 1
@@ -236,7 +238,7 @@ def _walk(
                         )
                     continue
                 seen.add((info.st_dev, info.st_ino))
-                if skip is not None and os.path.realpath(where) == skip:
+                if skip is not None and real(where) == skip:
                     continue
             with os.scandir(where) as listing:
                 entries = sorted(listing, key=_name)

@@ -19,6 +19,7 @@ from indexer.sources import (
     scan,
 )
 from mmsearch.errors import SourceError
+from mmsearch.filenames import joined, real, relative
 from mmsearch.overview import (
     ScanProblem,
     SourceRecord,
@@ -48,7 +49,7 @@ class Target:
         return self.location if self.kind == "folder" else os.path.dirname(self.location)  # noqa: PTH120
 
     def absolute(self, path: str) -> str:
-        return os.path.join(self.folder, path)  # noqa: PTH118 -- names with surrogates, by the million
+        return joined(self.folder, path)
 
     def is_there(self) -> bool:
         """Whether the source can be reached: of a file that is gone, its folder and what else."""
@@ -131,7 +132,7 @@ def find_targets(
     Raises:
         SourceError: a path is not there.
     """
-    own = None if library is None else os.path.realpath(library)
+    own = None if library is None else real(library)
     patterns = {source.location: source.exclude for source in known}
     if not paths and not captions:
         if exclude:
@@ -142,7 +143,7 @@ def find_targets(
     named: list[tuple[Path, bool]] = [(p, False) for p in paths] + [(p, True) for p in captions]
     for path, is_captions in named:
         check_path(path)
-        absolute = os.path.realpath(path)
+        absolute = real(path)
         around = [*folders, *(t.location for t in targets.values())]
         if own is not None and _is_within(absolute, own):
             around = [folder for folder in around if _is_within(folder, own)]
@@ -155,8 +156,7 @@ def find_targets(
         if inside is not None and _is_found_in(inside, absolute, is_folder):
             if (inside, "") in targets:
                 continue
-            under = os.path.relpath(absolute, inside)
-            under = "" if under == "." else under.replace(os.sep, "/")
+            under = relative(absolute, inside)
             target = replace(_known(folders[inside], follow_links), under=under)
         else:
             kind = "folder" if is_folder else "file"
@@ -246,7 +246,7 @@ def _with_inner(
             target.location, inner.location, exclude=exclude, follow_links=target.follow_links
         )
         if met is not None:
-            place = os.path.relpath(inner.location, target.location).replace(os.sep, "/")
+            place = relative(inner.location, target.location)
             exclude = _joined(exclude, theirs, place)
     return exclude
 
@@ -256,7 +256,7 @@ def _is_found_in(folder: str, path: str, is_folder: bool) -> bool:
 
     The folder's patterns are not asked: what they exclude is read when it is named, and only then.
     """
-    parts = Path(os.path.relpath(path, folder)).parts or ("",)
+    parts = relative(path, folder).split("/")
     hidden = any(p.startswith(".") or p.lower() in IGNORED_NAMES for p in parts)
     return not hidden and (is_folder or kind_of(parts[-1]) is not None)
 

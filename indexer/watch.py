@@ -31,6 +31,7 @@ from mmsearch.errors import (
     SourceError,
     StoreError,
 )
+from mmsearch.filenames import real, shared, spelled
 from mmsearch.library import CATALOG_NAME
 from mmsearch.overview import (
     SourceRecord,
@@ -126,7 +127,7 @@ class Watch:
         poll: look at the files instead of waiting for notifications (network drives).
         """
         self._library = library
-        self._skip = os.path.realpath(library)
+        self._skip = real(library)
         self._paths = paths
         self._listener = listener
         self._options = options or Options()
@@ -191,7 +192,7 @@ class Watch:
         self._options = replace(self._options, model=None)
         if self._paths and not stop.is_set():
             self._scope = {}
-            self._homeless = {os.path.realpath(path) for path in self._paths}
+            self._homeless = {real(path) for path in self._paths}
 
     def _go_on(self, stop: threading.Event) -> None:
         clock = time.monotonic
@@ -326,7 +327,7 @@ class Watch:
                 f"{self._pace.poll:g} s instead. Raising fs.inotify.max_user_watches may help"
             )
             return
-        for path in {path for _, path in changes}:
+        for path in {spelled(path) for _, path in changes}:
             self._note(path)
 
     def _notifications(
@@ -424,8 +425,7 @@ def smallest(folders: Iterable[str]) -> list[str]:
             kept.append(folder)
     if len(kept) <= _MAX_PARTS:
         return kept
-    common = os.path.commonpath(kept)
-    return [common]
+    return [shared(kept)]
 
 
 def _lies_in(path: str, folder: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ntpath
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from collection import encoded, write
 
+from mmsearch import filenames
 from mmsearch.store.lock import writer_of
 
 #: Takes away what Windows does not have, imports all there is, and indexes a folder.
@@ -75,8 +77,31 @@ def test_a_writer_is_not_asked_by_signal_on_windows(
     assert asked == [4321]
 
 
+def test_names_are_written_alike_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmsearch.filenames.os", _Windows())
+    for given in (r"C:\Users\me\Photos", "C:/Users/me/Photos", r"C:/Users\me\Photos\."):
+        assert filenames.real(given) == filenames.spelled(given) == "C:/Users/me/Photos"
+    photos = filenames.real(r"C:\Users\me\Photos")
+    assert filenames.joined(photos, "2019/a.jpg") == "C:/Users/me/Photos/2019/a.jpg"
+    assert filenames.joined(photos, r"2019\a.jpg") == "C:/Users/me/Photos/2019/a.jpg"
+    assert filenames.joined(photos, r"D:\b.jpg") == "D:/b.jpg"
+    assert filenames.straightened(f"{photos}/2019/../b.jpg") == f"{photos}/b.jpg"
+    assert filenames.relative(r"C:\Users\me\Photos\2019\a.jpg", photos) == "2019/a.jpg"
+    assert filenames.relative(photos, photos) == ""
+    assert filenames.shared([f"{photos}/2019/a", f"{photos}/2020/b"]) == photos
+    assert filenames.shared(["2019/1/a", "2019/2/b"]) == "2019"
+    assert filenames.real(r"\\server\share\x") == "//server/share/x"
+
+
+def test_a_backslash_is_one_of_the_name_where_it_may_be(tmp_path: Path) -> None:
+    odd = tmp_path / "a\\b"
+    assert filenames.real(odd) == filenames.joined(str(tmp_path), "a\\b") == str(odd)
+
+
 class _Windows:
     name = "nt"
+    sep = ntpath.sep
+    path = ntpath
 
     def __getattr__(self, name: str) -> object:
         return getattr(os, name)

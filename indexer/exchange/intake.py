@@ -22,6 +22,7 @@ from indexer.texts.items import BadText, TextItem, items_of
 from mmsearch import archive
 from mmsearch.decode import read_info
 from mmsearch.errors import DecodeError, os_reason
+from mmsearch.filenames import real
 from mmsearch.filetimes import modified_ns
 from mmsearch.store import Catalog, CatalogWriter, ImageRow, Pending, TextRow
 from mmsearch.store.exchange import as_named, known_files, was_read
@@ -144,9 +145,9 @@ class Intake:
     def _texts(self, shard: Shard) -> None:
         """A table of texts, as the file of captions that it is."""
         assert shard.text_emb is not None
-        table = Path(os.path.realpath(shard.metadata))
+        table = shard.metadata.resolve()
         stat = table.stat()
-        source_id = self._source(Home(str(table), "file"))
+        source_id = self._source(Home(real(table), "file"))
         known = was_read(
             self._catalog, self._space_id, source_id, table.name, stat.st_size, modified_ns(stat)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmsearch.errors import RefusedError, SourceError, os_reason
-from mmsearch.filenames import utf8_name
+from mmsearch.filenames import straightened, utf8_name
 from mmsearch.store.backup import sync
 from mmsearch.types import Space
 
@@ -389,5 +388,5 @@ def _manifest(
         promised = {n: int(document[n]) for n in ("pictures", "text_rows") if n in document}
     except (KeyError, TypeError, ValueError) as exc:
         raise SourceError(str(path), "it does not say whose vectors these are") from exc
-    places = tuple((os.path.normpath(location), kind) for location, kind in sources)
+    places = tuple((straightened(location), kind) for location, kind in sources)
     return space, places, promised

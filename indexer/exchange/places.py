@@ -10,6 +10,7 @@ from pathlib import Path
 from indexer.sources import covering, kind_of
 from mmsearch import archive
 from mmsearch.errors import RefusedError
+from mmsearch.filenames import joined, real, relative, shared, spelled
 from mmsearch.overview import (
     SourceRecord,
 )
@@ -62,7 +63,7 @@ class Places:
     ) -> None:
         """known: the sources of the library. named: those that the embeddings name, (location,
         kind). images: the folder where the pictures are now, if they are not where they were."""
-        self._root = None if images is None else os.path.realpath(images)
+        self._root = None if images is None else real(images)
         self._homes: dict[str, Home] = {}
         self._files: dict[str, Home] = {}
         for source in known:
@@ -87,15 +88,12 @@ class Places:
         if self._root is not None:
             return
         for name in names:
-            if not isinstance(name, str) or self._home(os.path.abspath(name)) is not None:  # noqa: PTH100
+            if not isinstance(name, str) or self._home(spelled(name)) is not None:
                 continue
             found = self.locate(name) if name else None
             if found is not None and self._home(found[0]) is None:
                 folder = os.path.dirname(found[0])  # noqa: PTH120
-                both = (
-                    folder if self._common is None else os.path.commonpath([self._common, folder])
-                )
-                self._common = both
+                self._common = shared([self._common or folder, folder])
 
     def settle(self) -> None:
         """Makes one source of the pictures seen that belong to none: the folder they have in
@@ -107,7 +105,7 @@ class Places:
         common = self._common
         if common is None:
             return
-        too_much = len(Path(common).parts) < _LEAST_PARTS or common == os.path.expanduser("~")  # noqa: PTH111
+        too_much = len(Path(common).parts) < _LEAST_PARTS or common == spelled(Path.home())
         if too_much:
             raise RefusedError(
                 f"the pictures have no folder in common but {common}, and all of that would become "
@@ -125,7 +123,7 @@ class Places:
         if home is None:
             return None
         base = home.location if home.kind == "folder" else os.path.dirname(home.location)  # noqa: PTH120
-        return Place(home, os.path.relpath(location, base), location, member)
+        return Place(home, relative(location, base), location, member)
 
     def _home(self, location: str) -> Home | None:
         """The source that a file belongs to: itself, or the innermost folder."""
@@ -157,8 +155,8 @@ class Places:
         if self._root is None:
             if not os.path.isfile(name):  # noqa: PTH113
                 return None
-            folder, last = os.path.split(os.path.abspath(name))  # noqa: PTH100
-            return os.path.join(os.path.realpath(folder), last)  # noqa: PTH118
+            folder, _, last = spelled(name).rpartition("/")
+            return joined(real(f"{folder}/"), last)
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         if ".." in parts:
             return None

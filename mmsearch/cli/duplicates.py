@@ -20,6 +20,7 @@ from mmsearch.cli.options import (
     printable,
     where_option,
 )
+from mmsearch.filenames import real
 from mmsearch.types import ImageRecord
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def _remoteness(path: str) -> int:
     """0 for a file by its own name, 1 for one behind a link, 2 for what is no file now."""
     if not os.path.isfile(path):  # noqa: PTH113
         return 2
-    return int(os.path.realpath(path) != path)
+    return int(real(path) != path)
 
 
 def _small(lib: Library, id_: int) -> Pixels | None:

@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from mmsearch.errors import MmsearchError, NotFoundError, QueryError, RefusedError
+from mmsearch.filenames import real
 from mmsearch.overview import (
     SourceRecord,
 )
@@ -175,7 +176,7 @@ class Desk:
     def read_uploads(self, *, forget: bool = False) -> Run:
         """Lets what was uploaded or deleted show."""
         folder = self.uploads.folder
-        return self.runs.start(folder.name, str(folder), forget=forget)
+        return self.runs.start(folder.name, real(folder), forget=forget)
 
     async def resume(self) -> None:
         """Lets a run begin that was owed when the service stopped: an upload may have been taken
@@ -298,7 +299,7 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         places = await service.read(library.catalog.text_places, text_id)
         return Deleted(
             deleted=[printable(record.body)],
-            remaining=[printable(shown) for path, shown in places if path != str(uploads.texts)],
+            remaining=[printable(shown) for path, shown in places if path != real(uploads.texts)],
             run=RunState.of(run),
         )
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from mmsearch.decode import decode
 from mmsearch.errors import QueryError, StoreError
+from mmsearch.filenames import real
 from mmsearch.filetimes import modified_ns
 from mmsearch.library import UPLOADS_FOLDER
 from mmsearch.plaintext import clean
@@ -101,7 +102,7 @@ class Uploads:
         # A folder without any file is one of an absent drive: then nothing counts as gone.
         if not there:
             return False
-        known = files_of(catalog, str(self.folder))
+        known = files_of(catalog, real(self.folder))
         if known is None:
             # Read already, under the name that it had before the library was moved: people say so
             # by `sources relocate`, which could not be done once it was a source by this name too.

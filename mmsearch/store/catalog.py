@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from mmsearch.batches import batches
 from mmsearch.errors import NotFoundError, StoreError
+from mmsearch.filenames import joined
 from mmsearch.overview import (
     Failure,
     SourceRecord,
@@ -105,7 +106,7 @@ class FileLocation:
 
 def absolute(location: str, kind: str, path: str) -> str:
     """The absolute path of `path`, as the catalog stores it, in a source."""
-    return os.path.join(location if kind == "folder" else os.path.dirname(location), path)  # noqa: PTH118, PTH120 -- strings with surrogates, by the million
+    return joined(location if kind == "folder" else os.path.dirname(location), path)  # noqa: PTH120
 
 
 def shown(path: str, member: str) -> str:

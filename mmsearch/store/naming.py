@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mmsearch.filenames import joined, straightened
 from mmsearch.store.schema import source
 
 #: (source id, path in it, member of the archive there, or "")
@@ -69,7 +70,7 @@ def beside(row: Any, sources: Sources) -> list[Place]:
         parent, slash, _ = row.path.rpartition("/")
         return [(row.source_id, parent + slash + row.image_ref, "")]
     root, folder = sources.roots[row.source_id], row.path.rpartition("/")[0]
-    return _below(os.path.join(root, folder) if folder else root, row.image_ref, sources)  # noqa: PTH118
+    return _below(joined(root, folder) if folder else root, row.image_ref, sources)
 
 
 def from_root(row: Any, sources: Sources) -> list[Place]:
@@ -126,5 +127,5 @@ def _places(base: str, name: str, sources: Sources) -> list[tuple[int, str]]:
     if os.sep == "/" and not _ODD.search(name):
         path = f"{base.rstrip('/')}/{name}"
     else:
-        path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118
+        path = straightened(joined(base, name))
     return sources.places(path)
