@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mmsearch.serve.login import LOGIN_PATH
 from mmsearch.serve.problems import problem
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,10 @@ class Guard:
     def _counted(self, path: str, headers: Headers, receive: Receive) -> Receive:
         """`receive`, which stops with 413 once more has come than this kind of body may have, and
         with 408 where it comes too slowly."""
-        is_form = headers.get("content-type", "").lower().startswith("multipart/")
+        # Of the form that asks for a key, which anybody can send, a file is no part.
+        is_form = path != LOGIN_PATH and (
+            headers.get("content-type", "").lower().startswith("multipart/")
+        )
         limit = self._max_upload_bytes + FORM_OVERHEAD_BYTES if is_form else MAX_JSON_BYTES
         if path in PICTURES_IN_JSON:
             limit = self._max_upload_bytes * 4 // 3 + FORM_OVERHEAD_BYTES

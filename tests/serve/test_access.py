@@ -16,6 +16,7 @@ from mmsearch.errors import RefusedError
 from mmsearch.library import Library
 from mmsearch.serve import create_app
 from mmsearch.serve.access import Caller, Gate, check_binding
+from mmsearch.serve.guard import MAX_JSON_BYTES
 from mmsearch.serve.keys import Keys
 from mmsearch.serve.rates import Buckets, client_of
 from mmsearch.settings import Settings
@@ -79,6 +80,15 @@ def test_the_ways_to_show_a_key(guarded: TestClient, keys: Keys) -> None:
     ):
         is_problem(guarded.get("/v1/status", headers=wrong), 401)
     assert guarded.get(f"/v1/status?key={secret}").status_code == 401
+
+
+def test_without_a_key_no_file_can_be_sent_to_the_form_that_asks_for_one(
+    guarded: TestClient, keys: Keys
+) -> None:
+    keys.add("laptop", "read")
+    sent = {"data": {"key": "guess"}, "files": {"file": b"x" * (MAX_JSON_BYTES + 1)}}
+    is_problem(guarded.post("/v1/login", **sent), 413)
+    is_problem(guarded.post("/v1/login", data={"key": "guess"}, files={"file": b"x"}), 401)
 
 
 def test_scopes_and_revoking(guarded: TestClient, keys: Keys) -> None:
