@@ -34,7 +34,7 @@ from mmsearch.serve.guard import is_loopback
 from mmsearch.serve.keys import Key, Keys
 from mmsearch.serve.keys import Scope as KeyScope
 from mmsearch.serve.login import LOGIN_PATH, asks_for_page, login_page
-from mmsearch.serve.problems import problem
+from mmsearch.serve.problems import keys_unreadable, problem
 from mmsearch.serve.rates import Buckets, client_of
 
 log = logging.getLogger(__name__)
@@ -191,13 +191,7 @@ class Access:
         except HTTPException as exc:
             refusal = _refused(exc, scope, headers)
         except MmsearchError as exc:
-            log.error("the keys: %s", exc)
-            refusal = problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the service's keys cannot be read; its log says why",
-                kind="keys-unreadable",
-                instance=scope["path"],
-            )
+            refusal = keys_unreadable(exc, scope["path"])
         await (refusal or self.app)(scope, receive, send)
 
     def _let_in(self, scope: Scope, headers: Headers, address: str) -> Response | None:

@@ -91,6 +91,25 @@ def test_without_a_key_no_file_can_be_sent_to_the_form_that_asks_for_one(
     is_problem(guarded.post("/v1/login", data={"key": "guess"}, files={"file": b"x"}), 401)
 
 
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/login"])
+def test_keys_that_cannot_be_read_let_nobody_in_and_their_place_is_not_told(
+    guarded: TestClient, keys: Keys, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = keys.add("laptop", "read")
+    keys.path.write_text("{", encoding="utf-8")
+    method = "POST" if path == "/v1/login" else "GET"
+    response = guarded.request(
+        method,
+        path,
+        headers={"X-API-Key": secret},
+        data={"key": secret} if method == "POST" else None,
+    )
+    problem = is_problem(response, 503)
+    assert problem["type"] == "urn:mmsearch:problem:keys-unreadable"
+    assert str(keys.path) not in response.text
+    assert str(keys.path) in caplog.text
+
+
 def test_scopes_and_revoking(guarded: TestClient, keys: Keys) -> None:
     reading = {"X-API-Key": keys.add("reader", "read")}
     writing = {"X-API-Key": keys.add("writer", "write")}
