@@ -178,6 +178,10 @@ def advice(error: Mapping[str, Any]) -> str:
     field = error["loc"][-1] if error["loc"] else None  # none: of all that was given
     if field == "q" and error["type"] in _NO_WORDS:
         return "write what to look for, for example q=a red kite over a beach"
+    if error["type"] == REPEATED:
+        return str(error["msg"])
+    if error["type"] in _NO_OBJECT and error["loc"] == ("body",):
+        return "send a JSON object, with Content-Type: application/json"
     if error["type"] == "extra_forbidden":
         return "there is no such field here; /openapi.json lists those that there are"
     if field == "file":
@@ -185,6 +189,9 @@ def advice(error: Mapping[str, Any]) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
+#: Of a name that stands several times and is good for one; pydantic has no such error.
+REPEATED = "repeated"
+_NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
 _NO_WORDS = frozenset({"missing", "string_too_short", "string_pattern_mismatch"})
 
 
@@ -197,6 +204,7 @@ async def _on_http(request: Request, exc: Exception) -> JSONResponse:
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette names those of one route only, where several share the address.
         headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
+        detail = f"this address takes {headers['Allow']}"
     return problem(exc.status_code, str(detail), instance=request.url.path, headers=headers)
 
 
