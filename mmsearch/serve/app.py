@@ -103,6 +103,9 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
         # Swagger and ReDoc load scripts from elsewhere; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
+        # Where a slash too many would lead to is told in full, with http and the Host of the
+        # request: behind a proxy that speaks TLS, a key would be sent there in the open.
+        redirect_slashes=False,
         responses=documented(400, 401, 403, 408, 421, 429, 431),
     )
     problems.install(app)

@@ -136,6 +136,12 @@ def test_no_site_is_let_in_by_cors(client: TestClient) -> None:
     assert not [name for name in response.headers if name.startswith("access-control")]
 
 
+def test_no_answer_leads_to_an_address_of_its_own_making(client: TestClient) -> None:
+    """It would begin with http, also behind a proxy that speaks TLS, and end as the Host says."""
+    for path in ("/v1/status/", "/v1/search/", "/healthz/"):
+        is_problem(client.get(path, follow_redirects=False), 404)
+
+
 PATHS = [
     "/",
     "/assets/app.js",
