@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mmsearch.errors import MmsearchError, RefusedError
 from mmsearch.serve.guard import is_loopback
-from mmsearch.serve.keys import Key, Keys
+from mmsearch.serve.keys import PREFIX, Key, Keys
 from mmsearch.serve.keys import Scope as KeyScope
 from mmsearch.serve.login import LOGIN_PATH, asks_for_page, login_page
 from mmsearch.serve.problems import keys_unreadable, problem
@@ -297,9 +297,12 @@ def _given(headers: Headers) -> str | None:
     bearer = headers.get("authorization")
     if bearer is not None:
         kind, _, secret = bearer.partition(" ")
-        if kind.lower() == "basic":
-            return _password(secret.strip())
-        return secret.strip() if kind.lower() == "bearer" else ""
+        if kind.lower() != "basic":
+            return secret.strip() if kind.lower() == "bearer" else ""
+        password = _password(secret.strip())
+        if password.startswith(PREFIX):
+            return password
+        # Of a proxy in front, which passes it on: nothing was shown to this service by that.
     return headers.get("x-api-key")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
@@ -89,6 +90,24 @@ def test_without_a_key_no_file_can_be_sent_to_the_form_that_asks_for_one(
     sent = {"data": {"key": "guess"}, "files": {"file": b"x" * (MAX_JSON_BYTES + 1)}}
     is_problem(guarded.post("/v1/login", **sent), 413)
     is_problem(guarded.post("/v1/login", data={"key": "guess"}, files={"file": b"x"}), 401)
+
+
+def test_the_password_of_a_proxy_in_front_is_no_key(guarded: TestClient, keys: Keys) -> None:
+    """Browsers send it with each request, and proxies pass it on."""
+    proxy = {"Authorization": f"Basic {base64.b64encode(b'me:of the proxy').decode()}"}
+    assert guarded.get("/v1/status", headers=proxy).status_code == 200
+    secret = keys.add("laptop", "read")
+    problem = is_problem(guarded.get("/v1/status", headers=proxy), 401)
+    assert "only who has a key" in problem["detail"]
+    for password, code in ((secret, 200), ("mms_wrong", 401)):
+        basic = base64.b64encode(f"me:{password}".encode()).decode()
+        shown = guarded.get("/v1/status", headers={"Authorization": f"Basic {basic}"})
+        assert shown.status_code == code
+    shown = guarded.get("/v1/status", headers=proxy | {"X-API-Key": secret})
+    assert shown.status_code == 200
+    signed_in = guarded.post("/v1/login", data={"key": secret}, headers=proxy)
+    assert signed_in.status_code == 303
+    assert guarded.get("/v1/status", headers=proxy).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/login"])
