@@ -72,7 +72,9 @@ def announced(library: Path, address: str, token: str, started: float) -> Iterat
     finally:
         if held is not None:
             with contextlib.suppress(OSError):
-                file.unlink(missing_ok=True)
+                # Where the library was moved, another one may be there by now, and its service.
+                if os.path.samestat(os.fstat(held.fileno()), file.stat()):
+                    file.unlink()
             held.close()
 
 

@@ -117,7 +117,9 @@ class Thumbnails:
 
     def _keep(self, path: Path, data: bytes) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not the library's own: one that was moved is not begun anew in its old place.
+            self._folder.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             temporary = path.with_suffix(f".{threading.get_ident()}.tmp")
             try:
                 temporary.write_bytes(data)

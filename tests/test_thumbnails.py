@@ -42,6 +42,14 @@ def test_one_of_another_file_is_shown_and_not_kept(tmp_path: Path, thumbnails: T
     assert thumbnails.get(DIGEST, 256, a_file).as_indexed
 
 
+def test_a_library_that_was_moved_is_not_begun_anew_in_its_old_place(tmp_path: Path) -> None:
+    """Else it could not be moved back, and a backup could not be put in its place."""
+    gone = tmp_path / "library"
+    thumbnails = Thumbnails(gone / "thumbs", DecodeLimits())
+    assert thumbnails.get(DIGEST, 256, a_file).as_indexed
+    assert not gone.exists()
+
+
 def test_a_whole_one_is_not_made_again(tmp_path: Path, thumbnails: Thumbnails) -> None:
     first = thumbnails.get(DIGEST, 256, a_file)
     assert thumbnails.get(DIGEST, 256, fail) == first

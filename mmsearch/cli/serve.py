@@ -64,6 +64,7 @@ def serve(
         **({"cors_origins": cors_origins} if cors_origins else {}),
         **({"workers": workers} if workers is not None else {}),
         **({"log_format": log_format} if log_format is not None else {}),
+        **({"device": device} if device is not None else {}),
     )
     configure(settings.log_format, sys.stderr, access_lines=not no_access_log)
     with open_library(library, device) as lib:

@@ -31,10 +31,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mmsearch.errors import MmsearchError, RefusedError
 from mmsearch.serve.guard import is_loopback
-from mmsearch.serve.keys import Key, Keys
+from mmsearch.serve.keys import PREFIX, Key, Keys
 from mmsearch.serve.keys import Scope as KeyScope
 from mmsearch.serve.login import LOGIN_PATH, asks_for_page, login_page
-from mmsearch.serve.problems import problem
+from mmsearch.serve.problems import keys_unreadable, problem
 from mmsearch.serve.rates import Buckets, client_of
 
 log = logging.getLogger(__name__)
@@ -191,13 +191,7 @@ class Access:
         except HTTPException as exc:
             refusal = _refused(exc, scope, headers)
         except MmsearchError as exc:
-            log.error("the keys: %s", exc)
-            refusal = problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the service's keys cannot be read; its log says why",
-                kind="keys-unreadable",
-                instance=scope["path"],
-            )
+            refusal = keys_unreadable(exc, scope["path"])
         await (refusal or self.app)(scope, receive, send)
 
     def _let_in(self, scope: Scope, headers: Headers, address: str) -> Response | None:
@@ -303,9 +297,12 @@ def _given(headers: Headers) -> str | None:
     bearer = headers.get("authorization")
     if bearer is not None:
         kind, _, secret = bearer.partition(" ")
-        if kind.lower() == "basic":
-            return _password(secret.strip())
-        return secret.strip() if kind.lower() == "bearer" else ""
+        if kind.lower() != "basic":
+            return secret.strip() if kind.lower() == "bearer" else ""
+        password = _password(secret.strip())
+        if password.startswith(PREFIX):
+            return password
+        # Of a proxy in front, which passes it on: nothing was shown to this service by that.
     return headers.get("x-api-key")
 
 

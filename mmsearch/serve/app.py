@@ -103,6 +103,9 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
         # Swagger and ReDoc load scripts from elsewhere; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
+        # Where a slash too many would lead to is told in full, with http and the Host of the
+        # request: behind a proxy that speaks TLS, a key would be sent there in the open.
+        redirect_slashes=False,
         responses=documented(400, 401, 403, 408, 421, 429, 431),
     )
     problems.install(app)
@@ -160,8 +163,8 @@ def _add_status_routes(routes: APIRouter, service: Service) -> None:
             await service.read(service.library.status),
             version=mmsearch.__version__,
             model=await service.read(service.model),
-            ready=service.state == "ready",
-            problem=service.problem,
+            ready=service.is_ready,
+            problem=service.trouble,
             limits=limits,
         )
 
@@ -175,9 +178,9 @@ def _add_status_routes(routes: APIRouter, service: Service) -> None:
     async def readyz() -> Response:
         if service.stopping:
             return problem(503, "the service is stopping", kind="stopping")
-        if service.state == "ready":
+        if service.is_ready:
             return JSONResponse({"status": "ready"})
-        return problem(503, service.problem or "the model is being loaded", kind="not-ready")
+        return problem(503, service.trouble or "the model is being loaded", kind="not-ready")
 
     routes.add_api_route("/v1/status", status, tags=["status"], summary="What is being served")
     routes.add_api_route("/healthz", healthz, tags=["status"], summary="The process answers")

@@ -381,7 +381,8 @@ async def _form(
             if isinstance(text, str)
             for line in text.splitlines()
         ]
-        check_names(form, {"file", "labels", *ClassifyOptions.model_fields})
+        several = {"file", "labels"}
+        check_names(form, {*several, *ClassifyOptions.model_fields}, several)
         fields: dict[str, Any] = {
             key: form[key] for key in ClassifyOptions.model_fields if key in form
         }

@@ -38,6 +38,7 @@ _TURN = 32
 #: Names that stand for whatever model the library has.
 _ANY_MODEL = frozenset({"", "mmsearch", "default"})
 
+_ADDRESS = re.compile(r"\s{0,40}[A-Za-z][\w+.-]{0,40}:", re.ASCII)
 _DATA_URL = re.compile(r"data:image/[\w.+*-]{1,50};base64,", re.ASCII)
 
 _PROBLEMS = documented(
@@ -255,7 +256,7 @@ def picture_bytes(text: str) -> bytes:
     Raises QueryError: an address of something else; no base64.
     """
     head = _DATA_URL.match(text)
-    if head is None and re.match(r"\s*[A-Za-z][\w+.-]*:", text):
+    if head is None and _ADDRESS.match(text):
         raise QueryError(
             "addresses of pictures are not fetched: send the picture itself, in base64 or as "
             "data:image/jpeg;base64,..."

@@ -12,6 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from mmsearch.errors import QueryError
 from mmsearch.serve.guard import too_large
+from mmsearch.serve.problems import REPEATED
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -19,13 +20,25 @@ M = TypeVar("M", bound=BaseModel)
 _FILE = "file"
 
 
-def check_names(form: FormData, known: Collection[str]) -> None:
-    """Raises RequestValidationError: the form has other fields than these."""
-    strange = [name for name in dict.fromkeys(form) if name not in known]
-    if strange:
-        raise RequestValidationError(
-            [{"type": "extra_forbidden", "loc": ("body", name), "msg": ""} for name in strange]
-        )
+def check_names(form: FormData, known: Collection[str], several: Collection[str] = ()) -> None:
+    """Raises RequestValidationError: the form has other fields than these, or one of them, that is
+    not among `several`, more than once."""
+    counts = {name: len(form.getlist(name)) for name in form}
+    errors = [
+        {"type": "extra_forbidden", "loc": ("body", name), "msg": ""}
+        if name not in known
+        else repeated("body", name, n)
+        for name, n in counts.items()
+        if name not in known or (n > 1 and name not in several)
+    ]
+    if errors:
+        raise RequestValidationError(errors)
+
+
+def repeated(where: str, name: str, n: int) -> dict[str, Any]:
+    """What is told of a name that stands `n` times in the address ("query") or the form ("body")
+    and is good for one: of the others nothing would be known."""
+    return {"type": REPEATED, "loc": (where, name), "msg": f"it is given {n} times: give it once"}
 
 
 def in_form(
@@ -42,7 +55,7 @@ def in_form(
 
     async def read(request: Request) -> tuple[M, list[bytes]]:
         async with request.form() as form:
-            check_names(form, known)
+            check_names(form, known, several={_FILE})
             files = [part for part in form.getlist(_FILE) if isinstance(part, UploadFile)]
             if not files:
                 raise RequestValidationError([{"type": "missing", "loc": ("body", _FILE)}])

@@ -22,6 +22,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mmsearch.serve.login import LOGIN_PATH
+from mmsearch.serve.logs import plain_path
 from mmsearch.serve.problems import problem
 
 log = logging.getLogger(__name__)
@@ -132,7 +134,8 @@ class Guard:
         refusal = self._refusal(scope["method"], headers)
         if refusal is not None:
             status, why = refusal
-            log.warning("%s %s refused: %s", scope["method"], scope["path"], why)
+            path = plain_path(scope["path"])
+            log.warning("%s %s refused: %s", scope["method"], path, why)
             await problem(status, why, instance=scope["path"])(scope, receive, answer.send)
             return
         # HEAD is GET without the body: no route needs to know.
@@ -140,7 +143,7 @@ class Guard:
         try:
             await self.app(inner, self._counted(scope["path"], headers, receive), answer.send)
         except Exception:  # the edge: the last place that can answer
-            log.exception("%s %s failed", scope["method"], scope["path"])
+            log.exception("%s %s failed", scope["method"], plain_path(scope["path"]))
             if answer.started:
                 raise
             failed = problem(
@@ -167,7 +170,7 @@ class Guard:
                 return HTTPStatus.FORBIDDEN, "requests from other sites are refused"
             return None
         origin = headers.get("origin")
-        if foreign or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+        if foreign or (origin is not None and not _is_of(origin, host)):
             return HTTPStatus.FORBIDDEN, "requests from other sites are refused"
         return None
 
@@ -185,7 +188,10 @@ class Guard:
     def _counted(self, path: str, headers: Headers, receive: Receive) -> Receive:
         """`receive`, which stops with 413 once more has come than this kind of body may have, and
         with 408 where it comes too slowly."""
-        is_form = headers.get("content-type", "").lower().startswith("multipart/")
+        # Of the form that asks for a key, which anybody can send, a file is no part.
+        is_form = path != LOGIN_PATH and (
+            headers.get("content-type", "").lower().startswith("multipart/")
+        )
         limit = self._max_upload_bytes + FORM_OVERHEAD_BYTES if is_form else MAX_JSON_BYTES
         if path in PICTURES_IN_JSON:
             limit = self._max_upload_bytes * 4 // 3 + FORM_OVERHEAD_BYTES
@@ -268,6 +274,14 @@ class _Answer:
                 await self._send({"type": "http.response.body", "body": b""})
         elif not self.head:
             await self._send(message)
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Whether a page of this origin is one of this host's."""
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # "http://[", which no browser sends
+        return False
 
 
 @functools.lru_cache(maxsize=64)

@@ -19,7 +19,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from mmsearch.serve.problems import documented
+from mmsearch.errors import MmsearchError
+from mmsearch.serve.problems import documented, keys_unreadable
 
 if TYPE_CHECKING:
     from mmsearch.serve.access import Gate
@@ -133,6 +134,7 @@ def add_routes(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNPROCESSABLE_ENTITY,
             HTTPStatus.TOO_MANY_REQUESTS,
+            HTTPStatus.SERVICE_UNAVAILABLE,
         ),
     )
     async def login(
@@ -143,6 +145,8 @@ def add_routes(
         address = request.client.host if request.client else ""
         try:
             found = gate.check(key.strip(), address)
+        except MmsearchError as exc:
+            return keys_unreadable(exc, LOGIN_PATH)
         except HTTPException as exc:
             if "text/html" not in request.headers.get("accept", ""):
                 raise

@@ -9,6 +9,7 @@ import json
 import logging
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
+from urllib.parse import quote
 
 from mmsearch.serve.exchange import current
 
@@ -44,6 +45,11 @@ def note(message: str, **fields: Any) -> None:
                 access.name, logging.INFO, "", 0, message, (), None, extra={_FIELDS: fields}
             )
         )
+
+
+def plain_path(path: str) -> str:
+    """The path of an address as it was sent: nothing in it ends a line or steers a terminal."""
+    return quote(path, safe="/:@!$&'()*+,;=~")
 
 
 def _request(record: logging.LogRecord) -> bool:

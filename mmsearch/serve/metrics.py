@@ -98,9 +98,8 @@ class Metrics:
         self._gauge("mmsearch_query_cache_entries", "Vectors of questions kept.").set_function(
             lambda: service.library.kept
         )
-        self._gauge("mmsearch_ready", "Whether the model is loaded.").set_function(
-            lambda: float(service.state == "ready")
-        )
+        about = "Whether the model is loaded, and the library where it was opened."
+        self._gauge("mmsearch_ready", about).set_function(lambda: float(service.is_ready))
         # So that all series are there from the start: a rate needs a first value.
         for modality in ("text", "image"):
             self.batches.labels(modality)

@@ -11,9 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from mmsearch import errors
 from mmsearch.serve.exchange import ClientGoneError, current
+from mmsearch.serve.logs import plain_path
 from mmsearch.serve.schemas import Problem, printable
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.MmsearchError, _on_mmsearch_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_gone)
+
+
+def keys_unreadable(error: errors.MmsearchError, instance: str) -> JSONResponse:
+    """503 where nobody can be let in. Where the keys lie, and why not, is for the log alone."""
+    log.error("the keys: %s", error)
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the service's keys cannot be read; its log says why",
+        kind="keys-unreadable",
+        instance=instance,
+    )
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -127,13 +141,19 @@ async def _on_mmsearch_error(request: Request, exc: Exception) -> JSONResponse:
     status = status_of(exc)
     if isinstance(exc, errors.OverloadedError):
         # No fault of ours, and no time for stack traces.
-        log.warning("%s %s: %s", request.method, request.url.path, exc)
+        log.warning("%s %s: %s", request.method, plain_path(request.url.path), exc)
         exchange = current.get()
         if exchange is not None:
             exchange.is_refused = True
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("%s %s: %s", request.method, request.url.path, exc, exc_info=exc)
+        path = plain_path(request.url.path)
+        log.error("%s %s: %s", request.method, path, exc, exc_info=exc)
     return problem(status, str(exc), kind=_kind(exc), instance=request.url.path)
+
+
+async def _on_gone(request: Request, _: Exception) -> JSONResponse:
+    """Of who hung up before all of the request had come."""
+    return await _on_mmsearch_error(request, ClientGoneError())
 
 
 async def _on_invalid(request: Request, exc: Exception) -> JSONResponse:
@@ -158,6 +178,10 @@ def advice(error: Mapping[str, Any]) -> str:
     field = error["loc"][-1] if error["loc"] else None  # none: of all that was given
     if field == "q" and error["type"] in _NO_WORDS:
         return "write what to look for, for example q=a red kite over a beach"
+    if error["type"] == REPEATED:
+        return str(error["msg"])
+    if error["type"] in _NO_OBJECT and error["loc"] == ("body",):
+        return "send a JSON object, with Content-Type: application/json"
     if error["type"] == "extra_forbidden":
         return "there is no such field here; /openapi.json lists those that there are"
     if field == "file":
@@ -165,6 +189,9 @@ def advice(error: Mapping[str, Any]) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
+#: Of a name that stands several times and is good for one; pydantic has no such error.
+REPEATED = "repeated"
+_NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
 _NO_WORDS = frozenset({"missing", "string_too_short", "string_pattern_mismatch"})
 
 
@@ -177,6 +204,7 @@ async def _on_http(request: Request, exc: Exception) -> JSONResponse:
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette names those of one route only, where several share the address.
         headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
+        detail = f"this address takes {headers['Allow']}"
     return problem(exc.status_code, str(detail), instance=request.url.path, headers=headers)
 
 

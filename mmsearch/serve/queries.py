@@ -25,7 +25,7 @@ from mmsearch import filters
 from mmsearch.errors import QueryError
 from mmsearch.filters.conditions import MAX_CONDITIONS
 from mmsearch.query import QueryPicture, Question, Term
-from mmsearch.serve.forms import in_form
+from mmsearch.serve.forms import in_form, repeated
 from mmsearch.serve.problems import advice, documented
 from mmsearch.serve.schemas import (
     DEFAULT_K,
@@ -349,11 +349,7 @@ def _in_address(ask: type[_Ask]) -> tuple[Callable[[Request], _Ask], dict[str, A
 def _once(params: QueryParams, names: Set[str]) -> None:
     """Raises RequestValidationError where one of these names stands several times."""
     counts = {name: len(params.getlist(name)) for name in sorted(names)}
-    errors = [
-        {"type": "repeated", "loc": ("query", name), "msg": f"it is given {n} times: give it once"}
-        for name, n in counts.items()
-        if n > 1
-    ]
+    errors = [repeated("query", name, n) for name, n in counts.items() if n > 1]
     if errors:
         raise RequestValidationError(errors)
 

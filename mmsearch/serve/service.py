@@ -23,6 +23,7 @@ from mmsearch.serve import heap
 from mmsearch.serve.batching import Batcher
 from mmsearch.serve.exchange import ClientGoneError, Exchange, current, unless_gone
 from mmsearch.serve.metrics import Metrics
+from mmsearch.serve.schemas import printable
 from mmsearch.serve.workers import Worker, Workers
 from mmsearch.settings import Settings
 from mmsearch.stages import observing
@@ -149,6 +150,23 @@ class Service:
         side = await self.infer(self.library.picture_side)
         decode = _in_context(self.library.decode_picture, picture, side)
         return await unless_gone(asyncio.ensure_future(self._uploads.run(decode)))
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from being ready, for people; None where nothing does, or the model is
+        being loaded."""
+        if not self.library.catalog.is_in_place():
+            path = printable(str(self.library.path))
+            return (
+                f"the library {path} was moved, deleted or replaced after it was opened, and is "
+                "shown as it was then: start the service again"
+            )
+        return self.problem
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model is loaded, and the library the one that it was opened as."""
+        return self.state == "ready" and self.trouble is None
 
     def model(self) -> str | None:
         """The name of the active space's model; None in an empty library. Blocks: may read."""

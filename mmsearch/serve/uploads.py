@@ -30,6 +30,8 @@ from mmsearch.watchdog import Workers
 
 TEXTS_NAME = "captions.jsonl"
 MAX_TEXT_CHARS = 10_000
+#: What its file holds while there are none: an empty one would count as a file that failed.
+_NO_TEXTS = b"\n"
 
 #: By the format that decoding found, never by the name that was sent.
 _SUFFIXES = {
@@ -115,7 +117,7 @@ class Uploads:
         return any(
             (name, *facts) not in known.read
             # Of a file without texts nothing is kept, not even that it was read.
-            and (name != TEXTS_NAME or facts[0] > 0 or name in known.held)
+            and (name != TEXTS_NAME or facts[0] > len(_NO_TEXTS) or name in known.held)
             for name, facts in there.items()
         )
 
@@ -177,7 +179,7 @@ class Uploads:
                 before = _lines(file)
                 after = change(before)
                 if after != before:
-                    self._put(file, "".join(line + "\n" for line in after).encode())
+                    self._put(file, "".join(line + "\n" for line in after).encode() or _NO_TEXTS)
         except Timeout as exc:
             raise StoreError(f"another process is changing {file}; try again") from exc
         except OSError as exc:
@@ -197,7 +199,9 @@ class Uploads:
         """With the file of texts, always: a folder without any file is one of an absent drive."""
         try:
             self.folder.mkdir(exist_ok=True)
-            self.texts.touch()
+            with self.texts.open("ab") as texts:
+                if not texts.tell():
+                    texts.write(_NO_TEXTS)
         except OSError as exc:
             raise self._unwritable(exc) from exc
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,7 +67,7 @@ class Watch:
         if exchange.is_refused:
             self._service.metrics.refused.inc()
         # The path without what was asked: that is nobody else's to read.
-        path = quote(scope["path"], safe="/:@!$&'()*+,;=~")
+        path = logs.plain_path(scope["path"])
         client = scope.get("client")
         logs.note(
             f"{method} {path} {status} {took * 1000:.1f} ms",

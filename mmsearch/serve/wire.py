@@ -42,7 +42,7 @@ class _Joining(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         if len(data) > self.most_bytes:  # a file: not to be copied
             self.flush()
-            self._transport.write(data)
+            self._send(data)
             return
         if not self._kept:
             self._loop.call_soon(self.flush)
@@ -56,6 +56,11 @@ class _Joining(asyncio.Transport):
         if self._kept:
             data = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
             self._kept, self._bytes = [], 0
+            self._send(data)
+
+    def _send(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        # Where the client has hung up in this very turn, uvloop's would raise.
+        if not self._transport.is_closing():
             self._transport.write(data)
 
     def close(self) -> None:

@@ -150,6 +150,7 @@ class Catalog:
         self.read_only = not db.writable(path) if read_only is None else read_only
         db.bring_up_to_date(path, read_only=self.read_only)
         self.path = path
+        self._opened = path.stat()
         self.engine = db.create_engine(path, read_only=self.read_only)
         self._read = Reading(path, self.engine)
         self.vectors = Vectors(self._read)
@@ -166,6 +167,17 @@ class Catalog:
 
     def _refuse(self, *_: object) -> None:
         raise StoreError(f"the library at {self.path.parent} was closed")
+
+    def is_in_place(self) -> bool:
+        """Whether the file at the path still is the one that was opened.
+
+        One that was moved or deleted is read on from what was opened; what lies in its place by now
+        may be seen in part.
+        """
+        try:
+            return os.path.samestat(self._opened, self.path.stat())
+        except OSError:
+            return False
 
     def revision(self) -> int:
         """A number that grows with every committed change."""

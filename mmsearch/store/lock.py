@@ -8,8 +8,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmsearch.errors import LibraryLockedError, StoreError
+
+if TYPE_CHECKING:
+    from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -39,14 +48,32 @@ def writing(library: Path) -> Iterator[None]:
         else:
             message += ". -l/--library or MMSEARCH_LIBRARY chooses another place"
         raise StoreError(message) from exc
+    named: IO[str] | None = None
     try:
         with contextlib.suppress(OSError):  # a courtesy to whoever comes second
-            holder.write_text(str(os.getpid()), encoding="ascii")
+            named = _named(holder)
         yield
     finally:
         with contextlib.suppress(OSError):
             holder.unlink(missing_ok=True)
+        if named is not None:
+            named.close()
         lock.release()
+
+
+def _named(holder: Path) -> IO[str]:
+    """The file that names this process, locked while it is open: of a killed one the lock goes, and
+    its number may be another process's soon. Raises OSError."""
+    file = holder.open("w", encoding="ascii")
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)  # whoever looks holds it for a moment
+        file.write(str(os.getpid()))
+        file.flush()
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 @contextmanager
@@ -76,20 +103,20 @@ def optimizing(folder: Path) -> Iterator[bool]:
 def writer_of(library: Path) -> int | None:
     """The process that writes to the library now; None where none does, or none can be named.
 
-    Never in the way of one that begins: the lock itself is not touched. On Windows also one that
-    was killed, until the next one has ended.
+    Never in the way of one that begins: the library's lock is not touched, only that of the name.
+    On Windows also one that was killed, until the next one has ended.
     """
-    pid = _pid(library / "writer.pid")
-    # There, signal 0 is no question: it is Ctrl-C.
-    if pid is None or os.name == "nt":
-        return pid
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None  # it was killed, and left its name
-    except OSError:
-        pass  # somebody else's
-    return pid
+    holder = library / "writer.pid"
+    if fcntl is not None:
+        try:
+            with holder.open(encoding="ascii") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None  # nobody holds it: whoever left its name was killed
+        except BlockingIOError:
+            pass
+        except OSError:
+            return None
+    return _pid(holder)
 
 
 def _pid(holder: Path) -> int | None:

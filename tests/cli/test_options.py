@@ -21,6 +21,7 @@ from mmsearch.cli.options import (
     open_library,
     plain_library_path,
 )
+from mmsearch.settings import Settings
 
 
 @pytest.mark.parametrize("chosen", [None, Path("~/here")])
@@ -126,6 +127,23 @@ def test_log_lines_look_as_the_flag_or_else_the_setting_says(
     monkeypatch.setattr("mmsearch.serve.run", lambda *_, **__: True)
     outcome = CliRunner().invoke(cli, ["-l", str(postcards.path), "serve", *flags])
     assert (outcome.exit_code, seen) == (0, [wanted])
+
+
+def test_the_runs_of_a_service_are_where_its_model_is(
+    postcards: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMSEARCH_DEVICE", "auto")
+    seen: list[str] = []
+
+    def run(_library: object, settings: Settings, *_: object, **__: object) -> bool:
+        seen.append(settings.device)
+        return True
+
+    monkeypatch.setattr("mmsearch.serve.logs.configure", lambda *_, **__: None)
+    monkeypatch.setattr("mmsearch.serve.run", run)
+    for flags in ([], ["--device", "cpu"]):
+        CliRunner().invoke(cli, ["-l", str(postcards.path), "serve", *flags])
+    assert seen == ["auto", "cpu"]
 
 
 def test_a_search_leaves_the_collection_of_garbage_as_it_was(postcards: Indexed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
@@ -16,6 +17,7 @@ from mmsearch.errors import RefusedError
 from mmsearch.library import Library
 from mmsearch.serve import create_app
 from mmsearch.serve.access import Caller, Gate, check_binding
+from mmsearch.serve.guard import MAX_JSON_BYTES
 from mmsearch.serve.keys import Keys
 from mmsearch.serve.rates import Buckets, client_of
 from mmsearch.settings import Settings
@@ -79,6 +81,52 @@ def test_the_ways_to_show_a_key(guarded: TestClient, keys: Keys) -> None:
     ):
         is_problem(guarded.get("/v1/status", headers=wrong), 401)
     assert guarded.get(f"/v1/status?key={secret}").status_code == 401
+
+
+def test_without_a_key_no_file_can_be_sent_to_the_form_that_asks_for_one(
+    guarded: TestClient, keys: Keys
+) -> None:
+    keys.add("laptop", "read")
+    sent = {"data": {"key": "guess"}, "files": {"file": b"x" * (MAX_JSON_BYTES + 1)}}
+    is_problem(guarded.post("/v1/login", **sent), 413)
+    is_problem(guarded.post("/v1/login", data={"key": "guess"}, files={"file": b"x"}), 401)
+
+
+def test_the_password_of_a_proxy_in_front_is_no_key(guarded: TestClient, keys: Keys) -> None:
+    """Browsers send it with each request, and proxies pass it on."""
+    proxy = {"Authorization": f"Basic {base64.b64encode(b'me:of the proxy').decode()}"}
+    assert guarded.get("/v1/status", headers=proxy).status_code == 200
+    secret = keys.add("laptop", "read")
+    problem = is_problem(guarded.get("/v1/status", headers=proxy), 401)
+    assert "only who has a key" in problem["detail"]
+    for password, code in ((secret, 200), ("mms_wrong", 401)):
+        basic = base64.b64encode(f"me:{password}".encode()).decode()
+        shown = guarded.get("/v1/status", headers={"Authorization": f"Basic {basic}"})
+        assert shown.status_code == code
+    shown = guarded.get("/v1/status", headers=proxy | {"X-API-Key": secret})
+    assert shown.status_code == 200
+    signed_in = guarded.post("/v1/login", data={"key": secret}, headers=proxy)
+    assert signed_in.status_code == 303
+    assert guarded.get("/v1/status", headers=proxy).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/login"])
+def test_keys_that_cannot_be_read_let_nobody_in_and_their_place_is_not_told(
+    guarded: TestClient, keys: Keys, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = keys.add("laptop", "read")
+    keys.path.write_text("{", encoding="utf-8")
+    method = "POST" if path == "/v1/login" else "GET"
+    response = guarded.request(
+        method,
+        path,
+        headers={"X-API-Key": secret},
+        data={"key": secret} if method == "POST" else None,
+    )
+    problem = is_problem(response, 503)
+    assert problem["type"] == "urn:mmsearch:problem:keys-unreadable"
+    assert str(keys.path) not in response.text
+    assert str(keys.path) in caplog.text
 
 
 def test_scopes_and_revoking(guarded: TestClient, keys: Keys) -> None:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -447,3 +448,21 @@ def test_a_service_says_so_while_it_runs_and_no_longer(tmp_path: Path) -> None:
     assert announce.find(tmp_path) is None
     with announce.announced(tmp_path / "nowhere", "http://127.0.0.1:1", "secret", 0.0):
         pass
+
+
+def test_the_end_of_a_service_hides_no_other_one(tmp_path: Path) -> None:
+    """Its library was moved, and there is another one in its place, which is served too."""
+    library = tmp_path / "library"
+    library.mkdir()
+    first = announce.announced(library, "http://127.0.0.1:1", "secret", 0.0)
+    with first:
+        library.rename(tmp_path / "moved")
+        library.mkdir()
+        second = ExitStack()
+        second.enter_context(announce.announced(library, "http://127.0.0.1:2", "other", 0.0))
+    with second:
+        found = announce.find(library)
+        assert found is not None
+        assert found.address == "http://127.0.0.1:2"
+    assert announce.find(library) is None
+    assert not (library / announce.FILE_NAME).exists()

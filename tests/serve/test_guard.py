@@ -54,6 +54,14 @@ def test_other_names_are_not(client: TestClient, host: str, path: str) -> None:
     assert "--host" in problem["detail"]
 
 
+def test_a_path_makes_no_log_line_of_its_own(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_problem(client.get("/a%0AERROR:%20forged%1B[31m", headers={"Host": "evil.example"}), 421)
+    (refused,) = [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
+    assert refused.startswith("GET /a%0AERROR:%20forged%1B%5B31m refused: ")
+
+
 def test_beyond_loopback_names_are_not_known(library: Library, settings: Settings) -> None:
     app = create_app(library, settings.model_copy(update={"host": "0.0.0.0"}))
     with TestClient(app, base_url="http://photos.lan:8080") as client:
@@ -84,6 +92,8 @@ FOREIGN_POST: list[dict[str, str]] = [
     {"Origin": "null"},
     {"Origin": "http://127.0.0.1:9999"},
     {"Origin": "http://localhost"},
+    {"Origin": "http://["},
+    {"Origin": "http://a]b"},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1"},
     {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
@@ -124,6 +134,12 @@ def test_no_site_is_let_in_by_cors(client: TestClient) -> None:
     response = client.options("/v1/search", headers=headers)
     assert response.status_code == 405
     assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_no_answer_leads_to_an_address_of_its_own_making(client: TestClient) -> None:
+    """It would begin with http, also behind a proxy that speaks TLS, and end as the Host says."""
+    for path in ("/v1/status/", "/v1/search/", "/healthz/"):
+        is_problem(client.get(path, follow_redirects=False), 404)
 
 
 PATHS = [

@@ -216,6 +216,18 @@ def test_what_is_no_picture_is_not_kept(served: Served, data: bytes) -> None:
     assert served.uploads == before
 
 
+def test_an_upload_is_one_picture_and_one_text(served: Served) -> None:
+    """Of several one would be kept and the others lost, though the answer says 202."""
+    folder = served.path / "uploads"  # which need not be there yet
+    before = set(folder.glob("*"))
+    one, other = ("file", ("1.png", encoded(101))), ("file", ("2.png", encoded(102)))
+    problem = is_problem(served.client.post("/v1/images", files=[one, other]), 422)
+    assert problem["detail"] == "body.file: it is given 2 times: give it once"
+    texts = {"text": ["a boat", "a kite"]}
+    is_problem(served.client.post("/v1/images", files=[one], data=texts), 422)
+    assert set(folder.glob("*")) == before
+
+
 def test_only_configured_sources_are_read(served: Served) -> None:
     secret = write(served.root / "elsewhere" / "9.png", encoded(9)).parent
     for wrong in (str(secret), "..", "../elsewhere", "", 10**6, "photos\0"):

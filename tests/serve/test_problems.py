@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
+import anyio
 import pytest
+from fastapi import FastAPI
 
 from mmsearch import errors
 from mmsearch.serve.exchange import ClientGoneError
@@ -55,3 +58,29 @@ def test_a_problem_can_say_anything() -> None:
     assert body.detail == "na\ufffdve.jpg"
     assert body.type == "about:blank"
     assert body.instance == "/v1/\ufffd"
+
+
+@pytest.mark.parametrize("path", ["/v1/search/image", "/v1/captions", "/v1/classify", "/metadata"])
+def test_who_hangs_up_within_a_request_is_no_fault_of_the_service(
+    app: FastAPI, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = iter(
+        [{"type": "http.request", "body": b"--b\r\n", "more_body": True},
+         {"type": "http.disconnect"}]
+    )  # fmt: skip
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    form = b"multipart/form-data; boundary=b"
+    headers = [(b"host", b"localhost"), (b"content-type", form), (b"content-length", b"9999")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"",
+             "headers": headers}  # fmt: skip
+    anyio.run(app, scope, receive, send)
+    assert statuses == [499]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

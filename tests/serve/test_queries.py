@@ -276,7 +276,7 @@ def test_a_wrong_question_is_told_what_to_do(
         ({"q": "x", "modality": "sound"}, "'image' or 'text'"),
         ({"image_id": "seven"}, "integer"),
         ({"image_id": 2**63}, "less than or equal"),
-        ([], "dictionary"),
+        ([], "a JSON object"),
     ],
 )
 def test_a_wrong_json_question(client: TestClient, body: Any, says: str) -> None:
@@ -571,3 +571,24 @@ def test_places_are_asked_only_where_they_are_told(library: Library, settings: S
     with TestClient(shown, base_url=BASE_URL) as asked:
         near = asked.get("/v1/facets", params={"where": "near:48.8583,2.35,1km"}).json()
     assert near["total"] == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/search/image", "/v1/captions"])
+def test_a_field_of_a_form_is_given_once(client: TestClient, path: str) -> None:
+    files = {"file": ("x.png", b"no picture")}
+    problem = is_problem(client.post(path, files=files, data={"k": ["1", "2"]}), 422)
+    assert problem["detail"] == "body.k: it is given 2 times: give it once"
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/embeddings", "/v1/classify", "/metadata"])
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
+def test_what_is_no_json_object_is_told_to_be_one(client: TestClient, path: str, kind: str) -> None:
+    for body in ('"words"', "[]", "7"):
+        answer = client.post(path, content=body, headers={"Content-Type": kind})
+        advised = "body: send a JSON object, with Content-Type: application/json"
+        assert is_problem(answer, 422)["detail"] == advised
+
+
+def test_a_method_that_an_address_does_not_take(client: TestClient) -> None:
+    problem = is_problem(client.put("/v1/search"), 405)
+    assert problem["detail"] == "this address takes GET, HEAD, POST"

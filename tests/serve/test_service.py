@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from serve_library import BASE_URL, is_problem
 from starlette.testclient import TestClient
 
+import mmsearch
 from mmsearch.errors import ModelUnavailableError
 from mmsearch.library import Library
 from mmsearch.serve import create_app
@@ -120,3 +122,30 @@ def test_a_model_that_cannot_be_loaded(
     assert service.state == "failed"
     assert says in str(service.problem)
     service.close()
+
+
+def test_a_library_that_is_not_in_its_place_any_more_is_told(
+    library_folder: Path, tmp_path: Path, settings: Settings
+) -> None:
+    """It is read on from what was opened, so that nobody would notice: after a restore, for one."""
+    here = tmp_path / "library"
+    shutil.copytree(library_folder, here)
+    with mmsearch.open(here, device="cpu") as library:
+        app = create_app(library, settings)
+        with TestClient(app, base_url=BASE_URL) as client:
+            assert client.get("/v1/search?q=x").status_code == 200  # after the model was loaded
+            assert client.get("/readyz").status_code == 200
+            here.rename(tmp_path / "moved")
+            for _ in range(2):  # gone, and another in its place
+                problem = is_problem(client.get("/readyz"), 503)
+                assert "start the service again" in problem["detail"]
+                status = client.get("/v1/status").json()
+                assert (status["ready"], status["problem"]) == (False, problem["detail"])
+                assert "\nmmsearch_ready 0.0\n" in client.get("/metrics").text
+                assert client.get("/v1/search?q=x").status_code == 200
+                if not here.exists():
+                    shutil.copytree(library_folder, here)
+            shutil.rmtree(here)
+            (tmp_path / "moved").rename(here)
+            assert client.get("/readyz").status_code == 200
+            assert client.get("/v1/status").json()["problem"] is None

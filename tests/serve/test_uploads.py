@@ -158,6 +158,23 @@ def test_a_run_is_owed_where_folder_and_catalog_differ(tmp_path: Path, model: st
     assert not owed()  # a drive that is not there
 
 
+def test_no_texts_are_no_failure(tmp_path: Path, model: str) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    kept = Uploads(library, DEFAULT_LIMITS)
+    kept.add_picture(encoded(2), "two.png")
+    assert run(library, kept.folder, model=model).failed == 0
+    kept.add_text("a kite")
+    kept.add_picture(encoded(3), "three.png")
+    assert run(library, kept.folder).failed == 0
+    kept.remove_text("a kite")
+    assert run(library, kept.folder).failed == 0
+    forget_gone(library, str(kept.folder))
+    with mmsearch.open(library, device="cpu") as opened:
+        assert opened.status().failed == 0
+        assert not kept.are_owed_a_run(opened.catalog)
+
+
 def test_a_library_that_was_moved_waits_for_its_owner(tmp_path: Path, model: str) -> None:
     before = Uploads(tmp_path / "before", DEFAULT_LIMITS)
     (tmp_path / "before").mkdir()

@@ -19,8 +19,11 @@ class Sent(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Any] = []
+        self.is_closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.is_closed:  # as uvloop has it
+            raise RuntimeError("the handler is closed")
         self.calls.append(bytes(data))
 
     def close(self) -> None:
@@ -29,8 +32,12 @@ class Sent(asyncio.Transport):
     def abort(self) -> None:
         self.calls.append("abort")
 
+    def lose(self) -> None:
+        """The client hangs up."""
+        self.is_closed = True
+
     def is_closing(self) -> bool:
-        return False
+        return self.is_closed
 
     def resume_reading(self) -> None:
         pass
@@ -44,10 +51,17 @@ def after(*steps: Any) -> list[Any]:
 
     async def main() -> list[Any]:
         sent = Sent()
-        joining = _Joining(sent, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        failed: list[Any] = []
+        loop.set_exception_handler(lambda _, context: failed.append(context))
+        joining = _Joining(sent, loop)
         for step in steps:
-            joining.write(step) if isinstance(step, bytes) else getattr(joining, step)()
+            if isinstance(step, bytes):
+                joining.write(step)
+            else:
+                getattr(sent if step == "lose" else joining, step)()
         await asyncio.sleep(0)
+        assert failed == []
         return sent.calls
 
     return asyncio.run(main())
@@ -62,6 +76,9 @@ def after(*steps: Any) -> list[Any]:
         ((b"x" * 40_000, b"y" * 40_000, b"z"), [b"x" * 40_000 + b"y" * 40_000, b"z"]),
         ((b"head", b"body", "close"), [b"headbody", "close"]),
         ((b"head", "abort"), ["abort"]),
+        ((b"head", "lose"), []),
+        ((b"head", "lose", BIG, b"end"), []),
+        ((b"head", "lose", "close"), ["close"]),
     ],
 )
 def test_writes_are_joined(steps: tuple[Any, ...], expected: list[Any]) -> None:

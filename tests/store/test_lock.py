@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmsearch.errors import LibraryLockedError, StoreError
-from mmsearch.store.lock import writing
+from mmsearch.store.lock import writer_of, writing
 
 HOLDER = """
 import sys
@@ -38,6 +39,26 @@ def test_second_process_is_told_who_holds_it_until_that_dies(tmp_path: Path) -> 
     with writing(library):
         pass
     assert not (library / "writer.pid").exists()
+
+
+def test_who_was_killed_writes_no_longer_whoever_has_its_number_now(tmp_path: Path) -> None:
+    """In a container it is soon another's, and what began first has the same in each."""
+    library = tmp_path / "library"
+    assert writer_of(library) is None
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, library], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert writer_of(library) == holder.pid
+        assert writer_of(library) == holder.pid  # to ask changes nothing
+        holder.kill()
+    (library / "writer.pid").write_text(str(os.getpid()), encoding="ascii")
+    assert writer_of(library) is None
+    with writing(library):
+        assert writer_of(library) == os.getpid()
+    assert writer_of(library) is None
 
 
 def test_second_writer_in_one_process(tmp_path: Path) -> None:
