@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.targets import check_path
+from indexer.targets import check_path, is_within
 from mmsearch.encode import presets
 from mmsearch.errors import (
     LibraryNotFoundError,
@@ -92,10 +92,6 @@ def _at(path: str) -> tuple[str, ...]:
     return (os.path.abspath(path), os.path.realpath(path)) if path else ()  # noqa: PTH100
 
 
-def _holds(folder: str, path: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
 def find_source(known: Sequence[SourceRecord], given: str) -> SourceRecord:
     """The source of this name, or else at this path. Raises UnknownNameError."""
     for source in known:
@@ -174,7 +170,7 @@ def _below(known: Sequence[SourceRecord], old: str) -> tuple[str, list[SourceRec
     """The path that `old` means, and the sources at or below it."""
     named = [source.location for source in known if source.name == old]
     for root in (*named, *_at(old)):
-        moving = [source for source in known if _holds(root, source.location)]
+        moving = [source for source in known if is_within(source.location, root)]
         if moving:
             return root, moving
     raise UnknownNameError("source", old, [source.name for source in known])
@@ -204,9 +200,9 @@ def _check_free(
             continue
         if other.location == place:
             how = f"{place} is a source already ({other.name!r})"
-        elif other.kind == "folder" and _holds(other.location, place):
+        elif other.kind == "folder" and is_within(place, other.location):
             how = f"{place} lies inside the source {other.name!r} ({other.location})"
-        elif source.kind == "folder" and _holds(place, other.location):
+        elif source.kind == "folder" and is_within(other.location, place):
             how = f"the source {other.name!r} ({other.location}) lies inside {place}"
         else:
             continue

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mmsearch.decode import decode
-from mmsearch.errors import QueryError, StoreError
+from mmsearch.errors import StoreError
 from mmsearch.filetimes import modified_ns
 from mmsearch.library import UPLOADS_FOLDER
 from mmsearch.plaintext import clean
@@ -33,7 +33,6 @@ MAX_TEXT_CHARS = 10_000
 #: By the format that decoding found, never by the name that was sent.
 _SUFFIXES = {
     "JPEG": ".jpg",
-    "MPO": ".jpg",
     "PNG": ".png",
     "WEBP": ".webp",
     "GIF": ".gif",
@@ -41,7 +40,6 @@ _SUFFIXES = {
     "TIFF": ".tif",
     "AVIF": ".avif",
     "HEIF": ".heic",
-    "HEIC": ".heic",
 }
 _MAX_STEM = 60
 _WORKERS = 2
@@ -80,11 +78,8 @@ class Uploads:
             lambda: decode(data, source="the picture", limits=self._limits, min_side=64).info,
             "the picture",
         )
-        suffix = _SUFFIXES.get(found.format.upper())
-        if suffix is None:
-            raise QueryError(f"pictures of the format {found.format} cannot be kept")
         digest = hashlib.sha256(data).hexdigest()[:16]
-        return self._write(f"{_stem(name)}-{digest}{suffix}", data, digest)
+        return self._write(f"{_stem(name)}-{digest}{_SUFFIXES[found.format]}", data, digest)
 
     def add_text(self, body: str, picture: str | None = None) -> Path:
         """Keeps a text, written for the picture with this path if there is one. Its file.

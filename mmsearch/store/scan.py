@@ -81,11 +81,11 @@ class Scan:
                     )
             self._connection.commit()
 
-    def looks_unmounted(self, source_id: int, under: str = "") -> bool:
+    def looks_unmounted(self, source_id: int) -> bool:
         """True when the scan saw nothing where the catalog has pictures or texts."""
         with writing(self._connection, self._path):
             anything = self._connection.execute(sa.select(seen.c.id).limit(1)).first()
-        return anything is None and self.knows_files(source_id, under)
+        return anything is None and self.knows_files(source_id, "")
 
     def knows_files(self, source_id: int, under: str) -> bool:
         """Whether the catalog has pictures or texts of a folder that are not gone already."""

@@ -138,8 +138,8 @@ def test_empty_folder_looks_unmounted(writer: CatalogWriter, source: int, space_
     assert writer.scan.looks_unmounted(source)
     writer.commit(space_id, images=[image(source, "2019/a.jpg", "A")])
     assert writer.scan.looks_unmounted(source)
-    assert writer.scan.looks_unmounted(source, "2019")
-    assert not writer.scan.looks_unmounted(source, "2020")
+    assert writer.scan.knows_files(source, "2019")
+    assert not writer.scan.knows_files(source, "2020")
 
 
 def test_unreadable_folder_keeps_what_was_in_it(
