@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from collection import encoded, write
 
-from mmsearch.store.lock import writer_of
+from mmsearch.store.lock import writer_of, writing
 
 #: Takes away what Windows does not have, imports all there is, and indexes a folder.
 WITHOUT = """
@@ -60,23 +60,10 @@ def test_all_is_imported_and_a_folder_indexed_where_only_windows_names_are(tmp_p
     assert json.loads(report)["encoded_images"] == 1
 
 
-def test_a_writer_is_not_asked_by_signal_on_windows(
+def test_a_writer_is_named_where_files_have_no_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signal 0 is Ctrl-C there: to ask whether the writer lives would stop it."""
-    (tmp_path / "writer.pid").write_text("4321", encoding="ascii")
-    asked: list[int] = []
-    monkeypatch.setattr("mmsearch.store.lock.os.kill", lambda pid, _: asked.append(pid))
-    assert writer_of(tmp_path) == 4321
-    assert asked == [4321]
-    # Only the module's own view of it: pathlib looks at the name, too.
-    monkeypatch.setattr("mmsearch.store.lock.os", _Windows())
-    assert writer_of(tmp_path) == 4321
-    assert asked == [4321]
-
-
-class _Windows:
-    name = "nt"
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(os, name)
+    monkeypatch.setattr("mmsearch.store.lock.fcntl", None)
+    with writing(tmp_path):
+        assert writer_of(tmp_path) == os.getpid()
+    assert writer_of(tmp_path) is None

@@ -8,8 +8,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mmsearch.errors import LibraryLockedError, StoreError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -39,14 +45,41 @@ def writing(library: Path) -> Iterator[None]:
         else:
             message += ". -l/--library or MMSEARCH_LIBRARY chooses another place"
         raise StoreError(message) from exc
+    signed: IO[str] | None = None
     try:
         with contextlib.suppress(OSError):  # a courtesy to whoever comes second
-            holder.write_text(str(os.getpid()), encoding="ascii")
+            signed = _sign(holder)
         yield
     finally:
         with contextlib.suppress(OSError):
             holder.unlink(missing_ok=True)
+        if signed is not None:
+            signed.close()
         lock.release()
+
+
+def _sign(holder: Path) -> IO[str] | None:
+    """Writes down which process this is. What is returned is to be kept open as long as that says
+    who writes: it locks the file, where there are such locks.
+
+    The number alone would not tell: containers that share a library each count their processes from
+    1 on, and so does the one that is started after a crash.
+    """
+    if fcntl is None:
+        holder.write_text(str(os.getpid()), encoding="ascii")
+        return None
+    # Locked and whole before it bears its name.
+    fresh = holder.with_name(f"{holder.name}.new")
+    file = fresh.open("w", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(str(os.getpid()))
+        file.flush()
+        fresh.replace(holder)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 @contextmanager
@@ -79,17 +112,17 @@ def writer_of(library: Path) -> int | None:
     Never in the way of one that begins: the lock itself is not touched. On Windows also one that
     was killed, until the next one has ended.
     """
-    pid = _pid(library / "writer.pid")
-    # There, signal 0 is no question: it is Ctrl-C.
-    if pid is None or os.name == "nt":
-        return pid
+    holder = library / "writer.pid"
+    if fcntl is None:
+        return _pid(holder)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None  # it was killed, and left its name
+        with holder.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid(holder)
     except OSError:
-        pass  # somebody else's
-    return pid
+        pass  # there is no such file
+    return None  # or whoever wrote it is gone
 
 
 def _pid(holder: Path) -> int | None:
