@@ -36,6 +36,8 @@ from mmsearch.types import (
 
 #: How many of the known files are looked for at the new place of sources, all together.
 _COMPARED = 300
+#: Of a source, in characters. A condition of a filter, with every character escaped, is to hold it.
+_MAX_NAME = 200
 #: The shortest beginning of a fingerprint that names a space.
 _PREFIX = 4
 
@@ -112,9 +114,10 @@ def rename_source(library: Path, given: str, name: str) -> SourceRecord:
         RefusedError: `name` cannot be a name, or another source has it.
     """
     name = name.strip()
-    if not name or "/" in name or not name.isprintable():
+    if not name or len(name) > _MAX_NAME or "/" in name or not name.isprintable():
         raise RefusedError(
-            f"{name!r} cannot be a name: write some words, without slashes or line breaks"
+            f"{name[:50]!r} cannot be a name: write some words, of at most {_MAX_NAME} characters, "
+            "without slashes or line breaks"
         )
     with _opened(library) as (writer, catalog):
         known = catalog.sources()
