@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.targets import check_path
+from indexer.targets import check_path, is_within
 from mmsearch.encode import presets
 from mmsearch.errors import (
     LibraryNotFoundError,
@@ -37,6 +37,8 @@ from mmsearch.types import (
 
 #: How many of the known files are looked for at the new place of sources, all together.
 _COMPARED = 300
+#: Of a source, in characters. A condition of a filter, with every character escaped, is to hold it.
+_MAX_NAME = 200
 #: The shortest beginning of a fingerprint that names a space.
 _PREFIX = 4
 
@@ -93,10 +95,6 @@ def _at(path: str) -> tuple[str, ...]:
     return (spelled(path), real(path)) if path else ()
 
 
-def _holds(folder: str, path: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
 def find_source(known: Sequence[SourceRecord], given: str) -> SourceRecord:
     """The source of this name, or else at this path. Raises UnknownNameError."""
     for source in known:
@@ -117,9 +115,10 @@ def rename_source(library: Path, given: str, name: str) -> SourceRecord:
         RefusedError: `name` cannot be a name, or another source has it.
     """
     name = name.strip()
-    if not name or "/" in name or not name.isprintable():
+    if not name or len(name) > _MAX_NAME or "/" in name or not name.isprintable():
         raise RefusedError(
-            f"{name!r} cannot be a name: write some words, without slashes or line breaks"
+            f"{name[:50]!r} cannot be a name: write some words, of at most {_MAX_NAME} characters, "
+            "without slashes or line breaks"
         )
     with _opened(library) as (writer, catalog):
         known = catalog.sources()
@@ -175,7 +174,7 @@ def _below(known: Sequence[SourceRecord], old: str) -> tuple[str, list[SourceRec
     """The path that `old` means, and the sources at or below it."""
     named = [source.location for source in known if source.name == old]
     for root in (*named, *_at(old)):
-        moving = [source for source in known if _holds(root, source.location)]
+        moving = [source for source in known if is_within(source.location, root)]
         if moving:
             return root, moving
     raise UnknownNameError("source", old, [source.name for source in known])
@@ -205,9 +204,9 @@ def _check_free(
             continue
         if other.location == place:
             how = f"{place} is a source already ({other.name!r})"
-        elif other.kind == "folder" and _holds(other.location, place):
+        elif other.kind == "folder" and is_within(place, other.location):
             how = f"{place} lies inside the source {other.name!r} ({other.location})"
-        elif source.kind == "folder" and _holds(place, other.location):
+        elif source.kind == "folder" and is_within(other.location, place):
             how = f"the source {other.name!r} ({other.location}) lies inside {place}"
         else:
             continue

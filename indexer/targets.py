@@ -145,8 +145,8 @@ def find_targets(
         check_path(path)
         absolute = real(path)
         around = [*folders, *(t.location for t in targets.values())]
-        if own is not None and _is_within(absolute, own):
-            around = [folder for folder in around if _is_within(folder, own)]
+        if own is not None and is_within(absolute, own):
+            around = [folder for folder in around if is_within(folder, own)]
         inside = _innermost(around, absolute)
         is_folder = path.is_dir()
         if is_captions and is_folder:
@@ -240,7 +240,7 @@ def _with_inner(
         theirs = patterns.get(inner.location, ())
         if not theirs or inner.kind == "file" or inner.location == target.location:
             continue
-        if not _is_within(inner.location, target.location):
+        if not is_within(inner.location, target.location):
             continue
         met = covering(
             target.location, inner.location, exclude=exclude, follow_links=target.follow_links
@@ -262,8 +262,9 @@ def _is_found_in(folder: str, path: str, is_folder: bool) -> bool:
 
 
 def _innermost(folders: Sequence[str], path: str) -> str | None:
-    return max((f for f in folders if _is_within(path, f)), key=len, default=None)
+    return max((f for f in folders if is_within(path, f)), key=len, default=None)
 
 
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path is a folder's own, or of something in it; in "" lies every relative path."""
+    return not folder or path == folder or path.startswith(folder.rstrip("/") + "/")

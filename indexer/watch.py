@@ -22,7 +22,7 @@ from indexer.ingest import Options, index, index_parts
 from indexer.models import Models
 from indexer.report import Progress, Report
 from indexer.sources import IGNORE_FILE, covering, kind_of
-from indexer.targets import find_targets
+from indexer.targets import find_targets, is_within
 from mmsearch.errors import (
     EncodeError,
     LibraryLockedError,
@@ -352,7 +352,7 @@ class Watch:
             return
         for place in self._places.values():
             source = place.source
-            if not place.is_folder or not _lies_in(path, place.path):
+            if not place.is_folder or not is_within(path, place.path):
                 continue
             folder = covering(
                 source.location,
@@ -421,15 +421,11 @@ def smallest(folders: Iterable[str]) -> list[str]:
     """The fewest folders of one source that hold all of these; "" holds everything."""
     kept: list[str] = []
     for folder in sorted(folders, key=lambda f: f.split("/")):
-        if not kept or not _lies_in(folder, kept[-1]):
+        if not kept or not is_within(folder, kept[-1]):
             kept.append(folder)
     if len(kept) <= _MAX_PARTS:
         return kept
     return [shared(kept)]
-
-
-def _lies_in(path: str, folder: str) -> bool:
-    return not folder or path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _matters(path: str) -> bool:

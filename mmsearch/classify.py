@@ -198,20 +198,13 @@ class Classifier:
                 shares = 1 / (1 + np.exp(-self._scale * margins))
         return shares.astype(np.float32), cosines
 
-    def guesses(self, vectors: Vectors, top: int, *, at_least: float = 0.0) -> list[list[Guess]]:
-        """The `top` most probable labels of each vector, the first of equals first.
-
-        at_least: the probability below which a label is left out.
-        """
+    def guesses(self, vectors: Vectors, top: int) -> list[list[Guess]]:
+        """The `top` most probable labels of each vector, the first of equals first."""
         shares, cosines = self.judge(vectors)
         # By cosine, which orders as the probability does, but never rounds two to the same 1.
         order = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
         return [
-            [
-                Guess(self.names[n], float(shares[row, n]), float(cosines[row, n]))
-                for n in best
-                if shares[row, n] >= at_least
-            ]
+            [Guess(self.names[n], float(shares[row, n]), float(cosines[row, n])) for n in best]
             for row, best in enumerate(order.tolist())
         ]
 

@@ -172,9 +172,7 @@ def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None
     if formats == ["JPEG"] and not jpeg_metadata_is_sane(data, source):
         picture = _bare_jpeg(data, source, limits, min_side)
         if picture is None:
-            raise DecodeError(
-                source, "broken, or a variant of its format that mmsearch cannot read"
-            )
+            raise DecodeError(source, _UNREADABLE)
         return picture
     _silence_pillow()
     try:

@@ -201,9 +201,7 @@ def mmr(
     scores: Floats,
     vectors: NDArray[Any],
     weight: float,
-    limit: int | None = None,
-    *,
-    spread: bool = True,
+    limit: int,
 ) -> Ids:
     """Maximal marginal relevance: candidates re-ranked so that each adds something new.
 
@@ -213,14 +211,15 @@ def mmr(
     The first is the one with the best score.
 
     scores: (n,) float32. vectors: (n, dim) unit norm. weight: their lambda, 1 ranks by score alone,
-    0 by difference alone. limit: how many to pick, None for all; takes limit x n x dim steps.
+    0 by difference alone. limit: how many to pick, all if there are fewer; takes limit x n x dim
+    steps.
 
-    spread: scores and cosines are each stretched so that those of the candidates run from 0 to 1.
-    Cosines between words and pictures lie closer together than those between pictures (0.2 to 0.35
-    against 0.4 to 1), and without it a weight would mean another thing for each model and query.
+    Scores and cosines are each stretched so that those of the candidates run from 0 to 1. Cosines
+    between words and pictures lie closer together than those between pictures (0.2 to 0.35 against
+    0.4 to 1), and without it a weight would mean another thing for each model and query.
 
     Returns:
-        (limit,) int64 places in the list of candidates.
+        (min(limit, n),) int64 places in the list of candidates.
 
     Raises:
         QueryError: weight is not between 0 and 1.
@@ -228,30 +227,24 @@ def mmr(
     if not 0 <= weight <= 1:
         raise QueryError(f"the weight of relevance is between 0 and 1, not {weight:g}")
     n = len(scores)
-    limit = n if limit is None else min(limit, n)
+    if not n:
+        return np.empty(0, np.int64)
     whole = np.ascontiguousarray(vectors, np.float32)
     gains = scores.astype(np.float64)
-    low, high = 0.0, 1.0
-    if spread and n:
-        gains = _stretched(gains, float(gains.min()), float(gains.max()))
-        # Of all pairs it would take n x n; the best candidate against the others tells enough.
-        nearness = whole @ whole[int(np.argmax(scores))]
-        low, high = float(nearness.min()), 1.0
-    picked = np.empty(limit, np.int64)
+    gains = _stretched(gains, float(gains.min()), float(gains.max()))
+    best = int(np.argmax(gains))
+    # Of all pairs it would take n x n; the best candidate against the others tells enough.
+    low = float((whole @ whole[best]).min())
+    picked = np.empty(min(limit, n), np.int64)
     left = np.ones(n, np.bool_)
-    worst = np.full(n, -np.inf)
-    for place in range(limit):
-        value = weight * gains - (1 - weight) * (worst if place else 0.0)
-        value[~left] = -np.inf
-        if not place:
-            value = np.where(left, gains, -np.inf)
-        best = int(np.argmax(value))
+    nearest = np.full(n, -np.inf)
+    for place in range(len(picked)):
         picked[place] = best
         left[best] = False
-        near = _stretched((whole @ whole[best]).astype(np.float64), low, high) if spread else (
-            (whole @ whole[best]).astype(np.float64)
-        )  # fmt: skip
-        np.maximum(worst, near, out=worst)
+        cosines = (whole @ whole[best]).astype(np.float64)
+        np.maximum(nearest, _stretched(cosines, low, 1.0), out=nearest)
+        value = np.where(left, weight * gains - (1 - weight) * nearest, -np.inf)
+        best = int(np.argmax(value))
     return picked
 
 

@@ -8,7 +8,7 @@ Whether that holds for searches is measured by tests/benchmarks/prompts.py, on p
 bundled model never saw. It does not: the first hit is right for 100 % of one-word queries either
 way, for 82.9 % of two-word queries bare and 83.0 % in SIMPLE (2 x 1,000 pictures, 2,116 queries).
 Chinese words in English sentences lose: 85.2 % bare, 84.0 % inside. So searches take words as they
-are unless asked (EXPAND_SEARCHES), and other scripts are never put into English sentences. Labels
+are unless asked, and other scripts are never put into English sentences. Labels
 are classes, which is what the paper measured, and lose nothing here (97.5 and 97.8 % of kinds are
 right): they are put into sentences unless told otherwise.
 """
@@ -44,8 +44,6 @@ BARE: tuple[str, ...] = ("{}",)
 #: By the names that --templates takes.
 TEMPLATES: dict[str, tuple[str, ...]] = {"none": BARE, "photo": PHOTO, "simple": SIMPLE}
 
-#: Whether searches put short words into sentences when nothing else is said; see above.
-EXPAND_SEARCHES = False
 #: Longer queries say themselves what they mean.
 MAX_WORDS = 3
 # Words of Latin letters without accents: what English templates can take in. Words that are a

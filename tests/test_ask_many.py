@@ -17,7 +17,7 @@ from mmsearch.errors import (
     SpaceMismatchError,
     StoreError,
 )
-from mmsearch.index import scan
+from mmsearch.index import flat, scan
 from mmsearch.library import Library
 from mmsearch.query import Question, Term
 from mmsearch.types import Answer, Modality
@@ -189,3 +189,19 @@ def test_records_of_all_are_looked_up_at_once(postcard_library: Library) -> None
         return len(seen)
 
     assert statements(asked) == statements(asked[:1])
+
+
+def test_vectors_of_all_are_compared_at_once(
+    postcard_library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+    on_cpu = flat._on_cpu
+
+    def noted(parts: Any, xq: Any, **how: Any) -> Any:
+        compared.append(len(xq))
+        return on_cpu(parts, xq, **how)
+
+    monkeypatch.setattr(flat, "_on_cpu", noted)
+    asked = [question(text, words=False) for text in WORDS]
+    postcard_library.ask_many("image", asked)
+    assert compared == [len(asked)]

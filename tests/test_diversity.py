@@ -114,6 +114,11 @@ def test_the_first_groups_are_the_same_where_only_those_are_wanted(
     assert group(vectors[:0], threshold, 3) == []
 
 
+def test_whose_cosine_is_the_threshold_is_alike() -> None:
+    vectors = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+    assert leaders(vectors, 1.0).tolist() == [0, 1, 0, 1]
+
+
 def test_groups_keep_order_and_everything() -> None:
     vectors = clusters(4, 200, 40, 0.2, 30)
     groups = group(vectors, 0.9)
@@ -128,13 +133,16 @@ def test_groups_keep_order_and_everything() -> None:
 
 def mmr_by_hand(scores: np.ndarray, vectors: np.ndarray, weight: float) -> list[int]:
     whole = vectors.astype(np.float64)
+    scores = (scores - scores.min()) / (scores.max() - scores.min())
+    # The candidates' own scale: 0 is the least cosine to the best of them.
+    low = (whole @ whole[np.argmax(scores)]).min()
     picked: list[int] = []
     while len(picked) < len(scores):
         best, value = -1, -np.inf
         for n in range(len(scores)):
             if n in picked:
                 continue
-            nearest = max((float(whole[n] @ whole[m]) for m in picked), default=0.0)
+            nearest = max((float(whole[n] @ whole[m] - low) / (1 - low) for m in picked), default=0)
             now = float(scores[n]) if not picked else (
                 weight * float(scores[n]) - (1 - weight) * nearest
             )  # fmt: skip
@@ -150,12 +158,10 @@ def test_mmr_is_that_of_the_definition(weight: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     vectors = clusters(seed, 40, 30, 0.4, 6).astype(np.float32)
     scores = rng.uniform(0.1, 0.4, 40).astype(np.float32)
-    found = mmr(scores, vectors, weight, spread=False)
+    found = mmr(scores, vectors, weight, 50)
     assert found.tolist() == mmr_by_hand(scores, vectors, weight)
     for limit in (0, 1, 7):
-        np.testing.assert_array_equal(
-            mmr(scores, vectors, weight, limit, spread=False), found[:limit]
-        )
+        np.testing.assert_array_equal(mmr(scores, vectors, weight, limit), found[:limit])
 
 
 def test_weight_1_is_the_order_of_scores_and_less_shows_more_kinds() -> None:
@@ -164,16 +170,19 @@ def test_weight_1_is_the_order_of_scores_and_less_shows_more_kinds() -> None:
     rows = np.eye(5)[kinds] + 0.05 * rng.standard_normal((100, 5))
     vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     scores = (0.35 - 0.02 * kinds + 0.001 * rng.standard_normal(100)).astype(np.float32)
-    np.testing.assert_array_equal(mmr(scores, vectors, 1.0), np.argsort(-scores, kind="stable"))
+    by_score = np.argsort(-scores, kind="stable")
+    np.testing.assert_array_equal(mmr(scores, vectors, 1.0, 100), by_score)
     assert set(kinds[mmr(scores, vectors, 1.0, 5)]) == {0}
     assert set(kinds[mmr(scores, vectors, 0.4, 5)]) == set(range(5))
     # Scores of another range, as other models have, mean the same.
-    np.testing.assert_array_equal(mmr(scores, vectors, 0.5), mmr((scores - 0.2) * 4, vectors, 0.5))
+    np.testing.assert_array_equal(
+        mmr(scores, vectors, 0.5, 100), mmr((scores - 0.2) * 4, vectors, 0.5, 100)
+    )
 
 
 def test_mmr_of_nothing_of_one_and_of_nonsense() -> None:
-    assert mmr(np.empty(0, np.float32), np.empty((0, 3), np.float32), 0.5).tolist() == []
+    assert mmr(np.empty(0, np.float32), np.empty((0, 3), np.float32), 0.5, 5).tolist() == []
     one = np.ones((1, 1), np.float32)
-    assert mmr(one[0], one, 0.5).tolist() == [0]
+    assert mmr(one[0], one, 0.5, 5).tolist() == [0]
     with pytest.raises(QueryError, match="between 0 and 1"):
-        mmr(one[0], one, 1.5)
+        mmr(one[0], one, 1.5, 5)

@@ -13,7 +13,7 @@ import pytest
 from collection import encoded, write
 
 from mmsearch import filenames
-from mmsearch.store.lock import writer_of
+from mmsearch.store.lock import writer_of, writing
 
 #: Takes away what Windows does not have, imports all there is, and indexes a folder.
 WITHOUT = """
@@ -62,15 +62,13 @@ def test_all_is_imported_and_a_folder_indexed_where_only_windows_names_are(tmp_p
     assert json.loads(report)["encoded_images"] == 1
 
 
-def test_a_writer_is_not_asked_by_signal_on_windows(
+def test_a_writer_is_named_where_files_have_no_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signal 0 is Ctrl-C there: to ask whether the writer lives would stop it."""
-    (tmp_path / "writer.pid").write_text("4321", encoding="ascii")
-    assert writer_of(tmp_path) is None  # nobody has locked it
     monkeypatch.setattr("mmsearch.store.lock.fcntl", None)
-    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a signal was sent"))
-    assert writer_of(tmp_path) == 4321
+    with writing(tmp_path):
+        assert writer_of(tmp_path) == os.getpid()
+    assert writer_of(tmp_path) is None
 
 
 def test_names_are_written_alike_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,6 +285,23 @@ def test_without_a_background_nothing_is_left_out() -> None:
     assert len(page.ids) == 30
 
 
+def test_words_and_a_picture_together_are_judged_by_both() -> None:
+    of = Collection(60, 10)
+    words, picture = of.query.vector, of.vectors[7:8]
+    parts = (QueryPart("text", 0.5, words), QueryPart("image", 2.0, picture))
+    of.query = replace(of.query, parts=parts)
+    page = of.page(Question((Term(text="x"), Term(image=b"y")), k=60), None)
+    rows = of.vectors[np.searchsorted(of.ids, page.ids)]
+    by_words, by_picture = (
+        of.background.relevance(part.vector, rows, asked=part.modality, found="image", n_items=60)
+        for part in parts
+    )
+    expected = relevance.joined([(0.5, by_words), (2.0, by_picture)])
+    np.testing.assert_allclose(page.relevance, expected, atol=1e-5)
+    assert np.abs(expected - by_words).max() > 0.05
+    assert np.abs(expected - by_picture).max() > 0.05
+
+
 def test_what_is_asked_for_is_no_answer() -> None:
     of = Collection(50, 9)
     like = int(of.ids[0])

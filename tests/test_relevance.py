@@ -84,6 +84,40 @@ def test_of_two_hits_that_differ_in_the_score_alone_the_higher_is_the_more_relev
         assert (np.diff(relevance) > 0).all()
 
 
+def cone(n: int, seed: int, middle: int) -> Vectors:
+    """Vectors around one direction, as a model's pictures are, and its texts around another."""
+    return unit(made_up(1, middle) + 0.8 * made_up(n, seed))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "asked", "found", "expected"),
+    [
+        (3, "image", "image", [0.0433, 0.2199, 0.6075]),
+        (3, "image", "text", [0.1075, 0.9150, 0.9997]),
+        (3, "text", "image", [0.3738, 0.8498, 0.9858]),
+        (3, "text", "text", [0.0746, 0.5464, 0.9620]),
+        (400, "image", "image", [0.0136, 0.1756, 0.7401]),
+        (400, "image", "text", [0.1267, 0.8851, 0.9993]),
+        (400, "text", "image", [0.1135, 0.4663, 0.8763]),
+        (400, "text", "text", [0.0403, 0.4592, 0.9450]),
+    ],
+)
+def test_the_numbers_are_those_that_the_weights_were_fitted_to(
+    pictures: int, asked: Modality, found: Modality, expected: list[float]
+) -> None:
+    """Who changes what is measured has to fit and measure again: tests/benchmarks/relevance.py."""
+    middles = {"image": 50, "text": 60}
+    of = Background(
+        cone(pictures, 1, middles["image"]),
+        cone(pictures // 2, 2, middles["text"]),
+        cone(60, 3, middles["text"]),
+    )
+    query, near = cone(1, 9, middles[asked]), cone(3, 8, middles[found])[:1]
+    hits = np.concatenate([unit(near + share * query) for share in (0.1, 0.3, 0.6)])
+    relevance = of.relevance(query, hits, asked=asked, found=found, n_items=5000)
+    assert relevance == pytest.approx(expected, abs=2e-3)
+
+
 def test_more_items_make_the_same_hit_less_of_a_wonder() -> None:
     of, query, hits = background(200), made_up(1, 6), made_up(5, 7)
     few = of.relevance(query, hits, asked="text", found="image", n_items=1_000)

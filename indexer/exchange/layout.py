@@ -28,7 +28,9 @@ METADATA = "metadata"
 FORMAT = "mmsearch embeddings"
 VERSION = 1
 #: All that an export holds: what else is in a folder is somebody's.
-OURS = frozenset({MANIFEST, TEXTS, METADATA, "img_emb", "text_emb", "writer.lock", "writer.pid"})
+OURS = frozenset({
+    MANIFEST, TEXTS, METADATA, "img_emb", "text_emb", "writer.lock", "writer.pid", "writer.pid.new",
+})  # fmt: skip
 
 _HEADER_BYTES = 128
 _MAGIC = b"\x93NUMPY"

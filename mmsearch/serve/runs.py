@@ -209,6 +209,7 @@ class Runs:
                 return code
             run.error, run.step = None, "waiting"
             self._tell()
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _call(self, run: Run, command: str, *arguments: str) -> int:
         """Runs `mmsearch COMMAND` on the library. Its exit code; what it says goes into `run`."""

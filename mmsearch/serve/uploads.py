@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mmsearch.decode import decode
-from mmsearch.errors import QueryError, StoreError
+from mmsearch.errors import StoreError
 from mmsearch.filenames import real
 from mmsearch.filetimes import modified_ns
 from mmsearch.library import UPLOADS_FOLDER
@@ -36,7 +36,6 @@ _NO_TEXTS = b"\n"
 #: By the format that decoding found, never by the name that was sent.
 _SUFFIXES = {
     "JPEG": ".jpg",
-    "MPO": ".jpg",
     "PNG": ".png",
     "WEBP": ".webp",
     "GIF": ".gif",
@@ -44,7 +43,6 @@ _SUFFIXES = {
     "TIFF": ".tif",
     "AVIF": ".avif",
     "HEIF": ".heic",
-    "HEIC": ".heic",
 }
 _MAX_STEM = 60
 _WORKERS = 2
@@ -83,11 +81,8 @@ class Uploads:
             lambda: decode(data, source="the picture", limits=self._limits, min_side=64).info,
             "the picture",
         )
-        suffix = _SUFFIXES.get(found.format.upper())
-        if suffix is None:
-            raise QueryError(f"pictures of the format {found.format} cannot be kept")
         digest = hashlib.sha256(data).hexdigest()[:16]
-        return self._write(f"{_stem(name)}-{digest}{suffix}", data, digest)
+        return self._write(f"{_stem(name)}-{digest}{_SUFFIXES[found.format]}", data, digest)
 
     def add_text(self, body: str, picture: str | None = None) -> Path:
         """Keeps a text, written for the picture with this path if there is one. Its file.

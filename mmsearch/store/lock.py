@@ -8,12 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO
 
 from mmsearch.errors import LibraryLockedError, StoreError
-
-if TYPE_CHECKING:
-    from typing import IO
 
 try:
     import fcntl
@@ -48,29 +45,38 @@ def writing(library: Path) -> Iterator[None]:
         else:
             message += ". -l/--library or MMSEARCH_LIBRARY chooses another place"
         raise StoreError(message) from exc
-    named: IO[str] | None = None
+    signed: IO[str] | None = None
     try:
         with contextlib.suppress(OSError):  # a courtesy to whoever comes second
-            named = _named(holder)
+            signed = _sign(holder)
         yield
     finally:
         with contextlib.suppress(OSError):
             holder.unlink(missing_ok=True)
-        if named is not None:
-            named.close()
+        if signed is not None:
+            signed.close()
         lock.release()
 
 
-def _named(holder: Path) -> IO[str]:
-    """The file that names this process, locked while it is open: of a killed one the lock goes, and
-    its number may be another process's soon. Raises OSError."""
-    file = holder.open("w", encoding="ascii")
+def _sign(holder: Path) -> IO[str] | None:
+    """Writes down which process this is. What is returned is to be kept open as long as that says
+    who writes: it locks the file, where there are such locks.
+
+    The number alone would not tell: containers that share a library each count their processes from
+    1 on, and so does the one that is started after a crash.
+    """
+    if fcntl is None:
+        holder.write_text(str(os.getpid()), encoding="ascii")
+        return None
+    # Locked and whole before it bears its name.
+    fresh = holder.with_name(f"{holder.name}.new")
+    file = fresh.open("w", encoding="ascii")
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)  # whoever looks holds it for a moment
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(str(os.getpid()))
         file.flush()
-    except OSError:
+        fresh.replace(holder)
+    except BaseException:
         file.close()
         raise
     return file
@@ -103,20 +109,20 @@ def optimizing(folder: Path) -> Iterator[bool]:
 def writer_of(library: Path) -> int | None:
     """The process that writes to the library now; None where none does, or none can be named.
 
-    Never in the way of one that begins: the library's lock is not touched, only that of the name.
-    On Windows also one that was killed, until the next one has ended.
+    Never in the way of one that begins: the lock itself is not touched. On Windows also one that
+    was killed, until the next one has ended.
     """
     holder = library / "writer.pid"
-    if fcntl is not None:
-        try:
-            with holder.open(encoding="ascii") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None  # nobody holds it: whoever left its name was killed
-        except BlockingIOError:
-            pass
-        except OSError:
-            return None
-    return _pid(holder)
+    if fcntl is None:
+        return _pid(holder)
+    try:
+        with holder.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid(holder)
+    except OSError:
+        pass  # there is no such file
+    return None  # or whoever wrote it is gone
 
 
 def _pid(holder: Path) -> int | None:

@@ -7,6 +7,7 @@ are joins with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,11 @@ class Scan:
                     )
             self._connection.commit()
 
-    def looks_unmounted(self, source_id: int, under: str = "") -> bool:
+    def looks_unmounted(self, source_id: int) -> bool:
         """True when the scan saw nothing where the catalog has pictures or texts."""
         with writing(self._connection, self._path):
             anything = self._connection.execute(sa.select(seen.c.id).limit(1)).first()
-        return anything is None and self.knows_files(source_id, under)
+        return anything is None and self.knows_files(source_id, "")
 
     def knows_files(self, source_id: int, under: str) -> bool:
         """Whether the catalog has pictures or texts of a folder that are not gone already."""
@@ -103,106 +104,18 @@ class Scan:
     def sweep(self, source_id: int, under: str = "") -> Swept:
         """Brings back the files that returned unchanged and hides those the scan did not see."""
         stamp = now()
-        same = (
-            sa.exists()
-            .where(seen.c.path == image.c.path, seen.c.size == image.c.size)
-            .where(seen.c.mtime_ns == image.c.mtime_ns)
-        )
-        same_container = (
-            sa.exists()
-            .where(seen.c.path == container.c.path, seen.c.size == container.c.size)
-            .where(seen.c.mtime_ns == container.c.mtime_ns)
-        )
-        here = image.c.source_id == source_id
-
-        def in_same_container(path: Any) -> Any:
-            return (
-                sa.exists()
-                .where(container.c.source_id == source_id, container.c.path == path)
-                .where(same_container)
-            )
-
         with writing(self._connection, self._path):
             run = self._connection.execute
-            gone = image.c.missing_since.is_not(None)
-            came_back = sa.or_(sa.and_(image.c.member == "", same), in_same_container(image.c.path))
-            # Before they are back: then they cannot be told from the others.
-            back = sa.select(image.c.name).where(here, gone, came_back).correlate(None)
-            if run(sa.select(back.exists())).scalar():
-                unlink_from_afar(self._connection, image.c.name.in_(back))
-                rows = run(
-                    sa.select(image.c.path, image.c.member, image.c.name).where(
-                        here, gone, came_back
-                    )
-                ).all()
-                unlink_alike(self._connection, {row.name for row in rows})
-                unlink_guessed(
-                    self._connection,
-                    news(self._connection, ((source_id, row.path, row.member) for row in rows)),
-                )
-            returned = run(
-                sa.update(image).where(here, gone, came_back).values(missing_since=None)
-            ).rowcount
-            unseen = ~sa.exists().where(seen.c.path == image.c.path)
-            missing = run(
-                sa.update(image)
-                .where(here, ~gone, unseen, inside(image.c.path, under))
-                .values(missing_since=stamp)
-            ).rowcount
-            text_here = text_.c.source_id == source_id
-            holder = sa.exists().where(
-                image.c.source_id == text_.c.source_id,
-                image.c.path == text_.c.path,
-                image.c.member == text_.c.member,
-                image.c.missing_since.is_(None),
-            )
-            embedded = text_.c.origin == "embedded"
-            text_back = sa.or_(
-                sa.and_(embedded, holder), sa.and_(~embedded, in_same_container(text_.c.path))
-            )
-            texts_back = run(
-                sa.update(text_)
-                .where(text_here, text_.c.missing_since.is_not(None), text_back)
-                .values(missing_since=None)
-            ).rowcount
-            text_unseen = ~sa.exists().where(seen.c.path == text_.c.path)
-            texts_gone = run(
-                sa.update(text_)
-                .where(text_here, text_.c.missing_since.is_(None), text_unseen)
-                .where(inside(text_.c.path, under))
-                .values(missing_since=stamp)
-            ).rowcount
-            # A sidecar stays, and is that of another picture now.
-            picture_now = (
-                sa.select(name_of(seen.c.of)).where(seen.c.path == text_.c.path).scalar_subquery()
-            )
-            other_picture = run(
-                sa.update(text_)
-                .where(text_here, text_.c.origin == "sidecar", picture_now != text_.c.image_ref)
-                .values(image_ref=picture_now, image_id=None)
-            ).rowcount
-            run(
-                sa.delete(failure)
-                .where(failure.c.source_id == source_id, inside(failure.c.path, under))
-                .where(~sa.exists().where(seen.c.path == failure.c.path))
-            )
-            # A file that is another one now is tried again, or known from before it was broken.
-            other = sa.or_(seen.c.size != failure.c.size, seen.c.mtime_ns != failure.c.mtime_ns)
-            run(
-                sa.delete(failure)
-                .where(failure.c.source_id == source_id, ~failure.c.transient)
-                .where(failure.c.member == "", failure.c.key == "")
-                .where(sa.exists().where(seen.c.path == failure.c.path, other))
-            )
+            returned = self._bring_back_images(source_id)
+            missing = self._miss_unseen(image, source_id, under, stamp)
+            texts_back = self._bring_back_texts(source_id)
+            texts_gone = self._miss_unseen(text_, source_id, under, stamp)
+            other_picture = self._follow_sidecars(source_id)
+            self._forget_failures(source_id, under)
             if returned or texts_back:
-                show(
-                    self._connection,
-                    sa.select(image.c.content_id).where(image.c.missing_since.is_(None)),
-                )
-                show(
-                    self._connection,
-                    sa.select(text_.c.content_id).where(text_.c.missing_since.is_(None)),
-                )
+                for table in (image, text_):
+                    there = sa.select(table.c.content_id).where(table.c.missing_since.is_(None))
+                    show(self._connection, there)
             if missing:
                 # What was written for them is looked up anew: they may only have moved.
                 gone_now = sa.select(image.c.id).where(image.c.missing_since == stamp)
@@ -212,19 +125,95 @@ class Scan:
                     .values(image_id=None)
                 )
             if missing or texts_gone:
-                hide(
-                    self._connection,
-                    sa.select(image.c.content_id).where(image.c.missing_since == stamp),
-                )
-                hide(
-                    self._connection,
-                    sa.select(text_.c.content_id).where(text_.c.missing_since == stamp),
-                )
+                for table in (image, text_):
+                    gone = sa.select(table.c.content_id).where(table.c.missing_since == stamp)
+                    hide(self._connection, gone)
             if returned or missing or texts_back or texts_gone or other_picture:
                 commit(self._connection, "sweep")
             else:
                 self._connection.commit()
-        return Swept(int(returned), int(missing))
+        return Swept(returned, missing)
+
+    def _bring_back_images(self, source_id: int) -> int:
+        """Shows the pictures that returned; leaves texts that may mean them to `link_texts`."""
+        run = self._connection.execute
+        came_back = (
+            (image.c.source_id == source_id)
+            & image.c.missing_since.is_not(None)
+            & sa.or_(
+                sa.and_(image.c.member == "", _is_as_seen(image)),
+                _in_same_container(source_id, image.c.path),
+            )
+        )
+        # Before they are back: then they cannot be told from the others.
+        back = sa.select(image.c.name).where(came_back).correlate(None)
+        if run(sa.select(back.exists())).scalar():
+            unlink_from_afar(self._connection, image.c.name.in_(back))
+            rows = run(sa.select(image.c.path, image.c.member, image.c.name).where(came_back)).all()
+            unlink_alike(self._connection, {row.name for row in rows})
+            places = ((source_id, row.path, row.member) for row in rows)
+            unlink_guessed(self._connection, news(self._connection, places))
+        return int(run(sa.update(image).where(came_back).values(missing_since=None)).rowcount)
+
+    def _bring_back_texts(self, source_id: int) -> int:
+        """Shows the texts that returned: those that pictures carry with the pictures."""
+        holder = sa.exists().where(
+            image.c.source_id == text_.c.source_id,
+            image.c.path == text_.c.path,
+            image.c.member == text_.c.member,
+            image.c.missing_since.is_(None),
+        )
+        embedded = text_.c.origin == "embedded"
+        came_back = sa.or_(
+            sa.and_(embedded, holder),
+            sa.and_(~embedded, _in_same_container(source_id, text_.c.path)),
+        )
+        statement = (
+            sa.update(text_)
+            .where(text_.c.source_id == source_id, text_.c.missing_since.is_not(None), came_back)
+            .values(missing_since=None)
+        )
+        return int(self._connection.execute(statement).rowcount)
+
+    def _miss_unseen(self, table: sa.Table, source_id: int, under: str, stamp: datetime) -> int:
+        """Notes of the pictures or texts that the scan did not see since when they are missing."""
+        statement = (
+            sa.update(table)
+            .where(table.c.source_id == source_id, table.c.missing_since.is_(None))
+            .where(~sa.exists().where(seen.c.path == table.c.path), inside(table.c.path, under))
+            .values(missing_since=stamp)
+        )
+        return int(self._connection.execute(statement).rowcount)
+
+    def _follow_sidecars(self, source_id: int) -> int:
+        """A sidecar stays, and is that of another picture now."""
+        picture_now = (
+            sa.select(name_of(seen.c.of)).where(seen.c.path == text_.c.path).scalar_subquery()
+        )
+        statement = (
+            sa.update(text_)
+            .where(text_.c.source_id == source_id, text_.c.origin == "sidecar")
+            .where(picture_now != text_.c.image_ref)
+            .values(image_ref=picture_now, image_id=None)
+        )
+        return int(self._connection.execute(statement).rowcount)
+
+    def _forget_failures(self, source_id: int, under: str) -> None:
+        """Those of files that are gone, or that are others now."""
+        run = self._connection.execute
+        run(
+            sa.delete(failure)
+            .where(failure.c.source_id == source_id, inside(failure.c.path, under))
+            .where(~sa.exists().where(seen.c.path == failure.c.path))
+        )
+        # A file that is another one now is tried again, or known from before it was broken.
+        other = sa.or_(seen.c.size != failure.c.size, seen.c.mtime_ns != failure.c.mtime_ns)
+        run(
+            sa.delete(failure)
+            .where(failure.c.source_id == source_id, ~failure.c.transient)
+            .where(failure.c.member == "", failure.c.key == "")
+            .where(sa.exists().where(seen.c.path == failure.c.path, other))
+        )
 
     def _pending_query(self, source_id: int, space_id: int | None) -> sa.Select[Any]:
         space_id = -1 if space_id is None else space_id
@@ -305,3 +294,21 @@ class Scan:
             for row in rows:
                 yield Pending(row.path, row.kind, row.size, row.mtime_ns, row.of)
             last = rows[-1].id
+
+
+def _is_as_seen(table: sa.Table) -> sa.Exists:
+    """Whether the scan saw the file of a row as it was when it was read."""
+    return sa.exists().where(
+        seen.c.path == table.c.path,
+        seen.c.size == table.c.size,
+        seen.c.mtime_ns == table.c.mtime_ns,
+    )
+
+
+def _in_same_container(source_id: int, path: Any) -> sa.Exists:
+    """The same of the archive or file of texts that lies at a path."""
+    return (
+        sa.exists()
+        .where(container.c.source_id == source_id, container.c.path == path)
+        .where(_is_as_seen(container))
+    )

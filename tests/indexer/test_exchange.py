@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from collection import Indexed, encoded, found, run, same, titled, write, write_captions
 from PIL import Image
 
-from indexer.exchange import importing, layout, places
+from indexer.exchange import importing, intake, layout, places
 from indexer.exchange import vectors as received
 from indexer.exchange.exporting import ExportReport, export
 from indexer.exchange.importing import import_embeddings
@@ -32,6 +32,7 @@ from mmsearch.encode import load_encoder
 from mmsearch.errors import MmsearchError, RefusedError, SourceError, StoreError
 from mmsearch.library import Library
 from mmsearch.points import EVENT
+from mmsearch.query import Question, Term
 
 QUERIES = ["a boat", "waves", encoded(3)]
 
@@ -473,6 +474,47 @@ def test_vectors_that_are_none_are_passed_over_and_lengths_put_right(
         for _, _, vectors in library.catalog.vectors.after(space_id, "image", 0):
             norms = np.linalg.norm(vectors.astype(np.float32), axis=1)
             assert norms == pytest.approx(1, abs=2e-3)
+
+
+def test_rows_that_cannot_be_used_are_named_and_the_others_taken_in(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_ROWS_A_BATCH", 2)
+    photos = tmp_path / "photos"
+    good = [str(write(photos / f"{seed}.png", encoded(seed))) for seed in range(5)]
+    broken = str(write(photos / "broken.png", encoded(5)[:60]))
+    with zipfile.ZipFile(photos / "a.zip", "w") as archive:
+        archive.writestr("inside.png", encoded(6))
+    inside, gone = (f"{photos}/a.zip!/{name}.png" for name in ("inside", "gone"))
+    paths = [*good, broken, inside, gone, None]
+    captions = ["x" * 10_001, None, *(f"caption {n}" for n in range(7))]
+    vectors = np.random.default_rng(0).standard_normal((9, 48)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = list(zip(paths, captions, strict=True))
+    folder = clip_retrieval(tmp_path / "theirs", rows, vectors, vectors)
+    report = taken(tmp_path / "library", folder, model=model)
+    reasons = {Path(what).name: reason for what, reason in report.reasons}
+    assert sorted(reasons) == [
+        "broken.png",
+        "gone.png",
+        "metadata_0.parquet:0",
+        "metadata_0.parquet:8",
+    ]
+    assert "too many" in reasons["metadata_0.parquet:0"]
+    assert reasons["metadata_0.parquet:8"] == "no image_path"
+    assert (report.pictures, report.texts, report.skipped) == (6, 7, 4)
+    with Library(tmp_path / "library") as library:
+        assert library.catalog.counts()["images"] == 6
+        for path, vector in zip(paths, vectors, strict=True):
+            hits = library.ask(Question((Term(vector=tuple(vector.tolist())),), k=1)).hits
+            assert (hits[0].image.path == path) == (path in (*good, inside))
+
+
+def test_export_into_an_empty_folder(collection: Indexed, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    assert exported(collection.path, tmp_path / "new").pictures == 8
+    assert (tmp_path / "new" / "mmsearch.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_captions_alone_are_taken_in(pictures: Path, tmp_path: Path, model: str) -> None:

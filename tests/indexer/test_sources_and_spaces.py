@@ -104,11 +104,20 @@ def test_rename_by_name_and_by_path(indexed: Path, drive: Path) -> None:
     manage.rename_source(indexed, f"{drive}/Photos/", "more")
     assert sources(indexed) == {"Other pictures": f"{drive}/more", "more": f"{drive}/Photos"}
     manage.rename_source(indexed, "more", "more")
-    for name, why in (("Other pictures", "already"), ("a/b", "cannot"), (" ", "cannot")):
+    for name, why in (
+        ("Other pictures", "already"),
+        ("a/b", "cannot"),
+        (" ", "cannot"),
+        ("x" * 201, "at most 200"),
+    ):
         with pytest.raises(RefusedError, match=why):
             manage.rename_source(indexed, "more", name)
     with pytest.raises(UnknownNameError, match=r"no source 'Photos'.*'more', 'Other"):
         manage.rename_source(indexed, "Photos", "x")
+    # What filters make of the longest name is not too long for one.
+    manage.rename_source(indexed, "more", "*" * 200)
+    with Library(indexed, device="cpu") as library:
+        assert "*" * 200 in [count.value for count in library.facets().sources]
 
 
 def test_a_drive_that_is_mounted_elsewhere(

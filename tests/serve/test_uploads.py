@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pillow_heif
 import pytest
 from collection import encoded, run
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import mmsearch
 from indexer.manage import forget_gone
+from indexer.sources import kind_of
 from mmsearch.backup import backup
 from mmsearch.errors import DecodeError, ImageTooLargeError, StoreError
 from mmsearch.library import Library
@@ -51,6 +53,29 @@ def test_pictures_lie_there_once_and_whole(uploads: Uploads) -> None:
     assert not uploads.holds(str(uploads.folder / ".." / first.name))
     uploads.remove_pictures([str(first), str(first)])
     assert not first.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        ("JPEG", ".jpg"),
+        ("MPO", ".jpg"),
+        ("PNG", ".png"),
+        ("WEBP", ".webp"),
+        ("GIF", ".gif"),
+        ("BMP", ".bmp"),
+        ("TIFF", ".tif"),
+        ("AVIF", ".avif"),
+        ("HEIF", ".heic"),
+    ],
+)
+def test_every_format_that_is_read_is_kept_by_its_own_name(
+    uploads: Uploads, kind: str, suffix: str
+) -> None:
+    pillow_heif.register_heif_opener()
+    place = uploads.add_picture(encoded(1, kind), "a.picture")
+    assert place.suffix == suffix
+    assert kind_of(place.name) == "image"
 
 
 def test_what_is_no_picture_leaves_nothing(uploads: Uploads, tmp_path: Path) -> None:

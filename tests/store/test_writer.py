@@ -296,6 +296,21 @@ def test_archive_read_again_loses_what_is_no_longer_in_it(
     assert len(catalog.hidden("image")) == len(catalog.hidden("text")) == 1
 
 
+def test_a_file_that_is_begun_is_not_taken_for_read_after_a_kill(
+    writer: CatalogWriter, catalog: Catalog, catalog_path: Path, source: int
+) -> None:
+    """What comes after `begin_containers` may be lost, but not that."""
+    space_id = writer.ensure_space(SPACE)
+    file = saw("z.zip", "archive")
+    writer.finish_containers(source, space_id, [file])
+    writer.commit(space_id, failures=[failure(source, "z.zip", transient=True)])
+    writer.begin_containers(source, ["z.zip"])
+    assert catalog.failures() == []
+    with closing(CatalogWriter(catalog_path)) as next_run:
+        next_run.scan.saw([file])
+        assert list(next_run.scan.pending(source, space_id, ["archive"])) == [file]
+
+
 def test_text_file_read_again(writer: CatalogWriter, catalog: Catalog, source: int) -> None:
     space_id = writer.ensure_space(SPACE)
     writer.commit(None, failures=[failure(source, "c.txt")])
