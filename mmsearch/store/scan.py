@@ -24,7 +24,7 @@ from mmsearch.store.transaction import (
     hide,
     inside,
     name_of,
-    show,
+    show_held,
     writing,
 )
 
@@ -195,14 +195,7 @@ class Scan:
                 .where(sa.exists().where(seen.c.path == failure.c.path, other))
             )
             if returned or texts_back:
-                show(
-                    self._connection,
-                    sa.select(image.c.content_id).where(image.c.missing_since.is_(None)),
-                )
-                show(
-                    self._connection,
-                    sa.select(text_.c.content_id).where(text_.c.missing_since.is_(None)),
-                )
+                show_held(self._connection)
             if missing:
                 # What was written for them is looked up anew: they may only have moved.
                 gone_now = sa.select(image.c.id).where(image.c.missing_since == stamp)

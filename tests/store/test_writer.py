@@ -364,3 +364,17 @@ def test_damage_is_a_store_error(writer: CatalogWriter, catalog_path: Path, sour
     catalog_path.write_bytes(data)
     with pytest.raises(StoreError, match="backup"):
         Catalog(catalog_path).counts()
+
+
+def test_the_log_does_not_stay_as_large_as_one_large_transaction(
+    writer: CatalogWriter, catalog: Catalog, catalog_path: Path, source: int
+) -> None:
+    log = catalog_path.with_name(f"{catalog_path.name}-wal")
+    catalog.counts()  # a reader has it open: without any, the log goes with the last writer
+    writer._connection.exec_driver_sql("UPDATE source SET exclude = zeroblob(50000000)")
+    writer.finish_source(source)
+    assert log.stat().st_size > 50_000_000
+    writer._connection.exec_driver_sql("UPDATE source SET exclude = '[]'")
+    for _ in range(2):
+        writer.finish_source(source)
+    assert log.stat().st_size < 40_000_000
