@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.targets import check_path, is_within
+from mmsearch import indexes
 from mmsearch.encode import presets
 from mmsearch.errors import (
     LibraryNotFoundError,
@@ -279,7 +280,7 @@ class _Derived:
             delete_old_catalogs(self._library / CATALOG_NAME)
             # An index hides what is gone but holds its vectors on: the files are written anew.
             for item in self._catalog.spaces():
-                manifest.delete(self._library / INDEX_FOLDER, item.space)
+                indexes.forget(self._library / INDEX_FOLDER, item.space)
 
 
 def _save_indexes(library: Path) -> None:

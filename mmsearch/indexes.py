@@ -285,6 +285,29 @@ class Indexes:
         index.hide(hidden)
 
 
+def forget(folder: Path, space: Space) -> None:
+    """Leaves none of a space's vectors in its index files, whose next `save` makes them anew.
+
+    What `mmsearch optimize` learned and measured stays: that takes minutes, and says nothing of a
+    single picture. So do the captions of relevance.
+
+    Raises StoreError when a file cannot be deleted, or the folder not be written.
+    """
+    if not folder.is_dir():
+        return
+    with optimizing(folder) as alone:
+        for modality in MODALITIES:
+            path = manifest.index_file(folder, space, modality)
+            keep: set[Path] = set()
+            if alone and measured.about_file(path).exists():
+                from mmsearch.index import fast
+
+                about = fast.empty(path)
+                if about is not None:
+                    keep = {measured.about_file(path), path.with_name(about.file)}
+            manifest.delete(folder, space, modality, keep=keep)
+
+
 def _far_behind(about: Manifest, last_seq: int) -> bool:
     """Whether opening a file takes reading past much of the catalog."""
     return manifest.overgrown(last_seq - about.last_seq, 0, last_seq)

@@ -28,6 +28,7 @@ from mmsearch.doctor import Finding, doctor
 from mmsearch.errors import (
     LibraryLockedError,
     LibraryNotFoundError,
+    RefusedError,
     StoreError,
     VectorIndexError,
 )
@@ -499,6 +500,7 @@ def test_a_healthy_library(healthy: Path, library: Path) -> None:
         assert {finding.state for finding in findings} == {"ok"}, findings
     now = {p: p.stat().st_mtime_ns for p in library.rglob("*") if p.is_file()}
     del now[library / "writer.lock"], before[library / "writer.lock"]
+    del now[library / "index" / "optimize.lock"]
     assert now == before
     by_check = {finding.check: finding.message for finding in findings}
     assert by_check["files"] == "17 known, all there as they were read"
@@ -511,6 +513,29 @@ def test_thumbnails(library: Path) -> None:
     assert wrong(examine(library, repair=True), "repaired") == ["thumbnails"]
     assert not torn.exists()
     assert {f.state for f in examine(library)} == {"ok"}
+
+
+def test_what_a_run_at_work_puts_into_the_index_folder_is_no_stray(library: Path) -> None:
+    findings = []
+    for finding in doctor(library):
+        findings.append(finding)
+        if finding.check == "recall":
+            write(library / "index" / "0123456789abcdef-image.faiss", b"of a new model")
+    assert "recall" in [finding.check for finding in findings]
+    assert wrong(findings) == []
+    assert wrong(examine(library)) == ["index"]  # nobody came to own it
+
+
+def test_repair_leaves_alone_what_optimize_is_writing(library: Path) -> None:
+    unfinished = write(library / "index" / "0123456789abcdef-image.fast-01234567.tmp", b"half")
+    with lock.optimizing(library / "index") as alone:
+        assert alone
+        with pytest.raises(RefusedError, match="Wait until it is done"):
+            examine(library, repair=True)
+        assert unfinished.exists()
+        assert wrong(examine(library)) == []
+    assert wrong(examine(library, repair=True), "repaired") == ["leftovers"]
+    assert not unfinished.exists()
 
 
 def test_what_killed_runs_left(library: Path) -> None:

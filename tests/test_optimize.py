@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from indexer.manage import forget_gone
 from mmsearch.cli import cli
 from mmsearch.doctor import Finding
 from mmsearch.doctor.indexes import IndexDoctor
@@ -231,6 +232,64 @@ def test_kept_up_by_indexing_runs(path: Path) -> None:
         assert about is not None
         assert (about.ntotal, about.measured_on) == (2 * N, N)
         assert recall(index, clustered(100, 50, words=True)) >= 0.9
+
+
+def forget(path: Path, ids: range) -> Callable[[], None]:
+    """Makes contents such as no file holds any more; what is returned forgets them for good."""
+    with closing(sqlite3.connect(path / "catalog.db")) as connection:
+        marks = ", ".join("?" * len(ids))
+        connection.execute(f"UPDATE content SET hidden = 1 WHERE id IN ({marks})", [*ids])
+        connection.commit()
+
+    def run() -> None:
+        assert forget_gone(path, None).contents == len(ids)
+
+    return run
+
+
+def test_stays_when_pictures_are_forgotten(path: Path) -> None:
+    captions = path / "index" / f"{SPACE.fingerprint[:16]}-captions.f32"
+    captions.write_bytes(b"of relevance")
+    with Library(path) as library, Library(path) as server:
+        optimize(library, "image", WANTED)
+        server.index("image")
+        before = measured.read(image_file(path))
+        assert before is not None
+        codes = image_file(path).with_name(before.file).read_bytes()
+        forget(path, range(1, 11))()
+        after = measured.read(image_file(path))
+        assert after is not None
+        assert (after.ntotal, after.measured_on) == (N - 10, N)
+        assert image_file(path).with_name(after.file).read_bytes() != codes
+        server.refresh()
+        index = server.index("image")
+        assert index.fast is not None
+        assert len(index) == N - 10
+        assert recall(index, clustered(100, 50, words=True)) >= 0.9
+    assert captions.exists()
+    assert len(list((path / "index").glob("*.fast-*"))) == 1
+    assert [f for f in doctor(path) if f.state == "problem"] == []
+
+
+def test_no_code_of_what_is_forgotten_stays_when_the_run_dies(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Library(path) as library:
+        optimize(library, "image", WANTED)
+    run = forget(path, range(1, 11))
+    monkeypatch.setattr("indexer.manage._save_indexes", lambda _: None)  # it was killed before
+    run()
+    about = measured.read(image_file(path))
+    assert about is not None
+    assert about.ntotal == 0
+    assert about.bytes < N * DIM // 4
+    assert not image_file(path).exists()
+    with Library(path) as library:
+        assert len(library.index("image")) == N - 10
+    finish_run(path)
+    with Library(path) as library:
+        assert library.index("image").fast is not None
+    assert [f for f in doctor(path) if f.state == "problem"] == []
 
 
 def test_an_indexing_run_beside_it_is_caught_up_with(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mmsearch.doctor import catalog as catalog_checks
 from mmsearch.doctor.files import check_files, check_leftovers, check_thumbnails
 from mmsearch.doctor.finding import Finding, State
 from mmsearch.doctor.indexes import IndexDoctor
-from mmsearch.errors import LibraryNotFoundError
+from mmsearch.errors import LibraryNotFoundError, RefusedError
 from mmsearch.library import CATALOG_NAME, INDEX_FOLDER, THUMBS_FOLDER
 from mmsearch.store import Catalog, lock
 from mmsearch.store.mend import examined
@@ -22,17 +22,33 @@ __all__ = ["Finding", "State", "doctor"]
 def doctor(library: Path, *, repair: bool = False, files: bool = True) -> Iterator[Finding]:
     """Checks the library; the findings come one by one, as the checks end.
 
-    repair: mends what can be mended, and holds the write lock while it looks. files: looks for the
-        files of all pictures and texts, too.
+    repair: mends what can be mended, and holds the locks for writing while it looks. files: looks
+        for the files of all pictures and texts, too.
 
     Raises:
         LibraryNotFoundError: there is no library.
         LibraryLockedError, StoreError: it is to be mended, and cannot be written now.
+        RefusedError: the same, while `mmsearch optimize` is at work.
     """
     if not (library / CATALOG_NAME).exists():
         raise LibraryNotFoundError(str(library))
-    with lock.writing(library) if repair else contextlib.nullcontext():
+    with _alone(library) if repair else contextlib.nullcontext():
         yield from _examine(library, repair=repair, files=files)
+
+
+@contextmanager
+def _alone(library: Path) -> Iterator[None]:
+    """Holds off who writes to the library, and who puts approximate indexes into it: what that one
+    has not finished yet looks like something that a killed run left."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock.writing(library))
+        index = library / INDEX_FOLDER
+        if index.is_dir() and not stack.enter_context(lock.optimizing(index)):
+            raise RefusedError(
+                f"`mmsearch optimize` is at work on {library}. Wait until it is done, and repair "
+                "the library then"
+            )
+        yield
 
 
 def _examine(library: Path, *, repair: bool, files: bool) -> Iterator[Finding]:

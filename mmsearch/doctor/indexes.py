@@ -38,6 +38,7 @@ class IndexDoctor:
 
     def run(self) -> Iterator[Finding]:
         catalog = self._catalog
+        strays = self._strays()
         spaces = [status.space for status in catalog.spaces()]
         active = catalog.active_space()
         for space in spaces:
@@ -49,7 +50,8 @@ class IndexDoctor:
         if active is not None:
             for modality in MODALITIES:
                 yield from self._undisturbed("recall", self._recall, modality, *active)
-        yield from self._strays(spaces)
+        # Of a run at work files are there before it is written down whose they are.
+        yield from self._of_nothing(sorted(strays & self._strays()))
 
     def _undisturbed(
         self,
@@ -85,10 +87,12 @@ class IndexDoctor:
             suspected = stands
         yield Finding(name, "note", f"{modality}: not checked, the library is being written")
 
-    def _strays(self, spaces: list[Space]) -> Iterator[Finding]:
+    def _strays(self) -> set[Path]:
         from mmsearch.index.check import strays
 
-        found = strays(self._folder, spaces)
+        return set(strays(self._folder, self._catalog.origins()))
+
+    def _of_nothing(self, found: list[Path]) -> Iterator[Finding]:
         if found:
             if self._repair:
                 for path in found:

@@ -17,6 +17,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.errors import VectorIndexError
 from mmsearch.filenames import utf8_name
 from mmsearch.index import measured
 from mmsearch.index.manifest import Manifest
@@ -187,6 +188,26 @@ def refit(path: Path, base: Manifest, rows: NDArray[np.float16]) -> Measured | N
     encode(index, rows)
     now = replace(about, base=measured.tie(base), ntotal=base.ntotal, memory=memory(index))
     return install(path, index, now)
+
+
+def empty(path: Path) -> Measured | None:
+    """Takes the codes of all vectors out of the approximate index beside the index file `path`.
+
+    What was learned stays, for `refit`; until then searches are exact. None where there is nothing
+    that can be kept. The caller holds the lock for this.
+    """
+    about = measured.read(path)
+    if about is None or not about.ntotal:
+        return about
+    index = _read(path, about)
+    if index is None:
+        return None
+    index.reset()
+    try:
+        return install(path, index, replace(about, base="", ntotal=0, memory=memory(index)))
+    except VectorIndexError as exc:
+        logger.warning("%s", exc)
+        return None
 
 
 def install(path: Path, index: Any, about: Measured) -> Measured:

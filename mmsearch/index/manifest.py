@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -207,15 +207,21 @@ def remove(path: Path) -> None:
         ) from exc
 
 
-def delete(folder: Path, space: Space) -> None:
+def delete(
+    folder: Path, space: Space, modality: Modality | None = None, *, keep: Collection[Path] = ()
+) -> None:
     """Deletes the index files of a space; who needs an index builds it from the catalog.
+
+    modality: whose files alone. Without it all goes that is of the space. keep: but for these.
 
     Raises StoreError when one of them cannot be deleted.
     """
+    prefix = space.fingerprint[:16]
+    found = folder.glob(f"{prefix}-*" if modality is None else f"{prefix}-{modality}.*")
     # Manifests first: a file without one is not trusted, should this be interrupted.
-    for path in sorted(
-        folder.glob(f"{space.fingerprint[:16]}-*"), key=lambda p: p.suffix != ".json"
-    ):
+    for path in sorted(found, key=lambda p: p.suffix != ".json"):
+        if path in keep:
+            continue
         try:
             path.unlink(missing_ok=True)
         except OSError as exc:

@@ -24,12 +24,15 @@ _READING = ("cache_size=-16384", "mmap_size=268435456")
 # not find the words of files that went before.
 # wal_autocheckpoint: pages, 32 MB (4 MB by default). The log is copied into the file less often,
 # which waits for the disk twice, and pages that many small commits changed are copied once.
+# journal_size_limit: bytes, as many. A large transaction (a model dropped, a source removed) makes
+# the log as large as what it changes, and so it would stay while a server has the library open.
 _WRITING = (
     "journal_mode=WAL",
     "synchronous=NORMAL",
     "foreign_keys=ON",
     "secure_delete=ON",
     "wal_autocheckpoint=8000",
+    "journal_size_limit=32768000",
 )
 
 

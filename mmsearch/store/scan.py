@@ -25,7 +25,7 @@ from mmsearch.store.transaction import (
     hide,
     inside,
     name_of,
-    show,
+    show_held,
     writing,
 )
 
@@ -113,9 +113,7 @@ class Scan:
             other_picture = self._follow_sidecars(source_id)
             self._forget_failures(source_id, under)
             if returned or texts_back:
-                for table in (image, text_):
-                    there = sa.select(table.c.content_id).where(table.c.missing_since.is_(None))
-                    show(self._connection, there)
+                show_held(self._connection)
             if missing:
                 # What was written for them is looked up anew: they may only have moved.
                 gone_now = sa.select(image.c.id).where(image.c.missing_since == stamp)

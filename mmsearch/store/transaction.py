@@ -14,7 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from mmsearch.points import reached
 from mmsearch.store.engine import translate_errors
-from mmsearch.store.schema import content, image, state, text_
+from mmsearch.store.schema import IS_HIDDEN, content, image, state, text_
 from mmsearch.store.word_rows import renew
 
 #: Ids in one "IN (...)": well below SQLite's limit on bound parameters (32,766).
@@ -112,6 +112,14 @@ def name_of(path: Any) -> Any:
     return sa.func.substr(path, sa.func.length(folder_of(path)) + 1, type_=path.type)
 
 
+#: That a file holds a content, in the one way or the other.
+_HELD = [
+    sa.exists().where(table.c.content_id == content.c.id, table.c.missing_since.is_(None))
+    for table in (image, text_)
+]
+SHOW_HELD = sa.update(content).where(IS_HIDDEN, sa.or_(*_HELD)).values(hidden=False)
+
+
 def show(connection: sa.Connection, contents: Any) -> None:
     """Makes contents (ids, or a query for them) that a file holds again visible."""
     connection.execute(
@@ -119,14 +127,15 @@ def show(connection: sa.Connection, contents: Any) -> None:
     )
 
 
+def show_held(connection: sa.Connection) -> None:
+    """The same for all contents. Looks at those that are hidden, and not at every file."""
+    connection.execute(SHOW_HELD)
+
+
 def hide(connection: sa.Connection, contents: Any) -> None:
     """Hides those of these contents that no file holds any more."""
-    held = [
-        sa.exists().where(table.c.content_id == content.c.id, table.c.missing_since.is_(None))
-        for table in (image, text_)
-    ]
     connection.execute(
         sa.update(content)
-        .where(~content.c.hidden, content.c.id.in_(contents), ~held[0], ~held[1])
+        .where(~content.c.hidden, content.c.id.in_(contents), *(~held for held in _HELD))
         .values(hidden=True)
     )

@@ -6,12 +6,14 @@ that missing.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
@@ -39,6 +41,14 @@ from mmsearch.store.transaction import VALUES_A_QUERY, commit, inside, upsert, w
 from mmsearch.types import Space
 
 
+def _prepare_scratch(connection: sqlite3.Connection, _record: Any) -> None:
+    """Makes the temporary tables, which live and die with a connection."""
+    connection.execute("PRAGMA temp_store=FILE").close()
+    for table in scratch_tables:
+        statement = sa.schema.CreateTable(table).compile(dialect=sqlite.dialect())
+        connection.execute(str(statement)).close()
+
+
 class CatalogWriter:
     """The one writer of a catalog. The caller holds the library's lock; one thread at a time."""
 
@@ -52,10 +62,10 @@ class CatalogWriter:
         with db.translate_errors(path):
             db.prepare(path)
             self._engine = db.create_engine(path)
+            # For every connection: Ctrl-C within a statement costs the one that it ran on, and the
+            # texts are linked all the same.
+            sa.event.listen(self._engine, "connect", _prepare_scratch)
             self._connection = self._engine.connect()
-            self._connection.exec_driver_sql("PRAGMA temp_store=FILE")
-            for table in scratch_tables:
-                table.create(self._connection)
             self._connection.execute(
                 insert(state).values(id=1, revision=0).on_conflict_do_nothing()
             )

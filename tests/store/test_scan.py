@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 from catalog_rows import OTHER, SPACE, failure, image, saw, text
 
 from mmsearch.store import Catalog, CatalogWriter, Pending
+from mmsearch.store.transaction import SHOW_HELD
 
 
 @pytest.fixture
@@ -107,6 +109,14 @@ def test_gone_and_back(writer: CatalogWriter, catalog: Catalog, source: int, spa
     assert (swept.missing, swept.returned) == (0, 2)
     assert len(catalog.hidden("image")) == len(catalog.hidden("text")) == 0
     assert pending(writer, source, space_id) == []
+
+
+def test_what_comes_back_is_looked_for_among_what_is_hidden(writer: CatalogWriter) -> None:
+    """A file that returns to a large library costs no look at all of its files."""
+    query = str(SHOW_HELD.compile(writer._engine, compile_kwargs={"literal_binds": True}))
+    plan = writer._connection.execute(sa.text("EXPLAIN QUERY PLAN " + query)).all()
+    scans = [row.detail for row in plan if row.detail.startswith("SCAN")]
+    assert scans == ["SCAN content USING INDEX ix_content_hidden"]
 
 
 def test_changed_file_does_not_come_back_as_what_it_was(

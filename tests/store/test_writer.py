@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from catalog_rows import DIM, INFO, OTHER, SPACE, digest, failure, image, saw, text, vector
+from sqlalchemy.engine.default import DefaultDialect
 
 from mmsearch.errors import NotFoundError, StoreError
 from mmsearch.store import Catalog, CatalogWriter, items
@@ -104,6 +105,26 @@ def test_nothing_of_a_batch_stays_when_a_part_of_it_fails(
             writer.commit(space_id, images=[image(source, "a.jpg", "A")])
     writer.finish_source(source)  # the next commit must not take it along
     assert dump(catalog_path) == before
+
+
+def test_texts_are_linked_after_ctrl_c_within_a_statement(
+    writer: CatalogWriter, catalog: Catalog, source: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space_id = writer.ensure_space(SPACE)
+    writer.commit(space_id, images=[image(source, "a.jpg", "A")])
+    writer.commit(space_id, texts=[text(source, "captions.txt", "1", "one", ref="a.jpg")])
+
+    def interrupted(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # SQLAlchemy gives up a connection in the middle of whose statement that comes.
+        patch.setattr(DefaultDialect, "do_executemany", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.commit(space_id, images=[image(source, "b.jpg", "B")])
+    assert writer.link().linked == 1
+    writer.commit(space_id, images=[image(source, "b.jpg", "B")])
+    assert catalog.counts()["images"] == 2
 
 
 def test_an_interrupted_sweep_is_undone(
@@ -358,3 +379,17 @@ def test_damage_is_a_store_error(writer: CatalogWriter, catalog_path: Path, sour
     catalog_path.write_bytes(data)
     with pytest.raises(StoreError, match="backup"):
         Catalog(catalog_path).counts()
+
+
+def test_the_log_does_not_stay_as_large_as_one_large_transaction(
+    writer: CatalogWriter, catalog: Catalog, catalog_path: Path, source: int
+) -> None:
+    log = catalog_path.with_name(f"{catalog_path.name}-wal")
+    catalog.counts()  # a reader has it open: without any, the log goes with the last writer
+    writer._connection.exec_driver_sql("UPDATE source SET exclude = zeroblob(50000000)")
+    writer.finish_source(source)
+    assert log.stat().st_size > 50_000_000
+    writer._connection.exec_driver_sql("UPDATE source SET exclude = '[]'")
+    for _ in range(2):
+        writer.finish_source(source)
+    assert log.stat().st_size < 40_000_000
