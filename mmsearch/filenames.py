@@ -1,10 +1,19 @@
-"""Names of files for libraries that do not take every name that a file may have."""
+"""Names of files as people write them, and for libraries that do not take every name."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """The path with the home folder for ~ or ~NAME, or as it is where nobody has one.
+
+    `Path.expanduser` raises RuntimeError there.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 @contextmanager
