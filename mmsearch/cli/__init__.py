@@ -8,6 +8,7 @@ import importlib
 import io
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ class LazyGroup(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else "see: mmsearch --help"
+            search = f"to search for it: mmsearch search {shlex.quote(args[0])}"
+            meant = f"did you mean {close[0]!r}?" if close else f"{search}; or see: mmsearch --help"
             ctx.fail(f"there is no command {args[0]!r}; {meant}")
         return super().resolve_command(ctx, args)
 

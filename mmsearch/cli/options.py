@@ -37,6 +37,21 @@ json_option = click.option(
 )
 
 
+def said(*names: str) -> list[str]:
+    """Those of these parameters that stand on the command line of the running command."""
+    here = click.get_current_context()
+    typed = click.core.ParameterSource.COMMANDLINE
+    return [name for name in names if here.get_parameter_source(name) is typed]
+
+
+def only_the_list(ctx: click.Context, as_json: bool) -> None:
+    """Raises UsageError: --json before a subcommand says nothing."""
+    if as_json:
+        raise click.UsageError(
+            f"--json before {ctx.invoked_subcommand!r} says nothing: it is for the list", ctx
+        )
+
+
 def device_option(several: str = "") -> Callable[[F], F]:
     """several: what is said of more than one device, where that is possible."""
 
