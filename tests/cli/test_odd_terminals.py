@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from indexer import cli_progress
 from mmsearch.cli import cli
+from mmsearch.encode.presets import PRESETS
 from mmsearch.plaintext import in_utf8, printable
 from mmsearch.serve import logs
 
@@ -81,6 +83,17 @@ def test_a_dumb_terminal_gets_no_sequences(postcards: Indexed) -> None:
     assert "\x1b" not in in_terminal(*asked, TERM="dumb")
     head = in_terminal(*asked).splitlines()[0]
     assert "\x1b[1mrelevance\x1b[0m" in head  # bold, and not taken back at once
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_models_are_told_whole_in_any_terminal(columns: int) -> None:
+    said = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal("models", columns=columns))
+    *lines, _ = (line.rstrip() for line in said.splitlines())
+    assert max(map(len, lines)) <= columns
+    whole = "".join("".join(lines).split())
+    for preset in PRESETS.values():
+        for part in (preset.name, preset.spec, preset.use, preset.licence, preset.languages):
+            assert part.replace(" ", "") in whole
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
