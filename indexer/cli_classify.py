@@ -123,6 +123,11 @@ def classify(
 
     found: tuple[Label, ...] = () if labels_file is None else read_labels(labels_file)
     labels = checked([*found, *map(Label, named)])
+    if len(labels) == 1 and not multi:
+        raise click.UsageError(
+            f"with one label everything is {labels[0].name!r}: name others beside it, or add "
+            "--multi, which asks of each label whether it is true"
+        )
     known_truth = None if truth is None else Truth.read(truth)
     at_least = (
         min_probability if min_probability is not None else 0.5 if multi or write_tags else 0.0

@@ -20,6 +20,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+from mmsearch.filenames import from_home
 
 if TYPE_CHECKING:
     from indexer.exchange.intake import ImportReport
@@ -55,7 +56,7 @@ def export(to: Path, shard_size: int, gps: bool, as_json: bool, library: Path | 
     from indexer.exchange.exporting import export as run
 
     with open_library(library) as lib, Bar() as bar:
-        report = run(lib, to.expanduser(), rows_a_shard=shard_size, gps=gps, progress=bar)
+        report = run(lib, from_home(to), rows_a_shard=shard_size, gps=gps, progress=bar)
     if as_json:
         print_json(asdict(report))
         return
@@ -114,7 +115,7 @@ def import_(
     with Bar() as bar:
         report = import_embeddings(
             library_path(library, settings),
-            folder.expanduser(),
+            from_home(folder),
             images=images,
             model=model,
             sample=_SAMPLE if verify else 0,

@@ -15,6 +15,7 @@ from mmsearch.cli.options import (
     library_option,
     library_path,
     load_settings,
+    only_the_list,
     open_library,
     print_json,
     printable,
@@ -62,6 +63,7 @@ def sources(ctx: click.Context, as_json: bool, library: Path | None) -> None:
     """
     ctx.obj = library
     if ctx.invoked_subcommand is not None:
+        only_the_list(ctx, as_json)
         return
     with open_library(library) as lib:
         found = lib.sources()
@@ -196,6 +198,7 @@ def spaces(ctx: click.Context, as_json: bool, library: Path | None) -> None:
     """
     ctx.obj = library
     if ctx.invoked_subcommand is not None:
+        only_the_list(ctx, as_json)
         return
     from indexer.manage import list_spaces
 

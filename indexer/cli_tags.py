@@ -12,6 +12,7 @@ import click
 from mmsearch.cli.options import (
     json_option,
     library_option,
+    only_the_list,
     open_library,
     print_json,
     printable,
@@ -33,6 +34,7 @@ def tags(ctx: click.Context, as_json: bool, library: Path | None) -> None:
     """
     ctx.obj = library
     if ctx.invoked_subcommand is not None:
+        only_the_list(ctx, as_json)
         return
     with open_library(library) as lib:
         counts = lib.catalog.tag_counts()

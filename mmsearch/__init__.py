@@ -40,15 +40,14 @@ def open(
         LibraryNotFoundError: there is no library there.
         SchemaVersionError: it was written by a newer mmsearch.
     """
-    from pathlib import Path
-
+    from mmsearch.filenames import from_home
     from mmsearch.library import Library
 
     if path is None:
         from mmsearch.settings import Settings
 
         path = Settings().library
-    return Library(Path(path).expanduser(), device=device, limits=limits)
+    return Library(from_home(path), device=device, limits=limits)
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,14 @@ def _alike(path: str) -> str:
     return path if os.sep == "/" else path.replace(os.sep, "/")
 
 
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """The path with the home folder for ~ or ~NAME, or as it is where nobody has one.
+
+    `Path.expanduser` raises RuntimeError there.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 @contextmanager
 def utf8_name(path: Path) -> Iterator[str]:
     """A name of the file that FAISS and Arrow can open: they take none that is not UTF-8.

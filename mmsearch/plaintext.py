@@ -1,4 +1,4 @@
-"""Text as it is kept: one line, NFC, nothing that a database or a terminal would choke on."""
+"""Text as it is kept, and as a terminal shows it: one line that nothing would choke on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import unicodedata
 # C0 and C1 controls and DEL part words; lone surrogates cannot be written as UTF-8; U+FEFF is a
 # byte order mark that lost its file. Joiners and direction marks stay: they carry meaning.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_SPEAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\u202d\u202e]")
 _UNWRITABLE = re.compile(r"[\ud800-\udfff\ufeff]+")
 
 
@@ -31,6 +32,24 @@ def clean(text: str) -> str:
     if len(text) > _SHORT:
         text = _accents().sub(r"\1", text)
     return unicodedata.normalize("NFC", " ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """One line for a terminal: control characters, and bytes that are not UTF-8, become U+FFFD.
+
+    A file's name, or what a client asks for, must neither break lines nor speak to the terminal;
+    nor may it turn around what stands after it (U+202D, U+202E).
+    """
+    return _SPEAKING.sub("\ufffd", in_utf8(text))
+
+
+def in_utf8(text: str) -> str:
+    """The text with U+FFFD for bytes that are not UTF-8, as file names have them."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # surrogates that stand for no byte, as JSON can hold them
+        raw = text.encode("utf-8", "replace")
+    return raw.decode("utf-8", "replace")
 
 
 @functools.cache

@@ -107,7 +107,7 @@ UPWARD = {("indexer.cli", "mmsearch.cli.options"), ("indexer.cli_manage", "mmsea
           ("indexer.cli_classify", "mmsearch.cli.options"),
           ("indexer.cli_tags", "mmsearch.cli.options"),
           ("mmsearch", "mmsearch.library"),
-          ("mmsearch", "mmsearch.client"),
+          ("mmsearch", "mmsearch.client"), ("mmsearch", "mmsearch.filenames"),
           ("mmsearch", "mmsearch.settings")}  # fmt: skip
 
 #: Library → the modules that may import it.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import io
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -61,8 +64,25 @@ COMMANDS = {
 _NOT_TAKEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
+class _ReaderLeftError(Exception):
+    """Whoever read the output has what they want: `mmsearch search … | head`."""
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports only the one that is called."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        # It prints the help. click makes an exit code 1 of a BrokenPipeError, without a word.
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError as exc:
+            raise _ReaderLeftError from exc
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as exc:
+            raise _ReaderLeftError from exc
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -82,7 +102,8 @@ class LazyGroup(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else "see: mmsearch --help"
+            search = f"to search for it: mmsearch search {shlex.quote(args[0])}"
+            meant = f"did you mean {close[0]!r}?" if close else f"{search}; or see: mmsearch --help"
             ctx.fail(f"there is no command {args[0]!r}; {meant}")
         return super().resolve_command(ctx, args)
 
@@ -108,6 +129,8 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, library: Path | None, verbose: bool) -> None:
     ctx.obj = library
+    if os.environ.get("TERM") == "dumb":
+        ctx.color = False  # it would show the sequences
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s: %(message)s",
@@ -147,6 +170,12 @@ def _is_nowhere() -> bool:
     return False
 
 
+def _replace_what_cannot_be_said() -> None:
+    """Lets letters that stdout has none for (a pipe on Windows, an old locale) become "?"."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
 def _drop_output() -> None:
     """Forgets what stdout did not take: Python would try once more at its end, and complain."""
     try:
@@ -158,6 +187,7 @@ def _drop_output() -> None:
 def main() -> None:
     """Runs the command line; turns the errors mmsearch raises on purpose into one line each."""
     _open_what_is_closed()
+    _replace_what_cannot_be_said()
     try:
         sys.exit(cli.main(prog_name="mmsearch", standalone_mode=False))
     except MmsearchError as exc:
@@ -168,11 +198,13 @@ def main() -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except click.ClickException as exc:
-        exc.show()
+        said = io.StringIO()
+        exc.show(said)
+        for line in said.getvalue().rstrip("\n").split("\n"):
+            click.echo(printable(line), err=True)  # what was typed may be a file's name
         sys.exit(exc.exit_code)
-    except BrokenPipeError:
-        # `mmsearch search … | head`: the reader has what it wants.
-        sys.stderr.close()
+    except _ReaderLeftError:
+        _drop_output()
         sys.exit(0)
     except OSError as exc:
         if isinstance(exc, FileNotFoundError) and exc.filename is None and _is_nowhere():

@@ -18,6 +18,7 @@ from mmsearch.cli.options import (
     open_library,
     print_json,
     printable,
+    said,
     where_option,
 )
 from mmsearch.filenames import real
@@ -129,6 +130,11 @@ def duplicates(
 
     if null and not paths:
         raise click.UsageError("-0 goes with --paths")
+    if exact_only and (alike := said("threshold", "burst_s", "burst_threshold", "check_pixels")):
+        name = {"burst_s": "--burst"}.get(alike[0], f"--{alike[0].replace('_', '-')}")
+        raise click.UsageError(f"{name} is for near-duplicates, and --exact-only leaves them out")
+    if burst_threshold is not None and burst_s is None:
+        raise click.UsageError("--burst-threshold goes with --burst")
     condition = condition_of(where)
     usual = CHECKED_THRESHOLD if check_pixels else THRESHOLD
     least = usual if threshold is None else threshold

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 @click.group()
-def keys() -> None:
+@library_option
+@click.pass_context
+def keys(ctx: click.Context, library: Path | None) -> None:
     """The keys that let programs and people use this library over HTTP.
 
     \b
@@ -32,6 +34,7 @@ def keys() -> None:
     As soon as there is one, `mmsearch serve` answers only who has one, and the page asks for it.
     Only a hash of each is kept. Changes count at once, also for a running server.
     """
+    ctx.obj = library
 
 
 @keys.command()

@@ -19,6 +19,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+from mmsearch.filenames import from_home
 
 
 @click.command()
@@ -43,7 +44,7 @@ def backup(copy: Path, with_index: bool, as_json: bool, library: Path | None) ->
     from mmsearch.backup import backup as run_backup
 
     where = library_path(library, load_settings())
-    report = run_backup(where, copy.expanduser(), with_index=with_index)
+    report = run_backup(where, from_home(copy), with_index=with_index)
     if as_json:
         print_json(asdict(report))
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mmsearch.cli.options import json_option, library_option, open_library, print_json
+from mmsearch.cli.options import json_option, library_option, open_library, print_json, said
 from mmsearch.types import MODALITIES, Modality
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def optimize(
     from mmsearch.optimize import Wanted, make_exact
     from mmsearch.optimize import optimize as run
 
+    if exact and (measured := said("target_recall", "max_memory", "min_vectors")):
+        name = f"--{measured[0].replace('_', '-')}"
+        raise click.UsageError(f"{name} is for an approximate index, and --exact makes none")
     modalities = MODALITIES if modality is None else (modality,)
     with open_library(library) as lib:
         if exact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mmsearch import devices
+from mmsearch.filenames import from_home
+from mmsearch.plaintext import in_utf8
+from mmsearch.plaintext import printable as printable
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
@@ -24,8 +27,6 @@ _DEVICE = "MMSEARCH_DEVICE"
 #: Variables that need no settings to be understood.
 _AS_THEY_ARE = {_DEVICE, "MMSEARCH_LIBRARY", "MMSEARCH_SERVER", "MMSEARCH_KEY"}
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
 #: For `device_option`, where a run may take several.
 EACH = "; several with commas (cuda:0,cuda:1), a process each"
 
@@ -34,6 +35,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )
+
+
+def said(*names: str) -> list[str]:
+    """Those of these parameters that stand on the command line of the running command."""
+    here = click.get_current_context()
+    typed = click.core.ParameterSource.COMMANDLINE
+    return [name for name in names if here.get_parameter_source(name) is typed]
+
+
+def only_the_list(ctx: click.Context, as_json: bool) -> None:
+    """Raises UsageError: --json before a subcommand says nothing."""
+    if as_json:
+        raise click.UsageError(
+            f"--json before {ctx.invoked_subcommand!r} says nothing: it is for the list", ctx
+        )
 
 
 def device_option(several: str = "") -> Callable[[F], F]:
@@ -126,7 +142,7 @@ def load_settings(**flags: Any) -> Settings:
 
 
 def library_path(chosen: Path | None, settings: Settings) -> Path:
-    return (chosen or settings.library).expanduser()
+    return from_home(chosen or settings.library)
 
 
 def plain_library_path(chosen: Path | None) -> Path:
@@ -138,7 +154,7 @@ def plain_library_path(chosen: Path | None) -> Path:
         import platformdirs
 
         chosen = Path(platformdirs.user_data_dir("mmsearch", appauthor=False))
-    return chosen.expanduser()
+    return from_home(chosen)
 
 
 def open_library(chosen: Path | None, device: str | None = None) -> Library:
@@ -163,8 +179,10 @@ def open_library(chosen: Path | None, device: str | None = None) -> Library:
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout; file names that are not UTF-8 are written with \\ufffd."""
-    text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
-    click.echo(_in_utf8(text))
+    # What is not UTF-8 (a pipe on Windows) would lack letters that JSON can spell in ASCII.
+    plain = not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    text = json.dumps(document, ensure_ascii=plain, indent=2, default=str)
+    click.echo(in_utf8(text))
 
 
 def nothing_matches(answer: Answer[Any], asked: str | None, question: Question) -> str | None:
@@ -192,15 +210,3 @@ def nothing_matches(answer: Answer[Any], asked: str | None, question: Question) 
 def rounded(relevance: float | None) -> float | None:
     """A relevance as JSON prints it."""
     return None if relevance is None else round(relevance, 4)
-
-
-def printable(text: str) -> str:
-    """One line for a terminal: control characters, and bytes that are not UTF-8, become U+FFFD.
-
-    A file's name must neither break lines nor speak to the terminal.
-    """
-    return _CONTROLS.sub("\ufffd", _in_utf8(text))
-
-
-def _in_utf8(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import click
 
 from mmsearch import announce
-from mmsearch.cli.options import plain_library_path
+from mmsearch.cli.options import plain_library_path, said
 from mmsearch.errors import DecodeError
 from mmsearch.overhttp import (
     RemoteError,
@@ -203,11 +203,19 @@ def remote_for(
 ) -> Remote | None:
     """The service that the user named, or the one that runs for this library here, if any.
 
-    device: where the user wants the model to run: then it is theirs to load.
+    device: where the user wants the model to run: then it is theirs to load. Raises UsageError for
+    options that exclude each other; what is typed goes before MMSEARCH_SERVER.
     """
+    typed = said("server", "key", "no_server")
+    is_local = library is not None or device is not None
+    if "server" in typed and (no_server or is_local):
+        other = "--no-server" if no_server else "-l/--library" if library else "--device"
+        raise click.UsageError(f"--server and {other} exclude each other: leave one out")
+    if "key" in typed and (no_server or not server):
+        raise click.UsageError("--key is for a service that --server names")
     if no_server:
         return None
-    if server:
+    if server and ("server" in typed or not is_local):
         return Remote(server, key, is_named=True)
     running = None if device is not None else announce.find(plain_library_path(library))
     return None if running is None else Remote(running.address, running.token, is_named=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,8 +35,25 @@ if TYPE_CHECKING:
     from mmsearch.library import Library
 
 _image_path = click.Path(exists=True, dir_okay=False, path_type=Path)
+_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 
 R = TypeVar("R", bound=Callable[..., Any])
+
+
+class _Search(click.Command):
+    """`mmsearch search`, whose words may look like options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as exc:
+            if exc.option_name.startswith("--"):
+                raise
+            raise click.UsageError(
+                f"{exc.format_message()} To leave something out write a lone minus: dog - cat; "
+                "what begins with a minus comes after --.",
+                ctx,
+            ) from exc
 
 
 class Ranking(TypedDict):
@@ -55,6 +74,8 @@ def _weighted_image(
     terms = []
     for value in values:
         weight, path = 1.0, value
+        if _ADDRESS.match(value):
+            raise click.BadParameter("nothing is fetched from addresses: name a file", ctx, param)
         if not Path(value).exists():
             sign, rest = (-1, value[1:]) if value.startswith("-") else (1, value)
             weight, path = split_weight(rest)
@@ -84,7 +105,7 @@ def refining_options(command: R) -> R:
     """What may be found, and how answers are ranked; see mmsearch.query.Question."""
     for option in reversed(
         (
-            where_option("What an answer must satisfy; see below.", "-w"),
+            where_option("What an answer must satisfy; conditions are named above.", "-w"),
             click.option(
                 "--min-relevance",
                 type=click.FloatRange(0, 1),
@@ -119,7 +140,7 @@ def refining_options(command: R) -> R:
     return command
 
 
-@click.command()
+@click.command(cls=_Search)
 @click.argument("query", nargs=-1)
 @click.option(
     "-i",
@@ -198,7 +219,11 @@ def search(
     path, source, taken, added, bytes, width, height, megapixels, format, orientation, camera,
     keyword, tag, has, near; with and, or, not, and brackets.
     """
-    _check_options(texts=texts, paths=paths, null=null, open_=open_)
+    _check_options(
+        texts=texts, paths=paths, null=null, open_=open_, shown=bool(thumbnails), as_json=as_json
+    )
+    if everything and min_relevance is not None:
+        raise click.UsageError("--all and --min-relevance exclude each other: leave one out")
     terms = [*parse_terms(query), *images, *like, *unlike]
     if not terms:
         said = "there are no words to search for" if query else "say what to look for"
@@ -208,6 +233,7 @@ def search(
     elif min_relevance is None:
         # Who asks for what is like a picture wants to see what comes nearest.
         min_relevance = DEFAULT_THRESHOLD if any(term.text for term in terms) else 0.0
+    _tell_what_is_taken_for_words(terms)
     condition = condition_of(where)
     asked = _asked(query, terms, where, condition, k, offset)
     question = Question(
@@ -240,7 +266,8 @@ def search(
             print_images(source, answer, words, question, thumbnails=thumbnails)
         if open_:
             for hit in hits:
-                click.launch(hit.image.path)
+                if click.launch(hit.image.path):
+                    click.echo(f"no viewer opens {printable(hit.image.path)}", err=True)
 
     remote = remote_for(library, device, server, key, no_server=no_server)
     _by_service_or_here(answer, remote, library, device)
@@ -280,13 +307,30 @@ def captions(
     _by_service_or_here(answer, remote, library, device)
 
 
-def _check_options(*, texts: bool, paths: bool, null: bool, open_: bool) -> None:
+def _check_options(
+    *, texts: bool, paths: bool, null: bool, open_: bool, shown: bool, as_json: bool
+) -> None:
     """Raises UsageError where one would do nothing."""
     if null and not paths:
         raise click.UsageError("-0 goes with --paths")
-    if texts and (paths or open_):
-        name = "--paths" if paths else "--open"
+    if shown and (paths or as_json):
+        name = "--paths" if paths else "--json"
+        raise click.UsageError(f"--thumbnails and {name} exclude each other: leave one out")
+    if texts and (paths or open_ or shown):
+        name = "--paths" if paths else "--open" if open_ else "--thumbnails"
         raise click.UsageError(f"{name} is for pictures, and --texts finds texts: leave one out")
+
+
+def _tell_what_is_taken_for_words(terms: Sequence[Term]) -> None:
+    """On stderr: of files and addresses, which other programs take for pictures."""
+    for text in (term.text for term in terms if term.text is not None):
+        if _ADDRESS.match(text):
+            what = f"{text} is taken for words. Nothing is fetched: download it, then -i FILE"
+        elif os.path.isfile(text):  # noqa: PTH113 -- words of any length and kind
+            what = f"{text} is taken for words; -i {shlex.quote(text)} searches by that picture"
+        else:
+            continue
+        click.echo(f"note: {printable(what)}", err=True)
 
 
 def _by_service_or_here(

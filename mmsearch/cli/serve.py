@@ -13,8 +13,20 @@ import click
 from mmsearch.cli.options import device_option, library_option, load_settings, open_library
 
 
+def _host(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """An empty one (--host "$UNSET") would be every address of this machine."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty; leave it out for this machine only")
+    return value
+
+
 @click.command()
-@click.option("--host", help="Address to listen on. [default: 127.0.0.1, this machine only]")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    callback=_host,
+    help="Address to listen on. [default: 127.0.0.1, this machine only]",
+)
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one. [8080]")
 @click.option("--insecure-no-key", is_flag=True, help="Listen beyond this machine without any key.")
 @click.option(

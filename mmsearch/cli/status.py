@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,12 @@ from mmsearch.cli.options import json_option, library_option, open_library, prin
 from mmsearch.overview import (
     IndexStatus,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Columns of a terminal that the table of models needs.
+_WIDE = 180
 
 
 @click.command()
@@ -95,7 +101,33 @@ def models(as_json: bool) -> None:
         print_json({"models": [asdict(preset) for preset in PRESETS.values()]})
         return
     from rich.console import Console
+
+    console = Console()
+    # Eight columns of a narrow terminal would hold some letters each.
+    (_list_models if console.is_terminal and console.width < _WIDE else _table_models)(console)
+    click.echo(
+        "recall@1: published, text to image on COCO, zero-shot; tiny knows drawn scenes only."
+    )
+
+
+def _list_models(console: Console) -> None:
+    from mmsearch.encode.presets import PRESETS
+
+    for preset in PRESETS.values():
+        size = f"{preset.download_mb / 1000:.1f} GB, " if preset.download_mb else ""
+        recall = f"recall@1 {preset.recall:.1f} %, " if preset.recall else ""
+        facts = f"{size}{preset.dim} dimensions, languages: {preset.languages}, {recall}"
+        for text in (preset.use, preset.spec, facts + preset.licence):
+            name = preset.name if text is preset.use else ""
+            wrapped = click.wrap_text(text, console.width, f"{name:14}", " " * 14)
+            click.echo(wrapped)
+
+
+def _table_models(console: Console) -> None:
+    from rich.console import Console
     from rich.table import Table
+
+    from mmsearch.encode.presets import PRESETS
 
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "stands for", "download", "dim", "languages", "recall@1", "licence"):
@@ -114,8 +146,4 @@ def models(as_json: bool) -> None:
             preset.licence,
             preset.use,
         )
-    console = Console()
     Console(width=None if console.is_terminal else 200).print(table)
-    click.echo(
-        "recall@1: published, text to image on COCO, zero-shot; tiny knows drawn scenes only."
-    )

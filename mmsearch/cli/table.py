@@ -25,7 +25,9 @@ _ROWS = 6  # height of a thumbnail in lines of text
 #: Columns that stay in the background: rank, score, caption.
 _DIM = frozenset({0, 2, 4})
 #: The least width of the column of paths, in cells.
-_LEAST = 20
+_LEAST = 16
+#: A caption of which fewer cells would be left is not shown.
+_LEAST_CAPTION = 8
 
 Row = tuple[str, ...]
 
@@ -69,7 +71,8 @@ def print_images(
         width = get_terminal_size().columns
     for number, cells in enumerate(fitted(rows, width)):
         styled = (
-            click.style(cell, bold=number == 0, dim=number > 0 and column in _DIM)
+            # Not False: the sequence that says so ends both, bold and dim.
+            click.style(cell, bold=number == 0 or None, dim=(number > 0 and column in _DIM) or None)
             for column, cell in enumerate(cells)
         )
         click.echo("  ".join(styled))
@@ -94,9 +97,13 @@ def fitted(rows: Sequence[Row], width: int | None) -> Iterator[Row]:
     widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
     if width is not None:
         left = width - sum(widths[:3]) - 2 * 3
-        for_captions = widths[4] + 2 if widths[4] else 0
-        widths[3] = max(_LEAST, min(widths[3], max(left // 2, left - for_captions)))
-        widths[4] = min(widths[4], max(0, left - widths[3] - 2))
+        pictures, captions = widths[3:]
+        for_captions = captions + 2 if captions else 0
+        least = min(pictures, _LEAST)
+        widths[3] = max(least, min(pictures, max(left // 2, left - for_captions)))
+        widths[4] = min(captions, max(0, left - widths[3] - 2))
+        if widths[4] < min(captions, _LEAST_CAPTION):
+            widths[3:] = max(least, min(pictures, left)), 0
     for *numbers, picture, caption in rows:
         first, *more = _chopped(picture, widths[3])
         cut = caption

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mmsearch.errors import ModelUnavailableError
+from mmsearch.filenames import from_home
 
 HUB_PREFIX = "hf-hub:"
 DIR_PREFIX = "local-dir:"
@@ -181,12 +182,12 @@ def open_clip_folder() -> Path:
 def _absolute(name: str, path: str) -> str:
     if not path:
         raise ModelUnavailableError(name, "no path follows the colon", "Give the path")
-    return str(Path(path).expanduser().absolute())
+    return str(from_home(path).absolute())
 
 
 def _unknown(name: str, arch: str) -> ModelUnavailableError:
     near = list(_near(arch))
-    if Path(name).expanduser().is_dir():
+    if from_home(name).is_dir():
         near = [DIR_PREFIX + name]
     guess = f"Did you mean {' or '.join(near)}? " if near else ""
     return ModelUnavailableError(

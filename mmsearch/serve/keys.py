@@ -25,6 +25,7 @@ from typing import Literal, get_args
 from filelock import FileLock, Timeout
 
 from mmsearch.errors import RefusedError, StoreError, UnknownNameError
+from mmsearch.filenames import from_home
 
 Scope = Literal["read", "write"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -177,7 +178,7 @@ def digest_of(secret: str) -> str:
 
 def keys_path(library: Path, chosen: Path | None) -> Path:
     """The file of a library's keys. chosen: another place, for a library on a read-only disk."""
-    return (chosen or library / KEYS_NAME).expanduser()
+    return from_home(chosen or library / KEYS_NAME)
 
 
 def as_scope(text: str) -> Scope:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 from urllib.parse import quote
 
+from mmsearch.plaintext import printable
 from mmsearch.serve.exchange import current
 
 #: Lines for people ("text"), or one JSON object each.
@@ -60,15 +61,19 @@ def _request(record: logging.LogRecord) -> bool:
 
 
 class _Text(logging.Formatter):
-    """ "INFO: GET /v1/search 200 12.3 ms [id]": what a terminal can show in one line."""
+    """ "INFO: GET /v1/search 200 12.3 ms [id]": what a terminal can show in one line.
+
+    Addresses, names and causes come from outside: none may write a line of its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{record.levelname}: {record.getMessage()}"
+        line = f"{record.levelname}: {printable(record.getMessage())}"
         id_ = getattr(record, "request_id", None)
         if id_ is not None:
             line = f"{line} [{id_}]"
         if record.exc_info:
-            line = f"{line}\n{self.formatException(record.exc_info)}"
+            trace = self.formatException(record.exc_info)
+            line = "\n".join((line, *map(printable, trace.splitlines())))
         return line
 
 

@@ -50,6 +50,15 @@ def test_the_answer_says_all_of_the_conditions(postcards: Indexed) -> None:
         (["--texts", "--paths", "-0"], "--paths is for pictures"),
         (["--texts", "--open"], "--open is for pictures"),
         (["-0"], "-0 goes with --paths"),
+        (["--texts", "--thumbnails"], "--thumbnails is for pictures"),
+        (["--json", "--thumbnails"], "--thumbnails and --json exclude"),
+        (["--paths", "--thumbnails"], "--thumbnails and --paths exclude"),
+        (["--all", "--min-relevance", "0.2"], "--all and --min-relevance exclude"),
+        (["--server", "http://127.0.0.1:1"], "--server and --no-server exclude"),
+        (["--key", "x"], "--key is for a service"),
+        (["-i", "https://example.org/a.jpg"], "nothing is fetched"),
+        (["-cat"], "write a lone minus: dog - cat"),
+        (["+", "-1:dog"], "write a lone minus: dog - cat"),
         (["-w", "has:gps", "-w", "nonsense"], "not understood"),
     ],
 )
@@ -58,3 +67,55 @@ def test_what_would_do_nothing_is_told(postcards: Indexed, args: list[str], says
     assert done.exit_code != 0
     assert says in f"{done.stderr} {done.exception}"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["search", "x", "--server", "http://127.0.0.1:1", "-l", "there"], "-l/--library exclude"),
+        (["search", "x", "--server", "http://127.0.0.1:1", "--device", "cpu"], "--device exclude"),
+        (["captions", __file__, "--key", "x"], "--key is for a service"),
+        (["duplicates", "--exact-only", "--threshold", "0.9"], "--threshold is for near-"),
+        (["duplicates", "--exact-only", "--burst", "5"], "--burst is for near-"),
+        (["duplicates", "--exact-only", "--check-pixels"], "--check-pixels is for near-"),
+        (["duplicates", "--burst-threshold", "0.9"], "--burst-threshold goes with --burst"),
+        (["optimize", "--exact", "--max-memory", "1GB"], "--max-memory is for an approximate"),
+        (["optimize", "--exact", "--target-recall", "0.9"], "--target-recall is for an approx"),
+        (["tags", "--json", "remove", "x"], "--json before 'remove' says nothing"),
+        (["sources", "--json", "forget"], "--json before 'forget' says nothing"),
+        (["spaces", "--json", "use", "x"], "--json before 'use' says nothing"),
+        (["serve", "--host", ""], "it is empty"),
+        (["a red kite"], "to search for it: mmsearch search 'a red kite'"),
+    ],
+)
+def test_what_other_commands_would_pass_over_is_told(args: list[str], says: str) -> None:
+    done = CliRunner().invoke(cli, args)
+    assert done.exit_code == 2
+    assert says in " ".join(done.stderr.split())
+
+
+def test_a_library_that_is_named_goes_before_the_service_of_the_environment(
+    postcards: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMSEARCH_SERVER", "http://127.0.0.1:9")
+    asked = ["search", "kite", "--all", "--json", "-k", "3"]
+    for args in (["-l", str(postcards.path), *asked], [*asked, "-l", str(postcards.path)]):
+        done = CliRunner().invoke(cli, args)
+        assert done.exit_code == 0, done.exception
+        assert len(json.loads(done.stdout)["hits"]) == 3
+    done = CliRunner().invoke(cli, asked)
+    assert "does not answer" in str(done.exception)
+
+
+def test_what_is_taken_for_words_though_it_names_a_picture_is_told(postcards: Indexed) -> None:
+    picture = document(postcards, "kite")["hits"][0]["path"]
+    done = search(postcards, picture, "--all")
+    assert f"taken for words; -i {picture} searches by that picture" in done.stderr
+    assert done.stdout.split()[0] == "relevance"
+    assert "Nothing is fetched" in search(postcards, "https://example.org/a.jpg").stderr
+    assert search(postcards, "--all", "kite").stderr == ""
+
+
+def test_the_library_may_stand_after_a_group(postcards: Indexed) -> None:
+    done = CliRunner().invoke(cli, ["keys", "-l", str(postcards.path), "list"])
+    assert (done.exit_code, "There are no keys" in done.stderr) == (0, True)

@@ -33,7 +33,7 @@ def test_columns_stand_under_their_names() -> None:
 
 
 def test_a_narrow_terminal_cuts_captions_and_folds_paths() -> None:
-    for width in (45, 60, 80, 100, 150):
+    for width in (40, 45, 60, 80, 100, 150):
         table = list(fitted(ROWS, width))
         assert all(cell_len("  ".join(row).rstrip()) <= width for row in table), width
         # No part of a path is lost, and its lines bear no numbers of their own.
@@ -43,6 +43,13 @@ def test_a_narrow_terminal_cuts_captions_and_folds_paths() -> None:
     cut = next(iter(list(fitted(ROWS, 100))[1:]))[4]
     assert cut.startswith("a long caption")
     assert cut.endswith("…")
+
+
+def test_a_caption_of_which_nothing_would_be_left_is_not_begun() -> None:
+    table = list(fitted(ROWS, 42))
+    assert all(len(row) == 4 for row in table)
+    short: list[Row] = [(*row[:3], "a.jpg", "kite") for row in ROWS]
+    assert [row[4] for row in fitted(short, 42)] == ["kite"] * len(ROWS)
 
 
 def test_without_captions_there_is_no_column_for_them() -> None:

@@ -16,6 +16,8 @@ from mmsearch.errors import QueryError
 from mmsearch.query import Question, Term, parse_query
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
     from mmsearch.library import Library
 
 
@@ -263,3 +265,47 @@ def test_only_what_is_avoided(open_page: Open, opened: Library) -> None:
 def test_addresses_that_make_no_sense(open_page: Open, address: str) -> None:
     page = open_page(address)
     page.wait_for_selector(".tile.shown, #note h2")
+
+
+def test_long_and_many_captions_do_not_push_the_buttons_away(open_page: Open) -> None:
+    texts = ["a word " * 500, *(f"caption {n}" for n in range(300))]
+
+    def say(route: Route) -> None:
+        answer = route.fetch(post_data=route.request.post_data_json | {"min_relevance": 0})
+        found = answer.json()
+        for hit in found["hits"]:
+            hit["captions"] = texts
+            hit["path"] = "/photos/a\u202egpj.jpg"
+        route.fulfill(response=answer, json=found)
+
+    page = open_page("/")
+    page.wait_for_selector(".tile.shown")
+    page.route("**/v1/search", say)
+    page.locator("#words").fill("boats")
+    page.wait_for_selector(SAID)
+    page.locator(".tile").first.click()
+    button = page.get_by_role("button", name="More like this")
+    button.wait_for()
+    box = button.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < page.evaluate("innerHeight")
+    # All is there when it is asked for, and the keyboard is not lost with the button.
+    about = page.locator("#viewer-about")
+    for name in ("… all of it", "295 more"):
+        about.get_by_role("button", name=name).press("Enter")
+        assert page.evaluate("document.activeElement.id") == "viewer-about"
+    assert about.locator("h2").inner_text().strip() == texts[0].strip()
+    assert about.locator(".further").all_inner_texts() == texts[1:]
+    # A name that turns its letters around does not turn around what stands beside it.
+    name, beside = (
+        about.locator(f".facts {part}").first.bounding_box() for part in (".name", "button")
+    )
+    assert name is not None
+    assert beside is not None
+    assert name["x"] + name["width"] <= beside["x"]
+
+
+def test_the_page_tells_no_time_of_what_was_not_found(open_page: Open) -> None:
+    page = open_page("/?q=boats&where=taken:1950")
+    page.get_by_role("button", name="Take the filters off").wait_for()
+    assert page.locator("#aside").inner_text() == ""

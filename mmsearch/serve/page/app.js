@@ -309,8 +309,8 @@ function sayPictures() {
   } else tail.textContent = grid.ended && n > 12 ? "That is all." : "";
 }
 
-function sayTook({ took_ms: took }) {
-  byId("aside").textContent = `found in ${took < 10 ? took.toFixed(1) : Math.round(took)} ms`;
+function sayTook({ took_ms: took, hits }) {
+  byId("aside").textContent = hits.length === 0 ? "" : `found in ${took < 10 ? took.toFixed(1) : Math.round(took)} ms`;
 }
 
 function failed(error) {
@@ -409,7 +409,7 @@ const captions = new Captions(byId("captions"), {
   onResults({ hits }) {
     const linked = hits.filter((hit) => hit.linked).length;
     said.textContent = hits.length === 0 ? "No texts"
-      : linked ? `${count(linked, "text")} of its own, then others that fit` : "Texts of your library, the best first";
+      : linked ? `${count(linked, "text")} of its own, then others that fit` : "Texts of your library, the nearest first";
   },
 });
 

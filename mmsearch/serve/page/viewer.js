@@ -12,6 +12,9 @@ const MAX_BYTES = 25e6;
 const MAX_ZOOM = 2;
 const SWIPE_PX = 60;
 const FITTING_TEXTS = 5;
+/** What is above the buttons stays short: so many further texts, so many letters of each at first. */
+const FURTHER_TEXTS = 5;
+const FIRST_LETTERS = 240;
 
 export class Viewer {
   /**
@@ -150,12 +153,14 @@ export class Viewer {
       (text) => text && text !== heading,
     );
     const fitting = el("div", { className: "fitting" });
+    const paragraph = (text) =>
+      this.passage("p", captions.includes(text) ? "further linked" : "further", text);
+    const rest = further.slice(FURTHER_TEXTS);
     this.about.replaceChildren(
-      el("h2", { className: captions.length ? "linked" : "" }, heading),
+      this.passage("h2", captions.length ? "linked" : "", heading),
       captions.length ? el("p", { className: "by" }, "written for this picture") : "",
-      ...further.map((text) =>
-        el("p", { className: captions.includes(text) ? "further linked" : "further" }, text),
-      ),
+      ...further.slice(0, FURTHER_TEXTS).map(paragraph),
+      rest.length ? this.more(`${number(rest.length)} more`, () => rest.map(paragraph)) : "",
       el("div", { className: "acts" },
         el("button", { type: "button", className: "main", onclick: () => this.onLike(picture) }, "More like this"),
         el("button", { type: "button", onclick: () => this.onSign(picture, true) }, "Less like this"),
@@ -168,6 +173,25 @@ export class Viewer {
     );
     this.about.scrollTop = 0;
     this.fitting(fitting, picture, signal);
+  }
+
+  /** A text; of a very long one the beginning, and a button that gives the rest. */
+  passage(tag, className, text) {
+    if (text.length <= 1.5 * FIRST_LETTERS) return el(tag, { className }, text);
+    const rest = this.more("… all of it", () => [text.slice(FIRST_LETTERS)]);
+    return el(tag, { className }, text.slice(0, FIRST_LETTERS), rest);
+  }
+
+  /** A button in whose place comes what make() gives. */
+  more(label, make) {
+    return el("button", {
+      type: "button",
+      className: "quiet",
+      onclick: (event) => {
+        event.currentTarget.replaceWith(...make());
+        this.about.focus({ preventScroll: true });
+      },
+    }, label);
   }
 
   facts(picture) {
