@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ _TOKENIZER_PARTS = (
     "tokenizer.json",
 )
 _TOKENIZER_MARK = "tokenizer_config.json"
+#: All that is needed of a text tower of transformers: its weights are in the model's.
+_TOWER_CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class ModelFiles:
     name: canonical, see `presets.resolve`. model_cfg: open_clip's (embed_dim, vision_cfg,
     text_cfg, …). preprocess_cfg: complete; `size` is the side of a square, in pixels.
     sha256: of the weights file, hex. tokenizer: folder of a transformers tokenizer, if it has one.
+    tower: folder of the configuration of a text tower of transformers, where it is one of the hub;
+    `find` alone tells it, who builds needs it.
     """
 
     name: str
@@ -88,6 +92,7 @@ class ModelFiles:
     model_cfg: Mapping[str, Any]
     preprocess_cfg: Mapping[str, Any]
     tokenizer: Path | None = None
+    tower: Path | None = None
 
     @property
     def space(self) -> Space:
@@ -106,6 +111,16 @@ def find(spec: str, on_progress: Progress | None = None) -> ModelFiles:
 
     spec: canonical, from `presets.resolve`. Raises ModelUnavailableError.
     """
+    files = _find(spec, on_progress)
+    tower = files.model_cfg["text_cfg"].get("hf_model_name")
+    if not tower or Path(tower).is_dir():
+        return files
+    # By its name transformers would ask the hub at each start, and an error of the network would
+    # look like one of the weights.
+    return replace(files, tower=hub.fetch(spec, tower, [_TOWER_CONFIG]).parent)
+
+
+def _find(spec: str, on_progress: Progress | None) -> ModelFiles:
     if folder := _folder(spec):
         return _from_folder(spec, folder)
     if spec.startswith(presets.HUB_PREFIX):
