@@ -39,6 +39,7 @@ _LOAD_ERRORS = (
     ValueError,
     KeyError,
     TypeError,
+    AssertionError,
     EOFError,
     UnpicklingError,
     SafetensorError,

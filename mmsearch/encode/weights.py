@@ -218,6 +218,8 @@ def _read_config(spec: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         cfg = content["model_cfg"]
+        if not isinstance(cfg["embed_dim"], int) or not isinstance(cfg["text_cfg"], dict):
+            raise TypeError("embed_dim is a whole number, text_cfg an object")
         return cfg, _preprocess_cfg(spec, cfg, content.get("preprocess_cfg") or {})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
         why = f"{type(exc).__name__}: {exc}"
@@ -245,6 +247,11 @@ def _preprocess_cfg(
         value = merged[key]
         channels = value if isinstance(value, list | tuple) else [value] * 3
         merged[key] = [float(channel) for channel in channels]
+        if len(channels) != 3:
+            raise ValueError(f"{key} is of {len(channels)} channels")
+    merged["fill_color"] = int(merged["fill_color"])
+    if merged["resize_mode"] not in ("shortest", "longest", "squash"):
+        raise ValueError(f"resize_mode is {merged['resize_mode']!r}")
     # open_clip's "random" means bicubic outside training.
     merged["interpolation"] = "bilinear" if merged["interpolation"] == "bilinear" else "bicubic"
     return merged | {"size": int(sides.pop())}
