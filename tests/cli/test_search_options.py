@@ -11,6 +11,7 @@ from collection import Indexed
 
 from mmsearch import filters
 from mmsearch.cli import cli
+from mmsearch.query import DEFAULT_THRESHOLD
 
 
 def search(indexed: Indexed, *args: str) -> Result:
@@ -58,3 +59,13 @@ def test_what_would_do_nothing_is_told(postcards: Indexed, args: list[str], says
     assert done.exit_code != 0
     assert says in f"{done.stderr} {done.exception}"
     assert done.stdout == ""
+
+
+def test_words_to_avoid_make_no_search_for_words(postcards: Indexed) -> None:
+    def least(*args: str) -> float:
+        done = search(postcards, "--json", *args)
+        assert done.exit_code == 0, done.stderr
+        return float(json.loads(done.stdout)["min_relevance"])
+
+    assert least("--like", "1") == least("--like", "1", "-", "a kite") == 0
+    assert least("--like", "1", "+", "a kite") == least("a kite", "-", "sea") == DEFAULT_THRESHOLD
