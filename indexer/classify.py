@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from mmsearch import archive
 from mmsearch.archive import Member
 from mmsearch.batches import batches
 from mmsearch.errors import QueryError, SourceError, os_reason
+from mmsearch.filenames import spelled
 from mmsearch.overview import (
     ScanProblem,
 )
@@ -239,12 +241,19 @@ class Truth:
         short = next((n for n, row in enumerate(rows, 1) if len(row) < 2), None)
         if short is not None:
             raise QueryError(f"{given}: row {short} has no label; each needs: path,label")
-        return cls({row[0]: " ".join(row[1].split()) for row in rows}, path.parent)
+        table = {row[0]: " ".join(row[1].split()) for row in rows}
+        # As `find .` writes paths, too.
+        return cls(
+            {str(PurePath(name)): label for name, label in table.items()} | table, path.parent
+        )
 
     def of(self, name: str) -> str | None:
         """The label of an item by its name; None where nothing is said of it."""
         if self._table is None:
-            return PurePath(name.partition("!/")[0]).parent.name or None
+            file = name.partition("!/")[0]
+            # Of a picture in the folder that one is in ("." or "a.jpg") the name is told by where.
+            there = os.path.exists(file)  # noqa: PTH110 -- texts are too long for Path.exists
+            return PurePath(spelled(file) if there else file).parent.name or None
         if name in self._table:
             return self._table[name]
         path = PurePath(name)

@@ -49,7 +49,9 @@ def draw(file: Path, title: str, ranks: Mapping[str, Ranks]) -> None:
             ks, [of.true_recall(k) for k in ks], "--", color=colour,
             label=f"{direction}: true recall",
         )  # fmt: skip
-    axis.set(title=title, xlabel="k", ylabel="share of the queries, or of their answers")
+    # Names are no formulas, whatever dollars they have.
+    axis.set_title(title, parse_math=False)
+    axis.set(xlabel="k", ylabel="share of the queries, or of their answers")
     axis.set(xscale="log", ylim=(0, 1.02))
     axis.set_xticks(_TICKS, [str(k) for k in _TICKS])
     axis.minorticks_off()

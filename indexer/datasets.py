@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from indexer.sources import FileEntry, scan
 from indexer.texts import TextItem, read_sidecar, read_texts
@@ -21,6 +24,7 @@ from indexer.texts.items import TEXT_NAMES, items_of, pick, picture_of
 from mmsearch.encode.published import DatasetName
 from mmsearch.errors import DecodeError, QueryError, SourceError, os_reason
 from mmsearch.filenames import joined, real, straightened
+from mmsearch.store.alike import folded
 
 
 @dataclass(slots=True)
@@ -42,11 +46,10 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A caption and the picture it names, where in the folder of pictures that may lie."""
+    """A caption and the picture it names."""
 
     body: str
     picture: str
-    folder: str = ""
 
 
 def read_captions(
@@ -78,26 +81,30 @@ def read_captions(
     wanted = None if only is None else _names(only)
     found = Dataset(file.name, _known_as(file.name))
     places = _Places(images)
-    rows: dict[str, int | None] = {}
-    counts: dict[str, int] = {}
+    named_at: dict[str, str | None] = {}
+    #: By where they are: captions may name a picture in several ways.
+    rows: dict[str, int] = {}
+    counts: dict[int, int] = {}
     for named in _read(file, split, found):
         if not _is_wanted(named.picture, wanted):
             continue
-        counts[named.picture] = counts.get(named.picture, 0) + 1
-        if most is not None and counts[named.picture] > most:
-            continue
-        if named.picture not in rows:
-            place = places.find(named.picture, named.folder)
-            rows[named.picture] = None if place is None else len(found.pictures)
-            if place is None:
+        if named.picture not in named_at:
+            named_at[named.picture] = places.find(named.picture)
+            if named_at[named.picture] is None:
                 found.missing.append(named.picture)
-            else:
-                found.pictures.append(place)
-        row = rows[named.picture]
-        if row is not None:
+        place = named_at[named.picture]
+        if place is None:
+            continue
+        row = rows.setdefault(place, len(rows))
+        counts[row] = counts.get(row, 0) + 1
+        if row == len(found.pictures):
+            found.pictures.append(place)
+        if most is None or counts[row] <= most:
             found.captions.append((named.body, row))
     if not found.captions:
         gone = f", {len(found.missing):,} pictures that it names are not in {images}"
+        if only is not None and not found.missing:
+            gone = f" that {only} names"
         raise QueryError(f"nothing to measure: {file} has no captions of pictures there{gone}")
     return found
 
@@ -148,12 +155,12 @@ def read_folder(folder: Path, *, only: Path | None = None, most: int | None = No
             for item in read_texts(path):
                 if not isinstance(item, TextItem):
                     found.bad.append((f"{entry.path}:{item.key}", item.reason))
-                elif item.image is not None and _is_wanted(item.image, wanted):
+                elif item.image is not None:
                     place = places.find(item.image, os.path.dirname(entry.path))  # noqa: PTH120
-                    if place is None or place not in rows:
-                        found.missing.append(item.image)
-                    else:
+                    if place is not None and place in rows:
                         add(item.body, rows[place])
+                    elif _is_wanted(item.image, wanted):
+                        found.missing.append(item.image)
         except DecodeError as exc:
             found.bad.append((entry.path, exc.reason))
     if not found.captions:
@@ -167,32 +174,90 @@ def read_folder(folder: Path, *, only: Path | None = None, most: int | None = No
 
 
 class _Places:
-    """Where the pictures that captions name lie in a folder."""
+    """Where the pictures that captions name lie in a folder: by the rules of indexing, see
+    mmsearch.store.links, as far as names tell."""
 
     def __init__(self, root: Path, known: Sequence[str] | None = None) -> None:
+        """known: all pictures there, by their absolute paths; None to look for them if need be."""
         self._root = real(root)
         self._known = known
-        self._by_name: dict[str, str | None] | None = None
+        self._there: _There | None = None
 
     def find(self, name: str, folder: str = "") -> str | None:
-        """The absolute path: in `folder` of the root, in the root, or by its file name anywhere
-        below, if no other picture is called that."""
+        """The absolute path of a picture, None where it is not there.
+
+        In `folder` of the root, or in the root; else by its file name anywhere below, if no other
+        picture is called that, and if it does not lie outside of a folder that the name tells and
+        that has pictures; at last without regard to letter case and the like.
+        """
         name = name.replace("\\", "/")
-        for base in dict.fromkeys((folder, "")):
-            path = straightened(joined(self._root, base, name))
+        bases = tuple(dict.fromkeys((folder, "")))
+        for base in bases:
+            path = self._at(base, name)
             if os.path.isfile(path):  # noqa: PTH113 -- by the ten thousand
                 return path
-        if self._by_name is None:
-            self._by_name = {}
-            for path in self._known if self._known is not None else self._walk():
-                last = path.rpartition("/")[2]
-                self._by_name[last] = None if last in self._by_name else path
-        return self._by_name.get(name.rpartition("/")[2])
+        if self._there is None:
+            self._there = _There(self._known if self._known is not None else self._walk())
+        spellings = [name]
+        if "%" in name:
+            spellings.append(unquote(name, errors="surrogateescape"))
+        meant = [[self._at(base, spelled) for base in bases] for spelled in spellings]
+        if found := self._there.called(name.rpartition("/")[2], itertools.chain(*meant)):
+            return found
+        for spelled, paths in zip(spellings, meant, strict=True):
+            for one in paths if "/" in spelled else (*paths, spelled):
+                if found := self._there.alike(one):
+                    return found
+        return None
+
+    def _at(self, base: str, name: str) -> str:
+        path = straightened(joined(self._root, base, name))
+        if not name.startswith("/"):
+            return path
+        parent, _, last = path.rpartition("/")
+        return f"{real(parent)}/{last}"  # one picture by whichever links it is named
 
     def _walk(self) -> Iterator[str]:
         for entry in scan(Path(self._root)):
             if isinstance(entry, FileEntry) and entry.kind == "image":
                 yield f"{self._root}/{entry.path}"
+
+
+class _There:
+    """The pictures of a folder by their names."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._by_name: dict[str, str | None] = {}
+        #: Folded paths, and folded names: of several that are alike none is meant.
+        self._by_folded: dict[str, str | None] = {}
+        self._folders: set[str] = set()
+        for path in paths:
+            parent, _, last = path.rpartition("/")
+            self._by_name[last] = None if last in self._by_name else path
+            for key in (folded(path), folded(last)):
+                self._by_folded[key] = None if key in self._by_folded else path
+            parent = _composed(parent)
+            while parent and parent not in self._folders:
+                self._folders.add(parent)
+                parent = parent.rpartition("/")[0]
+
+    def called(self, name: str, places: Iterable[str]) -> str | None:
+        """The only picture of that file name. places: where it is meant to be; none outside of
+        their folders is, if there are pictures in any of these."""
+        found = self._by_name.get(name)
+        if found is None:
+            return None
+        parents = (_composed(place.rpartition("/")[0]) for place in places)
+        known = [f"{parent}/" for parent in parents if parent in self._folders]
+        return found if not known or _composed(found).startswith(tuple(known)) else None
+
+    def alike(self, name: str) -> str | None:
+        """The only picture of this path, or file name, but for letter case and accents."""
+        return self._by_folded.get(folded(name))
+
+
+def _composed(path: str) -> str:
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def _known_as(name: str) -> DatasetName | None:
@@ -204,15 +269,19 @@ def _known_as(name: str) -> DatasetName | None:
 
 def _names(file: Path) -> set[str]:
     try:
-        lines = file.read_text("utf-8", "surrogateescape").splitlines()
+        lines = file.read_text("utf-8-sig", "surrogateescape").splitlines()
     except OSError as exc:
         raise SourceError(str(file), os_reason(exc)) from exc
     return {line.strip().replace("\\", "/").rpartition("/")[2] for line in lines if line.strip()}
 
 
 def _is_wanted(picture: str, wanted: set[str] | None) -> bool:
-    """Whether a picture's path ends in one of these names; None are all."""
-    return wanted is None or picture.replace("\\", "/").rpartition("/")[2] in wanted
+    """Whether a picture's path ends in one of these names, or in one and its ending, as Flickr30k
+    Entities' test.txt has them; None are all."""
+    if wanted is None:
+        return True
+    name = picture.replace("\\", "/").rpartition("/")[2]
+    return name in wanted or name.rpartition(".")[0] in wanted
 
 
 def _read(file: Path, split: str | None, into: Dataset) -> Iterator[_Named]:
@@ -263,9 +332,10 @@ def _of_split(images: list[dict[str, Any]], split: str | None, into: Dataset) ->
     for number, one in enumerate(images):
         if split is not None and one.get("split") != split:
             continue
-        texts, name = pick(one, TEXT_NAMES), picture_of(one)
-        folder = one.get("filepath")
-        yield from _named(str(number), texts, name, folder if isinstance(folder, str) else "", into)
+        texts, name, folder = pick(one, TEXT_NAMES), picture_of(one), one.get("filepath")
+        if isinstance(name, str) and isinstance(folder, str) and folder:
+            name = f"{folder.rstrip('/')}/{name}"
+        yield from _named(str(number), texts, name, into)
 
 
 def _table_of_split(file: Path, split: str, into: Dataset) -> Iterator[_Named]:
@@ -280,14 +350,14 @@ def _table_of_split(file: Path, split: str, into: Dataset) -> Iterator[_Named]:
     except (OSError, csv.Error) as exc:
         reason = os_reason(exc) if isinstance(exc, OSError) else f"not a table ({exc})"
         raise DecodeError(str(file), reason) from exc
-    _check_split(split, {row["split"] for row in rows})
+    _check_split(split, {row["split"] for row in rows if row["split"]})
     for number, row in enumerate(rows):
         if row["split"] == split:
             body = pick(row, TEXT_NAMES)
             if isinstance(body, str) and body.startswith("["):
                 with contextlib.suppress(ValueError):  # a caption that begins with a bracket
                     body = json.loads(body)
-            yield from _named(str(number), body, picture_of(row), "", into)
+            yield from _named(str(number), body, picture_of(row), into)
 
 
 def _check_split(split: str | None, found: Iterable[str]) -> None:
@@ -297,9 +367,9 @@ def _check_split(split: str | None, found: Iterable[str]) -> None:
         raise QueryError(f"there is no split {split!r}; {has}")
 
 
-def _named(key: str, body: object, name: object, folder: str, into: Dataset) -> Iterator[_Named]:
+def _named(key: str, body: object, name: object, into: Dataset) -> Iterator[_Named]:
     for item in items_of(key, body, name):
         if not isinstance(item, TextItem):
             into.bad.append((item.key, item.reason))
         elif item.image is not None:
-            yield _Named(item.body, item.image, folder)
+            yield _Named(item.body, item.image)

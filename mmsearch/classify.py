@@ -235,22 +235,26 @@ class Assessment:
 
 
 class Tally:
-    """Counts guesses against the truth, one item at a time."""
+    """Counts guesses against the truth, one item at a time.
+
+    The truth is the label that differs from it by nothing that tells labels apart (see `checked`).
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = frozenset(names)
+        self._names = {folded(name): name for name in names}
         self._confusion: dict[tuple[str, str], int] = {}
         self._in_five = 0
         self.unknown = 0
 
     def add(self, truth: str, guesses: Sequence[Guess]) -> None:
         """guesses: the most probable first, five of them where there are five labels."""
-        if truth not in self._names:
+        label = self._names.get(folded(" ".join(truth.split())))
+        if label is None:
             self.unknown += 1
             return
-        pair = truth, guesses[0].label
+        pair = label, guesses[0].label
         self._confusion[pair] = self._confusion.get(pair, 0) + 1
-        self._in_five += any(guess.label == truth for guess in guesses[:5])
+        self._in_five += any(guess.label == label for guess in guesses[:5])
 
     def assess(self) -> Assessment | None:
         """The figures; None where no item has a truth among the labels."""

@@ -157,5 +157,15 @@ def test_accuracy_top_5_and_confusion_are_counted() -> None:
     assert Tally(names).assess() is None
 
 
+def test_the_truth_is_told_from_labels_as_labels_are_from_each_other() -> None:
+    tally = Tally(["Kite", "caf\u00e9 noir"])
+    for truth in ("kite", "KITE", "cafe\u0301  Noir", "kites"):
+        tally.add(truth, [Guess("Kite", 0.9, 0.3), Guess("caf\u00e9 noir", 0.1, 0.2)])
+    found = tally.assess()
+    assert found is not None
+    assert (found.items, found.unknown, found.accuracy) == (3, 1, 2 / 3)
+    assert found.by_label == {"Kite": (2, 2), "caf\u00e9 noir": (1, 0)}
+
+
 def test_names_are_cleaned_as_tags_are() -> None:
     assert checked([Label("  hot   air ")]) == (Label("hot air"),)

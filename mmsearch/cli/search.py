@@ -231,8 +231,10 @@ def search(
     if everything:
         min_relevance = 0.0
     elif min_relevance is None:
-        # Who asks for what is like a picture wants to see what comes nearest.
-        min_relevance = DEFAULT_THRESHOLD if any(term.text for term in terms) else 0.0
+        # Who asks for what is like a picture wants to see what comes nearest, also where words say
+        # what to avoid.
+        wanted = any(term.text and term.weight > 0 for term in terms)
+        min_relevance = DEFAULT_THRESHOLD if wanted else 0.0
     _tell_what_is_taken_for_words(terms)
     condition = condition_of(where)
     asked = _asked(query, terms, where, condition, k, offset)

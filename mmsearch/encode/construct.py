@@ -39,6 +39,7 @@ _LOAD_ERRORS = (
     ValueError,
     KeyError,
     TypeError,
+    AssertionError,
     EOFError,
     UnpicklingError,
     SafetensorError,
@@ -148,6 +149,8 @@ def _construct(files: ModelFiles, package: ModuleType) -> Any:
         cfg["vision_cfg"]["timm_model_pretrained"] = False
     if "hf_model_name" in cfg["text_cfg"]:
         cfg["text_cfg"]["hf_model_pretrained"] = False
+        if files.tower is not None:
+            cfg["text_cfg"]["hf_model_name"] = str(files.tower)
         custom = True
     if not custom:
         return package.CLIP(**cfg)

@@ -36,10 +36,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def cached(repo: str, filename: str) -> Path | None:
     """The file in the hub's cache, or None. No network."""
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants, errors, try_to_load_from_cache
 
-    # Stated, because the default is bound when huggingface_hub is first imported.
-    found = try_to_load_from_cache(repo, filename, cache_dir=constants.HF_HUB_CACHE)
+    try:
+        # Stated, because the default is bound when huggingface_hub is first imported.
+        found = try_to_load_from_cache(repo, filename, cache_dir=constants.HF_HUB_CACHE)
+    except errors.HFValidationError:
+        return None  # no repository can be called that
     return Path(found) if isinstance(found, str) else None
 
 
@@ -101,11 +104,11 @@ def _download(model: str, repo: str, filename: str, on_progress: Progress | None
 
     # Read now rather than when huggingface_hub was first imported.
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-    url = hub.hf_hub_url(repo, filename, endpoint=endpoint)
     options: dict[str, Any] = {}
     if "tqdm_class" in inspect.signature(hub.hf_hub_download).parameters:
         options["tqdm_class"] = _bar(filename, on_progress)
     try:
+        url = hub.hf_hub_url(repo, filename, endpoint=endpoint)
         # hf_hub_download would ask too, but tries for minutes where nobody answers.
         about = hub.get_hf_file_metadata(url, timeout=_ANSWER_TIMEOUT_S, endpoint=endpoint)
         logger.info("fetching %s of %s from %s", filename, repo, endpoint)

@@ -200,10 +200,12 @@ class NumpyTextEncoder:
         #: Whether it takes torch, once that is loaded.
         self.is_large = weights >= _LARGE
         wanted = (self._positions.shape[1], self._space.dim)
-        if self._projection.shape != wanted or len(self._positions) < (
-            self._tokenizer.context_length
-        ):
+        if self._projection.shape != wanted:
             raise ValueError(f"text_projection has shape {self._projection.shape}, not {wanted}")
+        length = self._tokenizer.context_length
+        if len(self._positions) != length:
+            # open_clip stretches or shrinks them to the context; their beginning is not the same.
+            raise ValueError(f"positional_embedding is of {len(self._positions)} places: {length}")
 
     def _norm_of(self, name: str) -> tuple[Floats, Floats]:
         return self._tensors.read(f"{name}.weight"), self._tensors.read(f"{name}.bias")

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ _TOKENIZER_PARTS = (
     "tokenizer.json",
 )
 _TOKENIZER_MARK = "tokenizer_config.json"
+#: All that is needed of a text tower of transformers: its weights are in the model's.
+_TOWER_CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class ModelFiles:
     name: canonical, see `presets.resolve`. model_cfg: open_clip's (embed_dim, vision_cfg,
     text_cfg, …). preprocess_cfg: complete; `size` is the side of a square, in pixels.
     sha256: of the weights file, hex. tokenizer: folder of a transformers tokenizer, if it has one.
+    tower: folder of the configuration of a text tower of transformers, where it is one of the hub;
+    `find` alone tells it, who builds needs it.
     """
 
     name: str
@@ -88,6 +92,7 @@ class ModelFiles:
     model_cfg: Mapping[str, Any]
     preprocess_cfg: Mapping[str, Any]
     tokenizer: Path | None = None
+    tower: Path | None = None
 
     @property
     def space(self) -> Space:
@@ -106,6 +111,16 @@ def find(spec: str, on_progress: Progress | None = None) -> ModelFiles:
 
     spec: canonical, from `presets.resolve`. Raises ModelUnavailableError.
     """
+    files = _find(spec, on_progress)
+    tower = files.model_cfg["text_cfg"].get("hf_model_name")
+    if not tower or Path(tower).is_dir():
+        return files
+    # By its name transformers would ask the hub at each start, and an error of the network would
+    # look like one of the weights.
+    return replace(files, tower=hub.fetch(spec, tower, [_TOWER_CONFIG]).parent)
+
+
+def _find(spec: str, on_progress: Progress | None) -> ModelFiles:
     if folder := _folder(spec):
         return _from_folder(spec, folder)
     if spec.startswith(presets.HUB_PREFIX):
@@ -203,6 +218,8 @@ def _read_config(spec: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         cfg = content["model_cfg"]
+        if not isinstance(cfg["embed_dim"], int) or not isinstance(cfg["text_cfg"], dict):
+            raise TypeError("embed_dim is a whole number, text_cfg an object")
         return cfg, _preprocess_cfg(spec, cfg, content.get("preprocess_cfg") or {})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
         why = f"{type(exc).__name__}: {exc}"
@@ -230,6 +247,11 @@ def _preprocess_cfg(
         value = merged[key]
         channels = value if isinstance(value, list | tuple) else [value] * 3
         merged[key] = [float(channel) for channel in channels]
+        if len(channels) != 3:
+            raise ValueError(f"{key} is of {len(channels)} channels")
+    merged["fill_color"] = int(merged["fill_color"])
+    if merged["resize_mode"] not in ("shortest", "longest", "squash"):
+        raise ValueError(f"resize_mode is {merged['resize_mode']!r}")
     # open_clip's "random" means bicubic outside training.
     merged["interpolation"] = "bilinear" if merged["interpolation"] == "bilinear" else "bicubic"
     return merged | {"size": int(sides.pop())}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from collection import encoded, run, write, write_captions
 
+from indexer.classify import Truth
 from mmsearch.library import Library
 
 LABELS = ("--label", "cat", "--label", "dog", "--label", "tree")
@@ -108,6 +109,19 @@ def test_a_condition_is_for_the_pictures_of_the_library(made: Path, what: str) -
     done = mmsearch(made, "classify", *LABELS, "--where", "path:*2.png", what)
     assert done.returncode == 2
     assert "--where goes with --all only" in done.stderr
+
+
+def test_truth_of_where_one_is_and_by_paths_as_find_writes_them(
+    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(made / "sorted" / "cat")
+    folders = Truth.read("folders")
+    assert [folders.of(name) for name in ("10.png", "../dog/more.zip!/a/in.png")] == ["cat", "dog"]
+    assert folders.of("a text of no file " * 300) is None
+    table = write(tmp_path / "truth.csv", b"./cat/10.png,Cat\n.//cat/11.png,cat\n")
+    shutil.copytree(made / "sorted" / "cat", tmp_path / "cat")
+    found = document(made, *LABELS, "--truth", str(table), tmp_path / "cat")
+    assert found["assessment"]["items"] == 2
 
 
 def test_truth_by_folders_and_by_table(made: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collection import Indexed
 
 from mmsearch import filters
 from mmsearch.cli import cli
+from mmsearch.query import DEFAULT_THRESHOLD
 
 
 def search(indexed: Indexed, *args: str) -> Result:
@@ -119,3 +120,13 @@ def test_what_is_taken_for_words_though_it_names_a_picture_is_told(postcards: In
 def test_the_library_may_stand_after_a_group(postcards: Indexed) -> None:
     done = CliRunner().invoke(cli, ["keys", "-l", str(postcards.path), "list"])
     assert (done.exit_code, "There are no keys" in done.stderr) == (0, True)
+
+
+def test_words_to_avoid_make_no_search_for_words(postcards: Indexed) -> None:
+    def least(*args: str) -> float:
+        done = search(postcards, "--json", *args)
+        assert done.exit_code == 0, done.stderr
+        return float(json.loads(done.stdout)["min_relevance"])
+
+    assert least("--like", "1") == least("--like", "1", "-", "a kite") == 0
+    assert least("--like", "1", "+", "a kite") == least("a kite", "-", "sea") == DEFAULT_THRESHOLD

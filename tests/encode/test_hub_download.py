@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_stand_in import StandInHub, running_hub
-from small_models import MakeModel
+from small_models import TEXT, VIT, MakeModel
 
 from mmsearch.encode import hub as hub_module
 from mmsearch.encode import load_encoder, load_text_encoder, weights
@@ -165,6 +166,51 @@ def test_names_that_the_hub_does_not_have(hub: StandInHub) -> None:
     hub.files["org/none"] = {}
     with pytest.raises(ModelUnavailableError, match=f"has none of {CONFIG}"):
         weights.find("hf-hub:org/none")
+
+
+@pytest.mark.parametrize("name", ["a b/c", "-a/b", "a/b..c", "a/é"])
+def test_names_that_no_repository_can_have(hub: StandInHub, name: str) -> None:
+    with pytest.raises(ModelUnavailableError, match="Check the name"):
+        load_text_encoder(f"hf-hub:{name}")
+
+
+@pytest.fixture
+def with_tower(hub: StandInHub) -> StandInHub:
+    """The model's text tower is one of transformers', whose configuration the hub has."""
+    import open_clip
+    import torch
+    from safetensors.torch import save
+    from transformers import XLMRobertaConfig
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = XLMRobertaConfig(vocab_size=49408, intermediate_size=32, **sizes)
+    text = {"hf_proj_type": "linear", "hf_pooler_type": "cls_pooler", "context_length": 16}
+    cfg = {"embed_dim": 48, "vision_cfg": VIT, "text_cfg": text}
+    torch.manual_seed(0)
+    model = open_clip.CustomTextCLIP(**cfg | {"text_cfg": TEXT})
+    model.text = open_clip.model.HFTextEncoder("", 48, tower, "cls_pooler", "linear")
+    state = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    config = {"model_cfg": cfg | {"text_cfg": text | {"hf_model_name": "org/tower"}}}
+    hub.files["org/model"] = {CONFIG: json.dumps(config).encode(), WEIGHTS: save(state)}
+    hub.files["org/tower"] = {"config.json": tower.to_json_string().encode()}
+    return hub
+
+
+def test_a_text_tower_of_transformers_is_asked_for_once(with_tower: StandInHub) -> None:
+    first = load_encoder(MODEL, device="cpu", dtype="fp32").encode_texts(["a kite"])
+    assert "config.json" in with_tower.bodies()
+    second = load_encoder(MODEL, device="cpu", dtype="fp32").encode_texts(["a kite"])
+    assert with_tower.requests == []
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_text_tower_that_cannot_be_had_is_no_fault_of_the_weights(
+    with_tower: StandInHub,
+) -> None:
+    del with_tower.files["org/tower"]
+    with pytest.raises(ModelUnavailableError, match="has no repository org/tower") as caught:
+        load_encoder(MODEL, device="cpu")
+    assert "damaged" not in str(caught.value)
 
 
 def test_safetensors_are_preferred_and_pickles_taken(

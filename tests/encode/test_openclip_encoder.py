@@ -236,6 +236,45 @@ def test_folders_that_are_no_models(make_model: MakeModel, tmp_path: Path) -> No
         load_encoder(f"ViT-B-32:{tmp_path / 'none.pt'}")
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("model_cfg", "embed_dim", None),
+        ("model_cfg", "embed_dim", "wide"),
+        ("model_cfg", "text_cfg", None),
+        ("model_cfg", "text_cfg", []),
+        ("preprocess_cfg", "mean", [0.5, 0.5]),
+        ("preprocess_cfg", "fill_color", [1, 2, 3]),
+        ("preprocess_cfg", "resize_mode", "stretch"),
+    ],
+)
+def test_a_configuration_that_lacks_something_is_told_so(
+    part: str, key: str, value: object, make_model: MakeModel, tmp_path: Path
+) -> None:
+    shutil.copytree(make_model("vit"), tmp_path / "model")
+    file = tmp_path / "model" / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config[part][key] = value
+    if value is None:
+        del config[part][key]
+    file.write_text(json.dumps(config))
+    for load in (load_encoder, load_text_encoder):
+        with pytest.raises(ModelUnavailableError, match="not a readable open_clip configuration"):
+            load(f"local-dir:{file.parent}")
+
+
+def test_a_configuration_that_builds_nothing_is_told_so(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    shutil.copytree(make_model("vit"), tmp_path / "model")
+    file = tmp_path / "model" / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["text_cfg"]["heads"] = 5  # of 64 dimensions
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelUnavailableError, match="could not be loaded"):
+        load_encoder(f"local-dir:{file.parent}")
+
+
 def test_devices_and_dtypes_that_cannot_be_had(make_model: MakeModel) -> None:
     import torch
 

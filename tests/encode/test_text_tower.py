@@ -111,6 +111,21 @@ def test_vectors_are_those_of_the_whole_model(
 
 
 @pytest.mark.usefixtures("by")
+@pytest.mark.parametrize("length", [32, 100])
+def test_weights_of_another_context_length(
+    length: int, make_model: MakeModel, tmp_path: Path
+) -> None:
+    """open_clip stretches the places of the tokens: the beginning of them is something else."""
+    folder = tmp_path / "model"
+    shutil.copytree(make_model("vit"), folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["context_length"] = length
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    whole = load_encoder(f"local-dir:{folder}", device="cpu", dtype="fp32").encode_texts(TEXTS)
+    query = load_text_encoder(f"local-dir:{folder}").encode_texts(TEXTS)
+    assert (whole * query).sum(axis=1).min() > 0.999
+
+
 def test_many_texts_keep_their_order(make_model: MakeModel) -> None:
     light = load_text_encoder(f"local-dir:{make_model('vit')}")
     texts = [f"{'very ' * (n % 11)}small dog number {n}" for n in range(100)]

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from collection import encoded, write
+from collection import encoded, save_model, write
 
 from indexer.datasets import Dataset, read_captions, read_folder
+from indexer.ingest import Options, index
 from mmsearch.errors import DecodeError, QueryError, SourceError
+from mmsearch.library import Library
 
 
 @pytest.fixture
@@ -73,10 +75,52 @@ def test_of_karpathys_splits_one_is_taken(images: Path, tmp_path: Path) -> None:
         read_captions(file, images, split="val")
 
 
+def test_pictures_of_the_same_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for seed, name in enumerate(("train/1.jpg", "val/1.jpg", "val/2.jpg")):
+        write(images / name, encoded(seed, "JPEG"))
+    document = {
+        "images": [
+            {"filename": "1.jpg", "filepath": folder, "sentences": [{"raw": folder}]}
+            for folder in ("train", "val")
+        ]
+        # There is no such picture in that folder, and the one of another is not meant.
+        + [{"filename": "2.jpg", "filepath": "train", "sentences": [{"raw": "gone"}]}]
+    }
+    file = write(tmp_path / "dataset_coco.json", json.dumps(document).encode())
+    found = read_captions(file, images)
+    assert [(found.pictures[row], body) for body, row in found.captions] == [
+        (str(images / "train" / "1.jpg"), "train"),
+        (str(images / "val" / "1.jpg"), "val"),
+    ]
+    assert found.missing == ["train/2.jpg"]
+
+
+def test_one_picture_named_in_several_ways_is_one(images: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(images, target_is_directory=True)
+    names = [
+        "val2014/4.jpg",
+        "./val2014/4.jpg",
+        "val2014\\4.jpg",
+        "4.jpg",
+        str(images / "val2014/4.jpg"),
+        str(link / "val2014/4.jpg"),
+        "VAL2014/4.JPG",
+    ]
+    lines = [json.dumps({"image": name, "text": name}) for name in names]
+    file = write(tmp_path / "captions.jsonl", "\n".join(lines).encode())
+    found = read_captions(file, images)
+    assert found.pictures == [str(images / "val2014" / "4.jpg")]
+    assert [body for body, _ in found.captions] == names
+    assert read_captions(file, images, most=3).captions == found.captions[:3]
+
+
 def test_a_table_may_have_splits(images: Path, tmp_path: Path) -> None:
     rows = (
         'raw,split,filename\n"[""one"", ""eins""]",test,1.jpg\n"[""two""]",train,2.jpg\n'
         "[plain] words,test,3.jpg\n"
+        "cut short\n"
     )
     file = write(tmp_path / "flickr_annotations_30k.csv", rows.encode())
     found = read_captions(file, images, split="test")
@@ -90,6 +134,11 @@ def test_a_list_of_pictures_and_a_number_of_captions_narrow_it(
     only = write(tmp_path / "Flickr_8k.testImages.txt", b"1.jpg\n")
     found = read_captions(file, images, only=only, most=1)
     assert pairs(found) == [("1.jpg", "one")]
+    # As Windows writes it, and as Flickr30k Entities has its lists.
+    for content in (b"\xef\xbb\xbf1.jpg\r\n", b"1\n"):
+        assert pairs(read_captions(file, images, only=write(only, content), most=1)) == pairs(found)
+    with pytest.raises(QueryError, match=r"pictures there that .*testImages\.txt names"):
+        read_captions(file, images, only=write(only, b"8.jpg\n"))
 
 
 def test_known_collections_are_known_by_their_files(images: Path, tmp_path: Path) -> None:
@@ -146,6 +195,41 @@ def test_a_folder_is_read_as_indexing_reads_it(tmp_path: Path) -> None:
     assert sorted(Path(p).name for p in found.pictures) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     assert found.missing == ["e.jpg"]
     assert [where for where, _ in found.bad] == ["more.zip", "captions.jsonl:5"]
+
+
+def test_names_mean_the_pictures_that_they_mean_in_a_library(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    composed, apart = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    for seed, name in enumerate(("2019/a.jpg", "2020/b.jpg", apart, "my photos/x y.jpg", "UP.JPG")):
+        write(root / name, encoded(seed, "JPEG"))
+    names = [
+        "2019/b.jpg",
+        "1999/b.jpg",
+        composed,
+        "my%20photos/x%20y.jpg",
+        "up.jpg",
+        "my%20photos/a.jpg",
+    ]
+    lines = [json.dumps({"image": name, "text": name}) for name in names]
+    write(root / "captions.jsonl", "\n".join(lines).encode())
+    found = read_folder(root)
+    model = save_model(tmp_path / "model")
+    options = Options(model=model, device="cpu")
+    index(tmp_path / "library", [root], options=options)
+    with Library(tmp_path / "library") as library:
+        linked = {
+            text.body: library.image(id_).name
+            for id_ in library.index("image").ids().tolist()
+            for text in library.image_captions(id_)
+        }
+    assert {body: name for name, body in pairs(found)} == linked
+    assert linked == {
+        "1999/b.jpg": "b.jpg",
+        composed: apart,
+        "my%20photos/x%20y.jpg": "x y.jpg",
+        "up.jpg": "UP.JPG",
+    }
+    assert found.missing == ["2019/b.jpg", "my%20photos/a.jpg"]
 
 
 def test_a_list_of_pictures_and_a_number_of_captions_narrow_a_folder_too(tmp_path: Path) -> None:

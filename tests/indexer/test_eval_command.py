@@ -192,6 +192,15 @@ def test_a_plot_is_a_picture(folder: Path, tmp_path: Path, ending: str) -> None:
         assert "<svg" in file.read_text(encoding="utf-8")
 
 
+def test_a_title_is_no_formula(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from indexer import curves
+
+    found = rank(np.eye(2), np.eye(2), [[0], [1]])
+    curves.draw(tmp_path / "recall.svg", "tiny on $x_{$", {"text → image": found})
+    assert (tmp_path / "recall.svg").stat().st_size > 1000
+
+
 def test_without_matplotlib_a_plot_is_refused_before_the_work(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
