@@ -81,7 +81,7 @@ _folder = click.Path(path_type=Path, file_okay=False)
     default=None,
     help="How many are asked: of the postcards 500, of a library at most 10,000 a direction.",
 )
-@click.option("--seed", type=int, help="Other scenes, other queries.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0), help="Other scenes, other queries.  [default: 0]")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),

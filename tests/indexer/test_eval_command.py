@@ -264,6 +264,7 @@ def test_of_a_large_library_some_queries_are_drawn(
         (["--folder", ".", "--pictures", "20"], "not with --folder"),
         (["--coco", "a.json", "--images", ".", "--queries", "20"], "not with --coco"),
         (["--postcards", "--only", "a.txt"], "not with --postcards"),
+        (["--postcards", "--seed", "-1"], "not in the range"),
         (["--postcards", "--images", "."], "not with --postcards"),
     ],
 )
