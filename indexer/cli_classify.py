@@ -48,7 +48,7 @@ _ERRORS_SHOWN = 10
 @click.option("--label", "named", multiple=True, help="A label; may be given several times.")
 @click.option("--all", "whole", is_flag=True, help="Classify the pictures of the library.")
 @click.option("--all-texts", is_flag=True, help="Classify the texts of the library.")
-@where_option("With --all: only what this filter lets through.")
+@where_option("With --all: only what this filter lets through.", "-w")
 @click.option(
     "--texts",
     "texts_file",

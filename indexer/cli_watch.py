@@ -32,7 +32,7 @@ from mmsearch.cli.options import (
     "--every",
     "every_s",
     type=click.FloatRange(min=1),
-    default=3600.0,
+    default=3600,
     show_default=True,
     metavar="SECONDS",
     help="Look at everything again so often: notifications get lost.",

@@ -28,9 +28,9 @@ Search your photos by words, and your words by photos.
   mmsearch serve                               the same in your browser
 
 Everything stays on this machine, in one folder (-l/--library PATH or MMSEARCH_LIBRARY chooses it).
-Without a downloaded model, `mmsearch index --model tiny` works at once; see `mmsearch models`.
+The first run of `mmsearch index` fetches a model (0.6 GB, once); with `--model tiny` it needs none,
+to try it out. See `mmsearch models`.
 
-\b
 Exit codes: 0 done, 1 it could not be done (the reason is on stderr), 2 the command was not
 understood, 75 another process is writing to the library, 130 stopped by Ctrl-C.
 """
@@ -102,6 +102,8 @@ class LazyGroup(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if args[0] == "help":
+                ctx.fail("write: mmsearch --help, or mmsearch COMMAND --help")
             search = f"to search for it: mmsearch search {shlex.quote(args[0])}"
             meant = f"did you mean {close[0]!r}?" if close else f"{search}; or see: mmsearch --help"
             ctx.fail(f"there is no command {args[0]!r}; {meant}")

@@ -86,7 +86,7 @@ class _Group:
     is_flag=True,
     help="Confirm by the pixels of small versions: for models that confuse pictures. Reads files.",
 )
-@where_option("Only among what this filter lets through.")
+@where_option("Only among what this filter lets through.", "-w")
 @click.option("--limit", type=click.IntRange(1), help="Show at most so many groups.")
 @click.option(
     "--paths",
@@ -292,7 +292,7 @@ def _print(shown: Sequence[_Group], groups: Sequence[_Group]) -> None:
     counted = f"{len(groups):,} {'group' if len(groups) == 1 else 'groups'}"
     click.echo(
         f"{counted}, {files:,} files, {_megabytes(beyond)} beyond the best of each"
-        + (f" ({hidden:,} groups not shown)" if hidden else ""),
+        + (f" ({hidden:,} of the groups not shown)" if hidden else ""),
         err=True,
     )
 

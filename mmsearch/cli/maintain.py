@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -54,7 +55,7 @@ def backup(copy: Path, with_index: bool, as_json: bool, library: Path | None) ->
         f"{report.images:,} pictures, {report.texts:,} texts{index}, "
         f"{report.bytes / 1e6:,.1f} MB: {path}"
     )
-    click.echo(f"Open it with: mmsearch -l {path} search WORDS")
+    click.echo(f"Open it with: mmsearch -l {shlex.quote(path)} search WORDS")
 
 
 @click.command()

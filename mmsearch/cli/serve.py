@@ -27,7 +27,9 @@ def _host(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     callback=_host,
     help="Address to listen on. [default: 127.0.0.1, this machine only]",
 )
-@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one. [8080]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one. [default: 8080]"
+)
 @click.option("--insecure-no-key", is_flag=True, help="Listen beyond this machine without any key.")
 @click.option(
     "--cors-origin",
@@ -39,12 +41,13 @@ def _host(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Processes that answer questions, for many people and cores. [1: the service's own]",
+    help="Processes that answer questions, for many people and cores.  "
+    "[default: 1, the service's own]",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    help="How log lines look on stderr. [text]",
+    help="How log lines look on stderr. [default: text]",
 )
 @click.option("--no-access-log", is_flag=True, help="No log line for each request.")
 @device_option()

@@ -37,7 +37,7 @@ def status(failed: bool, as_json: bool, library: Path | None) -> None:
         return
     if failed:
         for failure in failures:
-            click.echo(f"{printable(failure.path)}: {failure.reason}")
+            click.echo(f"{printable(failure.path)}: {printable(failure.reason)}")
         if not failures:
             click.echo("Nothing failed.", err=True)
         return
