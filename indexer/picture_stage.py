@@ -22,7 +22,8 @@ from indexer.model_thread import ModelThread
 from indexer.prepare import Job, Loaded
 from indexer.report import Progress, Report
 from indexer.targets import Target
-from indexer.text_stage import DraftText, TextEmbedder, embedded_texts
+from indexer.text_stage import BesidePictures, DraftText, TextEmbedder, embedded_texts
+from indexer.texts.items import MAX_LINE_BYTES
 from mmsearch import archive
 from mmsearch.archive import Member
 from mmsearch.errors import os_reason
@@ -84,6 +85,7 @@ class PictureStage:
         self._clock = clock
         self._wrote = (0.0, 0.0)  # when a batch was last written, from and to
         self._to_be_tried_again = 0  # pictures written down as transient failures
+        self._members_read: list[str] = []  # the pictures of the archive that is being read
 
     def files(
         self, source_id: int, space_id: int, target: Target, files: Iterable[Pending]
@@ -107,8 +109,15 @@ class PictureStage:
             return
         self._writer.begin_containers(source_id, [file.path])
         problems: list[ScanProblem] = []
+        beside = BesidePictures()
         before = self._to_be_tried_again
-        self._run(source_id, space_id, self._members(target.absolute(file.path), file, problems))
+        self._members_read = []
+        jobs = self._members(target.absolute(file.path), file, problems, beside)
+        self._run(source_id, space_id, jobs)
+        for drafts in beside.drafts(file.path, self._members_read, problems):
+            rows = self._texts.rows(source_id, space_id, drafts)
+            self._writer.commit(space_id, texts=rows)
+            self._report.carried += len(rows)
         again = self._to_be_tried_again > before or any(problem.closed for problem in problems)
         self._complain(source_id, space_id, file, problems, again=again)
         if not again:
@@ -143,12 +152,20 @@ class PictureStage:
         )
         self._report.failed += len(problems)
 
-    def _members(self, location: str, file: Pending, problems: list[ScanProblem]) -> Iterator[Job]:
-        for member in archive.members(Path(location)):
-            if isinstance(member, Member):
-                yield Job(file.path, location, member.name, member.size, file.mtime_ns, member.data)
+    def _members(
+        self,
+        location: str,
+        file: Pending,
+        problems: list[ScanProblem],
+        beside: BesidePictures,
+    ) -> Iterator[Job]:
+        for item in archive.contents(Path(location), text_bytes=MAX_LINE_BYTES):
+            if isinstance(item, Member):
+                yield Job(file.path, location, item.name, item.size, file.mtime_ns, item.data)
+            elif isinstance(item, archive.Text):
+                beside.add(item)
             else:
-                problems.append(member)
+                problems.append(item)
 
     def _run(self, source_id: int, space_id: int, jobs: Iterable[Job]) -> None:
         encoder = self._encoder()
@@ -285,6 +302,7 @@ class PictureStage:
         )
         self._wrote = began, perf_counter()
         self._clock.add([("write", *self._wrote)])
+        self._members_read += [item.job.member for item in good if item.job.member]
         self._report.encoded_images += len(vectors)
         self._report.known += len(good) - len(vectors)
         self._report.carried += len(texts)

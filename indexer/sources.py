@@ -299,13 +299,9 @@ def _folder(
                 yield FileEntry(path, info.st_size, modified_ns(info), kind)
         except OSError as exc:
             yield ScanProblem(path, os_reason(exc), closed=True)
-    as_written, lower = _by_name(pictures if texts else ())
+    described = Described(pictures if texts else ())
     for entry in texts:
-        candidates = sidecar_for(entry.name)
-        # Those in the text's own case first: two pictures may differ by nothing else.
-        same = (as_written.get(candidate) for candidate in candidates)
-        alike = (lower.get(candidate.lower()) for candidate in candidates)
-        of = next((picture for picture in chain(same, alike) if picture is not None), None)
+        of = described.by(entry.name)
         kind = "sidecar" if of is not None else kind_of(entry.name)
         if kind is None:
             continue
@@ -318,16 +314,27 @@ def _folder(
         yield FileEntry(prefix + entry.name, info.st_size, modified_ns(info), kind, picture)
 
 
-def _by_name(pictures: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Pictures, sorted, by name, also with the ending in lower case; and by all in lower case."""
-    as_written: dict[str, str] = {}
-    lower: dict[str, str] = {}
-    for name in pictures:
-        stem, _, suffix = name.rpartition(".")
-        # Capitals sort before the rest: the picture whose very name this is comes last, and stays.
-        as_written[f"{stem}.{suffix.lower()}"] = as_written[name] = name
-        lower.setdefault(name.lower(), name)
-    return as_written, lower
+class Described:
+    """Pictures, and which of them sidecars describe."""
+
+    def __init__(self, pictures: Sequence[str]) -> None:
+        """pictures: sorted names, or paths."""
+        self._as_written: dict[str, str] = {}  # also with the ending in lower case
+        self._lower: dict[str, str] = {}
+        for name in pictures:
+            stem, _, suffix = name.rpartition(".")
+            # Capitals sort before the rest: the picture whose very name this is comes last, and
+            # stays.
+            self._as_written[f"{stem}.{suffix.lower()}"] = self._as_written[name] = name
+            self._lower.setdefault(name.lower(), name)
+
+    def by(self, text: str) -> str | None:
+        """The picture that a file of this name, or path, describes."""
+        candidates = sidecar_for(text)
+        # Those in the text's own case first: two pictures may differ by nothing else.
+        same = (self._as_written.get(candidate) for candidate in candidates)
+        alike = (self._lower.get(candidate.lower()) for candidate in candidates)
+        return next((picture for picture in chain(same, alike) if picture is not None), None)
 
 
 def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer.texts import BadText, TextItem, read_sidecar, read_texts
+from indexer.sources import Described
+from indexer.texts import BadText, TextItem, body_of_sidecar, read_sidecar, read_texts
+from mmsearch import archive
 from mmsearch.batches import batches
 from mmsearch.errors import DecodeError
-from mmsearch.plaintext import clean
+from mmsearch.overview import ScanProblem
+from mmsearch.plaintext import clean, in_utf8
 from mmsearch.store import Catalog, FailureRow, Pending, TextRow
 from mmsearch.types import PictureInfo
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Texts a transaction. Larger ones let the encoder sort by length to more effect.
 TEXTS_A_BATCH = 512
+#: Bytes of the texts of one archive that are kept until all of it is read.
+_MAX_BESIDE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,51 @@ class TextEmbedder:
             )
             for digest, draft in zip(digests, drafts, strict=True)
         ]
+
+
+class BesidePictures:
+    """The .txt files of one archive, until it is known which pictures they lie beside.
+
+    They belong to those pictures, as what these say of themselves does: the archive is one file,
+    which comes and goes as a whole.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[str, archive.Text] = {}
+        self._bytes = 0
+
+    def add(self, text: archive.Text) -> None:
+        """Keeps a text; only so many bytes of them altogether."""
+        if self._bytes + len(text.data) > _MAX_BESIDE:
+            text = archive.Text(text.name, b"", "more texts than can be kept beside pictures")
+        self._texts[text.name] = text
+        self._bytes += len(text.data)
+
+    def drafts(
+        self, path: str, pictures: Sequence[str], problems: list[ScanProblem]
+    ) -> Iterator[list[DraftText]]:
+        """The texts that describe one of the pictures that were read, in batches.
+
+        path: of the archive. problems: takes what is wrong with such texts.
+        """
+        described = Described(sorted(pictures) if self._texts else ())
+        for part in batches(self._texts.values(), TEXTS_A_BATCH):
+            found = []
+            for text in part:
+                picture = described.by(text.name)
+                if picture is None:
+                    continue
+                try:
+                    if text.problem:
+                        raise DecodeError(text.name, text.problem)
+                    body = body_of_sidecar(text.data, text.name)
+                except DecodeError as exc:
+                    problems.append(ScanProblem(text.name, exc.reason))
+                else:
+                    key = in_utf8(text.name.rpartition("/")[2])  # a picture may have two
+                    found.append(DraftText(path, key, "embedded", body, picture, picture))
+            if found:
+                yield found
 
 
 def caption_batches(

@@ -43,6 +43,7 @@ _MAX_NAME = 4096
 _IGNORED = frozenset({"__macosx", "@eadir"})
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _HERE = re.compile(r"^(?:\./)+")
+_TOO_LONG = "too long for a text"
 
 # What zipfile, tarfile and the decompressors below them raise on damage.
 _DAMAGE = (
@@ -90,6 +91,15 @@ class Member:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A .txt file of an archive. problem: why its bytes are not here."""
+
+    name: str
+    data: bytes
+    problem: str = ""
+
+
 def is_archive(name: str) -> bool:
     """Whether a file of this name would be opened as an archive."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
@@ -111,7 +121,19 @@ def split_member_path(path: str) -> tuple[str, str] | None:
 
 
 def members(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Member | ScanProblem]:
-    """The pictures of an archive, one in memory at a time.
+    """The pictures of an archive, one in memory at a time: `contents` without the texts."""
+    for item in contents(path, limits, text_bytes=0):
+        assert not isinstance(item, Text)
+        yield item
+
+
+def contents(
+    path: Path, limits: ArchiveLimits = DEFAULT_LIMITS, *, text_bytes: int
+) -> Iterator[Member | Text | ScanProblem]:
+    """The pictures of an archive and its .txt files, as they come, one in memory at a time.
+
+    text_bytes: a text has at most so many; 0 passes texts over. What is wrong with a text is told
+        with it: most files of that kind are about something else.
 
     Members that are refused (encrypted, too large, names that lead out of the archive, archives
     in archives) come as ScanProblem with the member's name, and reading goes on; a broken archive
@@ -121,7 +143,7 @@ def members(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Memb
     the end. Folders, devices, hidden files and files that are no pictures are passed over silently.
     """
     problems, closed = 0, False
-    for item in _scan(path, limits):
+    for item in _scan(path, limits, text_bytes=text_bytes):
         if isinstance(item, ScanProblem):
             problems, closed = problems + 1, closed or item.closed
         if problems > limits.max_problems:
@@ -139,15 +161,15 @@ def read_member(path: Path, name: str, limits: ArchiveLimits = DEFAULT_LIMITS) -
     """
     source = member_path(str(path), name)
     for item in _scan(path, limits, only=name):
-        if isinstance(item, Member):
-            return item.data
-        raise DecodeError(source, item.reason)
+        if isinstance(item, ScanProblem):
+            raise DecodeError(source, item.reason)
+        return item.data
     raise DecodeError(source, "the archive has no such picture")
 
 
 def _scan(
-    path: Path, limits: ArchiveLimits, only: str | None = None
-) -> Iterator[Member | ScanProblem]:
+    path: Path, limits: ArchiveLimits, only: str | None = None, text_bytes: int = 0
+) -> Iterator[Member | Text | ScanProblem]:
     try:
         with path.open("rb") as file:
             packed = file.seek(0, 2)
@@ -157,9 +179,9 @@ def _scan(
             head = file.read(tarfile.BLOCKSIZE)
             file.seek(0)
             if _is_zip(path.name, file, head):
-                yield from _scan_zip(file, packed, limits, only)
+                yield from _scan_zip(file, packed, limits, only, text_bytes)
             else:
-                yield from _scan_tar(file, head, packed, limits, only)
+                yield from _scan_tar(file, head, packed, limits, only, text_bytes)
     except RefusedError as exc:
         yield ScanProblem("", str(exc), closed=exc.late)
     except _DAMAGE as exc:
@@ -193,8 +215,8 @@ def _is_tar_header(block: bytes) -> bool:
 
 
 def _scan_zip(
-    file: IO[bytes], packed: int, limits: ArchiveLimits, only: str | None
-) -> Iterator[Member | ScanProblem]:
+    file: IO[bytes], packed: int, limits: ArchiveLimits, only: str | None, text_bytes: int
+) -> Iterator[Member | Text | ScanProblem]:
     _check_directory(file, limits)
     links = _Links(seekable=True)
     with zipfile.ZipFile(file) as archive:
@@ -216,23 +238,29 @@ def _scan_zip(
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
                 continue
-            name, problem = _judge(name)
+            name, problem = _judge(name, texts=text_bytes > 0)
+            is_text = _is_text(name) and not problem
             if problem:
                 yield ScanProblem(name, problem)
             elif name and kind == stat.S_IFLNK:
-                links.pass_over(name)
+                if not is_text:
+                    links.pass_over(name)
+            elif is_text and info.file_size > text_bytes:
+                yield Text(name, b"", _TOO_LONG)
             elif name:
                 try:
                     data = _zip_bytes(archive, info, packed, limits, total)
                 except RefusedError as exc:
                     if exc.whole:
                         raise
-                    yield ScanProblem(name, str(exc))
+                    yield Text(name, b"", str(exc)) if is_text else ScanProblem(name, str(exc))
                 except _DAMAGE as exc:  # the directory of a zip stands apart from its members
-                    yield _problem(name, exc)
+                    found = _problem(name, exc)
+                    wrong_text = is_text and not found.closed
+                    yield Text(name, b"", found.reason) if wrong_text else found
                 else:
                     total += len(data)
-                    yield Member(name, len(data), data)
+                    yield Text(name, data) if is_text else Member(name, len(data), data)
     if only is None:
         yield from links.problem()
 
@@ -273,8 +301,13 @@ def _zip_bytes(
 
 
 def _scan_tar(
-    file: IO[bytes], head: bytes, packed: int, limits: ArchiveLimits, only: str | None
-) -> Iterator[Member | ScanProblem]:
+    file: IO[bytes],
+    head: bytes,
+    packed: int,
+    limits: ArchiveLimits,
+    only: str | None,
+    text_bytes: int,
+) -> Iterator[Member | Text | ScanProblem]:
     compressed = head.startswith(_PACKED)
     most = max(limits.max_ratio * packed, 1 << 20)
     stream = ArchiveStream(_unpacked(file, head), seekable=not compressed)
@@ -296,9 +329,13 @@ def _scan_tar(
             if info.isreg() or info.islnk() or info.issym():
                 if only is not None:  # every member on the way to it is a step forward
                     stream.restart()
-                name, problem = _judge(info.name)
+                name, problem = _judge(info.name, texts=text_bytes > 0)
                 content: tarfile.TarInfo | None = None
-                if not problem and name and name not in seen:
+                is_text = _is_text(name) and not problem
+                if is_text and (info.size > text_bytes or not info.isreg()):
+                    if info.isreg():
+                        yield Text(name, b"", _TOO_LONG)
+                elif not problem and name and name not in seen:
                     content = links.content(name, info)
                     if content is not None:
                         seen.add(name)
@@ -313,7 +350,7 @@ def _scan_tar(
                         total += len(data)
                         if len(data) != content.size:
                             raise RefusedError("truncated")
-                        yield Member(name, len(data), data)
+                        yield Text(name, data) if is_text else Member(name, len(data), data)
                         stream.restart()
                 if problem:
                     yield ScanProblem(name, problem)
@@ -384,7 +421,11 @@ def _plain(stored: str) -> str:
     return _HERE.sub("", stored.replace("\\", "/"))
 
 
-def _judge(stored: str) -> tuple[str, str]:
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt")
+
+
+def _judge(stored: str, *, texts: bool) -> tuple[str, str]:
     """The member's name, "" to pass it over, and the reason why it is refused, "" for none."""
     name = _plain(stored)
     if len(name) > _MAX_NAME:
@@ -398,7 +439,8 @@ def _judge(stored: str) -> tuple[str, str]:
     if is_archive(base):
         return name, "an archive inside an archive is not opened"
     suffix = base[base.rfind(".") :] if "." in base else ""
-    return (name, "") if suffix in IMAGE_SUFFIXES else ("", "")
+    is_one = suffix in IMAGE_SUFFIXES or (texts and _is_text(name))
+    return (name, "") if is_one else ("", "")
 
 
 def _check_size(size: int, most: int, limits: ArchiveLimits, total: int) -> None:

@@ -13,6 +13,7 @@ import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collection import failing_drive
@@ -23,6 +24,8 @@ from mmsearch.archive import (
     ARCHIVE_SUFFIXES,
     ArchiveLimits,
     Member,
+    Text,
+    contents,
     is_archive,
     member_path,
     members,
@@ -539,3 +542,36 @@ def test_archive_names() -> None:
         assert is_archive(f"X{suffix.upper()}")
     for name in ("a.jpg", "zip", "a.gz", "a.tar.jpg"):
         assert not is_archive(name)
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_texts_come_where_they_are_asked_for(tmp_path: Path, make: Any) -> None:
+    files = {"a.txt": b"of a", "a.jpg": RANDOM, "long.txt": b"x" * 11, ".hidden.txt": b"x"}
+    path = make(tmp_path / "x", files)
+    assert list(read(path)[0]) == ["a.jpg"]
+    assert list(contents(path, text_bytes=10)) == [
+        Text("a.txt", b"of a"),
+        Member("a.jpg", len(RANDOM), RANDOM),
+        Text("long.txt", b"", "too long for a text"),
+    ]
+    with pytest.raises(DecodeError, match="no such picture"):
+        read_member(path, "a.txt")
+
+
+def test_what_is_wrong_with_a_text_is_told_with_it(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "x.zip", {"a.txt": RANDOM[:500], "b.jpg": RANDOM})
+    raw = path.read_bytes().replace(RANDOM[:500], RANDOM[1:501], 1)
+    path.write_bytes(raw)
+    text, picture = contents(path, text_bytes=1000)
+    assert text == Text("a.txt", b"", "broken: a checksum does not match")
+    assert isinstance(picture, Member)
+
+
+def test_links_to_texts_are_nothing(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "x.tar", {"a.txt": b"of a"})
+    with tarfile.open(path, "a") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            info = tarfile.TarInfo(f"{kind!r}.txt")
+            info.type, info.linkname = kind, "a.txt"
+            archive.addfile(info)
+    assert list(contents(path, text_bytes=10)) == [Text("a.txt", b"of a")]

@@ -74,18 +74,23 @@ def read_sidecar(path: Path) -> str:
             data = file.read(MAX_LINE_BYTES + 1)
     except OSError as exc:
         raise DecodeError(str(path), os_reason(exc)) from exc
+    return body_of_sidecar(data, str(path))
+
+
+def body_of_sidecar(data: bytes, source: str) -> str:
+    """The text of a sidecar with these bytes. source: what an error names. Raises DecodeError."""
     if len(data) > MAX_LINE_BYTES:
-        raise DecodeError(str(path), "too long for a text")
+        raise DecodeError(source, "too long for a text")
     if _looks_like_utf16(data):
-        raise DecodeError(str(path), _UTF16)
+        raise DecodeError(source, _UTF16)
     try:
         body = clean(data.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
-        raise DecodeError(str(path), "not UTF-8") from exc
+        raise DecodeError(source, "not UTF-8") from exc
     if not body:
-        raise DecodeError(str(path), "empty file")
+        raise DecodeError(source, "empty file")
     if len(body) > MAX_BODY:
-        raise DecodeError(str(path), too_long(body))
+        raise DecodeError(source, too_long(body))
     return body
 
 

@@ -294,7 +294,8 @@ class _Search:
         if not len(texts):
             return _Matched(texts, np.empty(0), np.empty(0, np.bool_))
         found = self._ids(
-            "SELECT 2 * i.content_id + max(t.origin = 'embedded' AND t.key <> 'description') AS id "
+            "SELECT 2 * i.content_id "
+            "+ max(t.origin = 'embedded' AND t.key IN ('title', 'keywords')) AS id "
             "FROM json_each(?) AS w CROSS JOIN text t ON t.content_id = w.value "
             "CROSS JOIN image i ON i.id = t.image_id "
             "WHERE t.missing_since IS NULL AND i.missing_since IS NULL "

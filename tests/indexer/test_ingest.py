@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -491,6 +492,87 @@ def test_archives(library: Path, photos: Path, model: str) -> None:
     (photos / "y.zip").unlink()
     run(library)
     assert not [n for n in names(library) if "zip" in n]
+
+
+def shard_of(path: Path, files: dict[str, bytes], mode: str = "w") -> None:
+    """A zip, or a tar as webdataset has them, with these members in this order."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return
+    with tarfile.open(path, mode) as shard:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            shard.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("name", ["s.tar", "s.zip", "s.tar.gz"])
+def test_texts_beside_pictures_in_archives(
+    library: Path, photos: Path, model: str, name: str
+) -> None:
+    files = {
+        "000.jpg": encoded(10),
+        "000.json": b"{}",
+        "000.txt": "of nought \u4e2d".encode(),
+        "deep/001.txt": b"before its picture",
+        "deep/001.png": titled(11, "in itself"),
+        "deep/001.png.txt": b"another",
+        "002.txt": b"in another folder than 2",
+        "deep/002.png": encoded(12),
+        "README.txt": b"\xff\xfe no caption, and no complaint",
+        "003.png": encoded(13),
+        "003.TXT": b"\xff",
+        "004.png": b"no picture",
+        "004.txt": b"of no picture",
+        "005.png": encoded(15),
+        "005.txt": b"long " * 300_000,
+    }
+    mode = "w:gz" if name.endswith("gz") else "w"
+    shard_of(photos / name, files, mode)
+    report = run(library, photos, model=model)
+    expected = {
+        "000.jpg": ["of nought \u4e2d"],
+        "deep/001.png": ["another", "before its picture", "in itself"],
+    }
+    assert written_in(library, name) == expected
+    assert report.carried == 4
+    failed = failures(library)
+    assert failed.keys() == {f"{name}!/{bad}" for bad in ("003.TXT", "004.png", "005.txt")}
+    assert failed[f"{name}!/003.TXT"] == "not UTF-8"
+    assert failed[f"{name}!/005.txt"] == "too long for a text"
+    assert texts(library) == sorted(
+        ["of nought \u4e2d", "another", "before its picture", "in itself"]
+    )
+    with Library(library, device="cpu") as opened:
+        hit = opened.search("x", where="has:caption path:**/000.jpg", k=1)[0]
+        assert hit.captions == ("of nought \u4e2d",)
+        (text,) = opened.image_captions(hit.image.id)
+        assert text.source.endswith(f"{name}!/000.jpg:000.txt")
+    assert unchanged(run(library))
+    # What changes in the archive is followed, and so is the archive itself.
+    files["000.txt"] = b"of something else"
+    del files["deep/001.txt"]
+    shard_of(photos / name, files, mode)
+    run(library)
+    expected = {"000.jpg": ["of something else"], "deep/001.png": ["another", "in itself"]}
+    assert written_in(library, name) == expected
+    (photos / name).rename(photos / f"moved-{name}")
+    run(library)
+    assert written_in(library, name) == expected
+    (photos / f"moved-{name}").unlink()
+    run(library)
+    assert texts(library) == []
+
+
+def written_in(library: Path, name: str) -> dict[str, list[str]]:
+    """What is written for the pictures of an archive, by member."""
+    with Library(library, device="cpu") as opened:
+        hits = opened.search("x", where=f"path:**/*{name}!/**", k=100)
+        return {
+            hit.image.path.partition("!/")[2]: sorted(hit.captions) for hit in hits if hit.captions
+        }
 
 
 def test_what_is_at_one_place_twice(library: Path, photos: Path, model: str) -> None:

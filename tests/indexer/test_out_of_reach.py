@@ -327,8 +327,8 @@ def test_an_archive_on_a_slow_drive(
         packed.add(tmp_path / "1.png", "1.png")
     with monkeypatch.context() as patch:
         limits = archive.ArchiveLimits(max_seconds=-1)
-        real = archive.members
-        patch.setattr(archive, "members", lambda path: real(path, limits))
+        real = archive.contents
+        patch.setattr(archive, "contents", lambda path, **more: real(path, limits, **more))
         assert run(library, folder, model=model).failed == 1
     assert "without coming to another picture" in failures(library, folder)["a.tar"]
     assert run(library).encoded_images == 1
