@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -293,11 +294,10 @@ def forget(folder: Path, space: Space) -> None:
 
     Raises StoreError when a file cannot be deleted, or the folder not be written.
     """
-    if not folder.is_dir():
-        return
-    with optimizing(folder) as alone:
-        for modality in MODALITIES:
-            path = manifest.index_file(folder, space, modality)
+    paths = {modality: manifest.index_file(folder, space, modality) for modality in MODALITIES}
+    optimized = any(measured.about_file(path).exists() for path in paths.values())
+    with optimizing(folder) if optimized else nullcontext(False) as alone:
+        for modality, path in paths.items():
             keep: set[Path] = set()
             if alone and measured.about_file(path).exists():
                 from mmsearch.index import fast

@@ -12,6 +12,7 @@ _AT_REST = (
     "catalog.db",
     "catalog.db.*.bak",  # made before a migration, for the user to delete
     "writer.lock",
+    "index/optimize.lock",
     "index",
     "index/*.faiss",
     "index/*.json",
