@@ -302,6 +302,36 @@ def test_a_name_in_a_folder_that_is_known_means_no_picture_elsewhere(
     )
 
 
+def test_a_folder_that_is_known_once_a_source_has_moved_there(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    drive = writer.ensure_source("/drive", "folder", (), False)
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "A")])
+    writer.commit(space_id, images=[image(drive, "2019/other.jpg", "B")])
+    name = "/mnt/2019/IMG_1.jpg"
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "a goldfinch", name)])
+    writer.link()
+    assert linked(catalog, "a goldfinch") == ["/photos/2020/IMG_1.jpg"]
+    writer.sources.move({drive: "/mnt"})
+    assert linked(catalog, "a goldfinch") == []
+
+
+def test_a_folder_that_is_known_once_it_is_a_source(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """In a run that has looked already for what its texts may mean."""
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "A")])
+    name = "/mnt/2019/IMG_1.jpg"
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "a goldfinch", name)])
+    writer.link()
+    writer.commit(space_id, images=[image(source, "2021/other.jpg", "B")])
+    assert linked(catalog, "a goldfinch") == ["/photos/2020/IMG_1.jpg"]
+    drive = writer.ensure_source("/mnt", "folder", (), False)
+    writer.commit(space_id, images=[image(drive, "2019/other.jpg", "C")])
+    writer.link()
+    assert linked(catalog, "a goldfinch") == []
+
+
 @pytest.mark.parametrize("ref", ["2019/IMG_1.jpg", "2019\\IMG_1.jpg", "/photos/2019/IMG_1.jpg"])
 def test_a_caption_of_a_picture_that_could_not_be_read_goes_to_no_other(
     writer: CatalogWriter, catalog: Catalog, source: int, space_id: int, ref: str
