@@ -203,6 +203,17 @@ def test_a_second_meaning_that_comes_with_another_run(
     assert linked(catalog, "of a") == []
 
 
+def test_a_second_meaning_that_comes_in_an_archive(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    writer.commit(space_id, images=[image(source, "far/a.jpg", "A")])
+    writer.commit(space_id, texts=[text(source, "c.txt", "1", "of a", "a.jpg")])
+    writer.link()
+    assert linked(catalog, "of a") == ["/photos/far/a.jpg"]
+    writer.commit(space_id, images=[image(source, "z.zip", "other", member="in/a.jpg")])
+    assert linked(catalog, "of a") == []
+
+
 def test_what_a_picture_carries_is_linked_as_it_comes(
     writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
 ) -> None:
