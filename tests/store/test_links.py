@@ -214,6 +214,18 @@ def test_a_second_meaning_that_comes_in_an_archive(
     assert linked(catalog, "of a") == []
 
 
+def test_the_same_place_in_another_source_is_not_beside_the_text(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    drive = writer.ensure_source("/drive", "folder", (), False)
+    writer.commit(space_id, images=[image(drive, "a.jpg", "A")])
+    writer.commit(space_id, texts=[text(source, "c.txt", "1", "of a", "a.jpg")])
+    writer.link()
+    assert linked(catalog, "of a") == ["/drive/a.jpg"]
+    writer.commit(space_id, images=[image(drive, "in/a.jpg", "other")])
+    assert linked(catalog, "of a") == []
+
+
 def test_what_a_picture_carries_is_linked_as_it_comes(
     writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
 ) -> None:
