@@ -38,6 +38,8 @@ class Claims:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._holders: dict[Holder, set[_Group]] = {}
+        # Also those whose names lead into no source: one that moves may come to be there.
+        self._guessed: set[_Group] = set()
         sources = Sources(connection)
         for *of, source_id, folder in connection.execute(_groups()).all():
             group = _Group(*of)
@@ -46,6 +48,7 @@ class Claims:
                 continue
             holders = holders_of(beside(name, sources) + from_root(name, sources))
             if not any(id_ == source_id and _lies_in(folder, path) for id_, path in holders):
+                self._guessed.add(group)
                 for holder in holders:
                     self._holders.setdefault(holder, set()).add(group)
 
@@ -56,7 +59,7 @@ class Claims:
 
     def unlink_all(self, connection: sa.Connection) -> None:
         """The same for all."""
-        self._unlink(connection, set().union(*self._holders.values()))
+        self._unlink(connection, self._guessed)
 
     def _unlink(self, connection: sa.Connection, groups: set[_Group]) -> None:
         if not groups:

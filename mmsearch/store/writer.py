@@ -129,6 +129,9 @@ class CatalogWriter:
         """
         options = {"exclude": list(exclude), "follow_links": follow_links}
         with writing(self._connection, self._path):
+            known = sa.select(sa.exists().where(source.c.location == location))
+            if not self._connection.scalar(known):
+                forget_claims(self._connection)  # names may lead into it
             source_id = self._connection.execute(
                 insert(source)
                 .values(location=location, name=self._free_name(location), kind=kind, **options)

@@ -212,7 +212,10 @@ Message = dict[str, Any]
 
 
 def _exchange(
-    app: Callable[..., Awaitable[None]], headers: list[tuple[bytes, bytes]], pieces: int
+    app: Callable[..., Awaitable[None]],
+    headers: list[tuple[bytes, bytes]],
+    pieces: int,
+    every_s: float = 0.0,
 ) -> tuple[int, int]:
     """Post `pieces` pieces of 1,000 bytes. Returns the status and how many pieces were taken."""
     taken = 0
@@ -220,6 +223,7 @@ def _exchange(
 
     async def receive() -> Message:
         nonlocal taken
+        await anyio.sleep(every_s)
         taken += 1
         return {"type": "http.request", "body": b"x" * 1000, "more_body": taken < pieces}
 
@@ -255,6 +259,16 @@ def test_an_endless_file_is_cut_off() -> None:
     status, taken = _exchange(guard, [FORM_HEADER], 1_000_000)
     assert status == 413
     assert taken == (100_000 + FORM_OVERHEAD_BYTES) // 1000 + 1
+
+
+def test_a_body_that_comes_slowly_for_ever_is_cut_off() -> None:
+    """It never stands still for long, but fewer bytes a second come than must."""
+    app = Starlette(routes=[Route("/v1/captions", _swallow, methods=["POST"])])
+    guard = Guard(app, bound_to="::1", max_upload_bytes=100_000)
+    guard.body_still_s, guard.body_bytes_per_s = 0.4, 1 << 20
+    status, taken = _exchange(guard, [FORM_HEADER], 30, every_s=0.1)
+    assert status == 408
+    assert taken < 10
 
 
 def test_a_declared_length_is_believed_when_it_is_too_much() -> None:

@@ -203,6 +203,29 @@ def test_a_second_meaning_that_comes_with_another_run(
     assert linked(catalog, "of a") == []
 
 
+def test_a_second_meaning_that_comes_in_an_archive(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    writer.commit(space_id, images=[image(source, "far/a.jpg", "A")])
+    writer.commit(space_id, texts=[text(source, "c.txt", "1", "of a", "a.jpg")])
+    writer.link()
+    assert linked(catalog, "of a") == ["/photos/far/a.jpg"]
+    writer.commit(space_id, images=[image(source, "z.zip", "other", member="in/a.jpg")])
+    assert linked(catalog, "of a") == []
+
+
+def test_the_same_place_in_another_source_is_not_beside_the_text(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    drive = writer.ensure_source("/drive", "folder", (), False)
+    writer.commit(space_id, images=[image(drive, "a.jpg", "A")])
+    writer.commit(space_id, texts=[text(source, "c.txt", "1", "of a", "a.jpg")])
+    writer.link()
+    assert linked(catalog, "of a") == ["/drive/a.jpg"]
+    writer.commit(space_id, images=[image(drive, "in/a.jpg", "other")])
+    assert linked(catalog, "of a") == []
+
+
 def test_what_a_picture_carries_is_linked_as_it_comes(
     writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
 ) -> None:
@@ -300,6 +323,36 @@ def test_a_name_in_a_folder_that_is_known_means_no_picture_elsewhere(
         "names the picture '2019/IMG_1.jpg', which is not in the library "
         "(one of that file name is, elsewhere)"
     )
+
+
+def test_a_folder_that_is_known_once_a_source_has_moved_there(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    drive = writer.ensure_source("/drive", "folder", (), False)
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "A")])
+    writer.commit(space_id, images=[image(drive, "2019/other.jpg", "B")])
+    name = "/mnt/2019/IMG_1.jpg"
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "a goldfinch", name)])
+    writer.link()
+    assert linked(catalog, "a goldfinch") == ["/photos/2020/IMG_1.jpg"]
+    writer.sources.move({drive: "/mnt"})
+    assert linked(catalog, "a goldfinch") == []
+
+
+def test_a_folder_that_is_known_once_it_is_a_source(
+    writer: CatalogWriter, catalog: Catalog, source: int, space_id: int
+) -> None:
+    """In a run that has looked already for what its texts may mean."""
+    writer.commit(space_id, images=[image(source, "2020/IMG_1.jpg", "A")])
+    name = "/mnt/2019/IMG_1.jpg"
+    writer.commit(space_id, texts=[text(source, "c.csv", "2", "a goldfinch", name)])
+    writer.link()
+    writer.commit(space_id, images=[image(source, "2021/other.jpg", "B")])
+    assert linked(catalog, "a goldfinch") == ["/photos/2020/IMG_1.jpg"]
+    drive = writer.ensure_source("/mnt", "folder", (), False)
+    writer.commit(space_id, images=[image(drive, "2019/other.jpg", "C")])
+    writer.link()
+    assert linked(catalog, "a goldfinch") == []
 
 
 @pytest.mark.parametrize("ref", ["2019/IMG_1.jpg", "2019\\IMG_1.jpg", "/photos/2019/IMG_1.jpg"])

@@ -310,8 +310,10 @@ def test_forgetting_gone_files(
     derived: Derived,
 ) -> None:
     assert writer.sources.count_gone(None) == Removal(0, 0, 0)
+    empty = saw("empty.zip", "archive")
+    writer.finish_containers(source, space_id, [empty])
     writer.scan.begin()
-    writer.scan.saw([saw("c.txt", "texts")])
+    writer.scan.saw([saw("c.txt", "texts"), empty])
     writer.scan.sweep(source)  # A and B and the archive are gone; B is in the other source too
     expected = Removal(pictures=3, texts=0, contents=3)  # A, Z and what A says
     assert writer.sources.count_gone(source) == writer.sources.count_gone(None) == expected
@@ -325,9 +327,10 @@ def test_forgetting_gone_files(
         ("other", 2, 0),
         ("photos", 0, 0),
     ]
-    # An archive that comes back is read again: its pictures are not known any more.
+    # An archive that comes back is read again: its pictures are not known any more. One that was
+    # there all the time is known.
     writer.scan.begin()
-    writer.scan.saw([Pending("z.zip", "archive", 9, 9, None), saw("a.jpg")])
+    writer.scan.saw([Pending("z.zip", "archive", 9, 9, None), saw("a.jpg"), empty])
     assert writer.scan.count_pending(source, space_id) == {"archive": 1, "image": 1}
 
 
