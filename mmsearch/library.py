@@ -140,8 +140,8 @@ class Library:
 
     @property
     def model(self) -> str | None:
-        """The name of that space's model."""
-        space = self.known_space
+        """The name of that space's model; None while nothing is indexed."""
+        space = self.known_space or self.space
         return None if space is None else space.name
 
     @property

@@ -82,11 +82,16 @@ def test_there_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_empty_library_says_what_to_do(tmp_path: Path) -> None:
     CatalogWriter(tmp_path / "catalog.db").close()
     with mmsearch.open(tmp_path) as library:
+        assert library.model is None
         assert library.space is None
         assert library.status().images == 0
         library.warm()
         with pytest.raises(IndexMissingError, match="mmsearch index"):
             library.search("anything")
+
+
+def test_the_model_is_known_before_anything_was_asked(library: Library, model: str) -> None:
+    assert library.model == model
 
 
 def test_pictures_and_texts_by_words(library: Library) -> None:
