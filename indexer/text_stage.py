@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 #: Texts a transaction. Larger ones let the encoder sort by length to more effect.
 TEXTS_A_BATCH = 512
-#: Bytes of the texts of one archive that are kept until all of it is read.
-_MAX_BESIDE = 64 << 20
+#: Memory that the texts of one archive may take until all of it is read, and what each takes
+#: besides its bytes.
+_MAX_BESIDE = 256 << 20
+_EACH = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +108,16 @@ class BesidePictures:
     """
 
     def __init__(self) -> None:
-        self._texts: dict[str, archive.Text] = {}
-        self._bytes = 0
+        self._texts: list[archive.Text] = []
+        self._bytes = self._too_many = 0
 
     def add(self, text: archive.Text) -> None:
-        """Keeps a text; only so many bytes of them altogether."""
-        if self._bytes + len(text.data) > _MAX_BESIDE:
-            text = archive.Text(text.name, b"", "more texts than can be kept beside pictures")
-        self._texts[text.name] = text
-        self._bytes += len(text.data)
+        """Keeps a text, as long as there is room."""
+        self._bytes += len(text.data) + _EACH
+        if self._bytes > _MAX_BESIDE:
+            self._too_many += 1
+        else:
+            self._texts.append(text)
 
     def drafts(
         self, path: str, pictures: Sequence[str], problems: list[ScanProblem]
@@ -124,7 +127,7 @@ class BesidePictures:
         path: of the archive. problems: takes what is wrong with such texts.
         """
         described = Described(sorted(pictures) if self._texts else ())
-        for part in batches(self._texts.values(), TEXTS_A_BATCH):
+        for part in batches(self._texts, TEXTS_A_BATCH):
             found = []
             for text in part:
                 picture = described.by(text.name)
@@ -141,6 +144,9 @@ class BesidePictures:
                     found.append(DraftText(path, key, "embedded", body, picture, picture))
             if found:
                 yield found
+        if self._too_many and pictures:
+            reason = f"{self._too_many:,} texts in it are left out: more than can be kept"
+            problems.append(ScanProblem("", reason))
 
 
 def caption_batches(

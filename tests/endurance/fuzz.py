@@ -55,6 +55,7 @@ from mmsearch.types import (
 
 #: Pictures here have at most 64 x 64 pixels; a damaged header may say more, up to this.
 _LIMITS = DecodeLimits(max_pixels=1_000_000, max_bytes=1 << 20, max_seconds=5)
+_TEXT_BYTES = 10_000
 _ARCHIVE_LIMITS = archive.ArchiveLimits(
     max_member_bytes=8 << 20, max_total_bytes=64 << 20, max_seconds=5
 )
@@ -135,7 +136,7 @@ def _read_archive(path: Path, data: bytes) -> str:
     path.write_bytes(data)
     bad = ""
     first: archive.Member | None = None
-    for item in archive.members(path, _ARCHIVE_LIMITS):
+    for item in archive.contents(path, _ARCHIVE_LIMITS, text_bytes=_TEXT_BYTES):
         if isinstance(item, ScanProblem):
             bad = bad or item.reason
             continue
@@ -143,9 +144,13 @@ def _read_archive(path: Path, data: bytes) -> str:
         drive = parts[0][:1].isascii() and parts[0][:1].isalpha() and parts[0][1:2] == ":"
         if ".." in parts or not parts[0] or "\0" in item.name or drive:
             raise MisbehavedError(f"a member called {item.name!r}")
+        item.name.encode("utf-8", "surrogateescape")
+        if isinstance(item, archive.Text):
+            if len(item.data) > _TEXT_BYTES or b"root:" in item.data:
+                raise MisbehavedError(f"text {item.name!r} of {len(item.data)} bytes")
+            continue
         if item.size != len(item.data) or b"root:" in item.data:
             raise MisbehavedError(f"member {item.name!r} of {item.size} bytes")
-        item.name.encode("utf-8", "surrogateescape")
         first = first or item
     if first is not None and archive.read_member(path, first.name, _ARCHIVE_LIMITS) != first.data:
         raise MisbehavedError(f"{first.name!r} read again is another")

@@ -566,6 +566,18 @@ def test_texts_beside_pictures_in_archives(
     assert texts(library) == []
 
 
+def test_only_so_many_texts_of_an_archive_are_kept(
+    library: Path, photos: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.text_stage._MAX_BESIDE", 1000)
+    texts_of = {f"{n}.txt": b"of it" for n in range(5)}
+    shard_of(photos / "s.tar", {"0.png": encoded(10), "1.png": encoded(11)} | texts_of)
+    shard_of(photos / "t.tar", texts_of)  # no business of ours
+    run(library, photos, model=model)
+    assert written_in(library, "s.tar") == {"0.png": ["of it"], "1.png": ["of it"]}
+    assert failures(library) == {"s.tar": "3 texts in it are left out: more than can be kept"}
+
+
 def written_in(library: Path, name: str) -> dict[str, list[str]]:
     """What is written for the pictures of an archive, by member."""
     with Library(library, device="cpu") as opened:
