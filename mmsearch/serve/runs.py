@@ -176,6 +176,9 @@ class Runs:
                 await self._run(run)
             except OSError as exc:
                 run.state, run.error = "failed", f"no process could be started: {exc.strerror}"
+            except Exception:  # the edge: whatever waits behind it has its turn
+                log.exception("indexing %s", run.source)
+                run.state, run.error = "failed", "an error in mmsearch; the service's log has more"
             finally:
                 if not run.is_over:
                     run.state = "stopped"

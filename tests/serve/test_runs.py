@@ -11,7 +11,7 @@ from collection import encoded, run, write
 
 from mmsearch.serve import logs
 from mmsearch.serve.exchange import Exchange, current
-from mmsearch.serve.runs import Runs
+from mmsearch.serve.runs import Run, Runs
 from mmsearch.store.lock import writing
 
 _DEADLINE_S = 120
@@ -105,3 +105,30 @@ def test_what_changes_while_a_state_is_taken_in_is_told_too(tmp_path: Path) -> N
             await anext(changes)
 
     asyncio.run(main())
+
+
+def test_an_error_of_our_own_ends_one_run_and_not_those_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[str] = []
+
+    async def call(_: Runs, run: Run, *__: str) -> int:
+        called.append(run.source)
+        if run.source == "first":
+            raise ValueError("of ours")
+        return 0
+
+    monkeypatch.setattr(Runs, "_call", call)
+
+    async def main() -> None:
+        runs = Runs(tmp_path, "cpu")
+        first, second = runs.start("first", "/first"), runs.start("second", "/second")
+        await runs.ended(second, _DEADLINE_S)
+        assert (first.state, second.state) == ("failed", "done")
+        assert first.error is not None
+        assert "service's log" in first.error
+        await runs.close()
+
+    asyncio.run(main())
+    assert called == ["first", "second"]
+    assert "of ours" in caplog.text
