@@ -10,7 +10,6 @@ import csv
 import itertools
 import json
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from indexer.texts.items import TEXT_NAMES, items_of, pick, picture_of
 from mmsearch.encode.published import DatasetName
 from mmsearch.errors import DecodeError, QueryError, SourceError, os_reason
 from mmsearch.filenames import joined, real, straightened
+from mmsearch.filters.globs import comparable
 from mmsearch.store.alike import folded
 
 
@@ -236,7 +236,7 @@ class _There:
             self._by_name[last] = None if last in self._by_name else path
             for key in (folded(path), folded(last)):
                 self._by_folded[key] = None if key in self._by_folded else path
-            parent = _composed(parent)
+            parent = comparable(parent)
             while parent and parent not in self._folders:
                 self._folders.add(parent)
                 parent = parent.rpartition("/")[0]
@@ -247,17 +247,13 @@ class _There:
         found = self._by_name.get(name)
         if found is None:
             return None
-        parents = (_composed(place.rpartition("/")[0]) for place in places)
+        parents = (comparable(place.rpartition("/")[0]) for place in places)
         known = [f"{parent}/" for parent in parents if parent in self._folders]
-        return found if not known or _composed(found).startswith(tuple(known)) else None
+        return found if not known or comparable(found).startswith(tuple(known)) else None
 
     def alike(self, name: str) -> str | None:
         """The only picture of this path, or file name, but for letter case and accents."""
         return self._by_folded.get(folded(name))
-
-
-def _composed(path: str) -> str:
-    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def _known_as(name: str) -> DatasetName | None:

@@ -42,7 +42,10 @@ def relative(path: str, folder: str) -> str:
 
 
 def shared(paths: Sequence[str]) -> str:
-    """The longest path that all of these lie in; "" where they are relative and have none."""
+    """The longest path that all of these lie in; "" where they are relative and have none.
+
+    Raises ValueError: there are none, or they lie on several drives.
+    """
     return _alike(os.path.commonpath(paths))
 
 

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,3 +180,31 @@ def same(found: list[dict[Any, float]], expected: list[dict[Any, float]]) -> boo
         for ours, theirs in zip(found, expected, strict=True)
         for what, score in ours.items()
     )
+
+
+def names(library: Path, query: str = "waves") -> list[str]:
+    """Paths of all that a search finds, copies too, from the pictures' folder on."""
+    with Library(library, device="cpu") as lib:
+        hits = lib.search(query, k=1000)
+        paths = [path for hit in hits for path in (hit.image.path, *hit.image.copies)]
+    return sorted(path.partition("/photos/")[2] for path in paths)
+
+
+def texts(library: Path) -> list[str]:
+    with Library(library, device="cpu") as lib:
+        return sorted(hit.text.body for hit in lib.search_texts("waves", k=1000))
+
+
+def failures(library: Path) -> dict[str, str]:
+    with Library(library) as lib:
+        return {f.path.partition("/photos/")[2]: f.reason for f in lib.failures()}
+
+
+def unchanged(report: Report) -> bool:
+    return not report.changed and report.encoded_images == report.encoded_texts == 0
+
+
+def zip_of(path: Path, **members: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.png", data)

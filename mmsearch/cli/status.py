@@ -14,7 +14,11 @@ from mmsearch.overview import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from mmsearch.encode.presets import Preset
 
 #: Columns of a terminal that the table of models needs.
 _WIDE = 180
@@ -97,43 +101,43 @@ def models(as_json: bool) -> None:
     """
     from mmsearch.encode.presets import PRESETS
 
+    presets = list(PRESETS.values())
     if as_json:
-        print_json({"models": [asdict(preset) for preset in PRESETS.values()]})
+        print_json({"models": [asdict(preset) for preset in presets]})
         return
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:
+        console.width = 200
     # Eight columns of a narrow terminal would hold some letters each.
-    (_list_models if console.is_terminal and console.width < _WIDE else _table_models)(console)
+    if console.width < _WIDE:
+        _list_models(presets, console.width)
+    else:
+        console.print(_table_of_models(presets))
     click.echo(
         "recall@1: published, text to image on COCO, zero-shot; tiny knows drawn scenes only."
     )
 
 
-def _list_models(console: Console) -> None:
-    from mmsearch.encode.presets import PRESETS
-
-    for preset in PRESETS.values():
+def _list_models(presets: Sequence[Preset], width: int) -> None:
+    for preset in presets:
         size = f"{preset.download_mb / 1000:.1f} GB, " if preset.download_mb else ""
         recall = f"recall@1 {preset.recall:.1f} %, " if preset.recall else ""
         facts = f"{size}{preset.dim} dimensions, languages: {preset.languages}, {recall}"
         for text in (preset.use, preset.spec, facts + preset.licence):
             name = preset.name if text is preset.use else ""
-            wrapped = click.wrap_text(text, console.width, f"{name:14}", " " * 14)
-            click.echo(wrapped)
+            click.echo(click.wrap_text(text, width, f"{name:14}", " " * 14))
 
 
-def _table_models(console: Console) -> None:
-    from rich.console import Console
+def _table_of_models(presets: Sequence[Preset]) -> Table:
     from rich.table import Table
-
-    from mmsearch.encode.presets import PRESETS
 
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "stands for", "download", "dim", "languages", "recall@1", "licence"):
         table.add_column(heading, justify="right" if heading in ("download", "dim") else "left")
     table.add_column("use", overflow="fold")
-    for preset in PRESETS.values():
+    for preset in presets:
         size = f"{preset.download_mb / 1000:.1f} GB" if preset.download_mb else "none"
         recall = f"{preset.recall:.1f} %" if preset.recall else "-"
         table.add_row(
@@ -146,4 +150,4 @@ def _table_models(console: Console) -> None:
             preset.licence,
             preset.use,
         )
-    Console(width=None if console.is_terminal else 200).print(table)
+    return table

@@ -19,6 +19,7 @@ from browsing import (
     id_of,
     ids_of,
     keep_weak,
+    open_first,
     shoot,
     shown_ids,
     until,
@@ -641,19 +642,8 @@ def test_the_arrows_of_a_picture_are_seen_in_small_windows(open_page: Open, widt
 
 
 def test_further_captions_are_no_links(open_page: Open) -> None:
-    def say(route: Route) -> None:
-        answer = route.fetch(post_data=route.request.post_data_json | {"min_relevance": 0})
-        found = answer.json()
-        for hit in found["hits"]:
-            hit["captions"] = ["the first", "another"]
-        route.fulfill(response=answer, json=found)
-
     page = open_page("/")
-    page.wait_for_selector(".tile.shown")
-    page.route("**/v1/search", say)
-    page.locator("#words").fill("boats")
-    page.wait_for_selector(SAID)
-    page.locator(".tile").first.click()
+    open_first(page, captions=["the first", "another"])
     another = page.locator("#viewer-about p:text-is('another')")
     another.wait_for()
     assert another.evaluate("text => getComputedStyle(text).textDecorationLine") == "none"

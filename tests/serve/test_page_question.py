@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import POSTCARDS, SAID, Open, drop, give, paste, shoot, shown_ids
+from browsing import POSTCARDS, SAID, Open, drop, give, open_first, paste, shoot, shown_ids
 
 import mmsearch
 from mmsearch.errors import QueryError
 from mmsearch.query import Question, Term, parse_query
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Route
-
     from mmsearch.library import Library
 
 
@@ -270,20 +268,8 @@ def test_addresses_that_make_no_sense(open_page: Open, address: str) -> None:
 def test_long_and_many_captions_do_not_push_the_buttons_away(open_page: Open) -> None:
     texts = ["a word " * 500, *(f"caption {n}" for n in range(300))]
 
-    def say(route: Route) -> None:
-        answer = route.fetch(post_data=route.request.post_data_json | {"min_relevance": 0})
-        found = answer.json()
-        for hit in found["hits"]:
-            hit["captions"] = texts
-            hit["path"] = "/photos/a\u202egpj.jpg"
-        route.fulfill(response=answer, json=found)
-
     page = open_page("/")
-    page.wait_for_selector(".tile.shown")
-    page.route("**/v1/search", say)
-    page.locator("#words").fill("boats")
-    page.wait_for_selector(SAID)
-    page.locator(".tile").first.click()
+    open_first(page, captions=texts, path="/photos/a\u202egpj.jpg")
     button = page.get_by_role("button", name="More like this")
     button.wait_for()
     box = button.bounding_box()

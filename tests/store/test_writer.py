@@ -41,6 +41,11 @@ def vectors(catalog: Catalog, space_id: int, modality: Any) -> dict[int, np.ndar
     }
 
 
+def interrupted(*_args: object) -> None:
+    """Ctrl-C comes here."""
+    raise KeyboardInterrupt
+
+
 def test_writing_a_batch_again_changes_nothing(
     writer: CatalogWriter, catalog: Catalog, catalog_path: Path, source: int
 ) -> None:
@@ -96,9 +101,6 @@ def test_nothing_of_a_batch_stays_when_a_part_of_it_fails(
     space_id = writer.ensure_space(SPACE)
     before = dump(catalog_path)
 
-    def interrupted(*_args: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr(items, "_finish_items", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -113,9 +115,6 @@ def test_texts_are_linked_after_ctrl_c_within_a_statement(
     space_id = writer.ensure_space(SPACE)
     writer.commit(space_id, images=[image(source, "a.jpg", "A")])
     writer.commit(space_id, texts=[text(source, "captions.txt", "1", "one", ref="a.jpg")])
-
-    def interrupted(*_args: object) -> None:
-        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         # SQLAlchemy gives up a connection in the middle of whose statement that comes.
@@ -134,9 +133,6 @@ def test_an_interrupted_sweep_is_undone(
     writer.commit(space_id, images=[image(source, "a.jpg", "A"), image(source, "b.jpg", "B")])
     writer.scan.begin()
     writer.scan.saw([saw("b.jpg")])
-
-    def interrupted(*_args: object) -> None:
-        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("mmsearch.store.scan.hide", interrupted)
