@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ _K = 10
 _RECALL_WANTED = 0.999
 #: How often something is looked at again because others were writing meanwhile.
 _TRIES = 3
+#: And how long after: who puts two files in place may have to wait for a core in between.
+_PAUSE_S = 0.5
 
 
 class IndexDoctor:
@@ -64,7 +67,7 @@ class IndexDoctor:
         """What a check finds while nothing is committed: files and catalog are of one moment.
 
         What is wrong must be so twice in a row: the end of a run puts files in place without a
-        commit, and for a moment they are of two times.
+        commit, and for a moment they are of two times; on a busy machine for a longer one.
         """
         suspected = False
         for _ in range(_TRIES):
@@ -85,6 +88,7 @@ class IndexDoctor:
                 yield finding
                 return
             suspected = stands
+            time.sleep(_PAUSE_S)
         yield Finding(name, "note", f"{modality}: not checked, the library is being written")
 
     def _strays(self) -> set[Path]:
