@@ -414,8 +414,8 @@ def _unpacked_raw(
         if pixels is None:
             pixels, turn = preview.pixels, its
         across, down = (preview.width, preview.height)[:: -1 if its >= 5 else 1]
-        # LibRaw counts some pixels of the rim that the camera leaves out.
-        if width * _NEARLY <= across <= width and height * _NEARLY <= down <= height:
+        # LibRaw counts some pixels of the rim that the camera leaves out, or the other way around.
+        if all(_NEARLY <= a / b <= 1 / _NEARLY for a, b in ((across, width), (down, height))):
             width, height = across, down
     assert pixels is not None
     return _Unpacked(kind, upright(pixels, turn), width, height, None, said)

@@ -209,9 +209,13 @@ def test_a_sensor_without_colours_is_grey() -> None:
     assert (pixels[:, :, 0] == pixels[:, :, 2]).all()
 
 
-def test_a_rim_that_the_camera_leaves_out_is_not_counted() -> None:
-    info = read(dng(WIDE, WIDE.crop((1, 1, 93, 61)))).info
-    assert (info.width, info.height) == (92, 60)
+def test_the_camera_says_how_much_of_the_rim_counts() -> None:
+    for size in ((92, 60), (98, 65)):
+        for turn in (1, 6):
+            info = read(dng(WIDE, OTHER.resize(size), orientation=turn)).info
+            assert (info.width, info.height) == (size if turn == 1 else size[::-1])
+    info = read(dng(WIDE, OTHER.resize((48, 32)))).info
+    assert (info.width, info.height) == (96, 64)
 
 
 def test_a_broken_preview_does_not_make_the_picture_bad() -> None:
