@@ -180,6 +180,7 @@ def summary(report: Report) -> str:
             (report.known, "already known by content (copies, moved files)"),
             (report.returned, "came back"),
             (report.missing, "gone (forgotten in searches until they come back)"),
+            (report.developed, "raw files passed over: the same pictures lie beside them"),
             (report.failed, "could not be used: mmsearch status --failed"),
         ]
         lines += [f"{count:,} {what}" for count, what in parts if count]

@@ -381,6 +381,7 @@ class _Run:
         self._report.skipped += len(problems)
         self._report.links += sum(problem.reason == LINK for problem in problems)
         self._report.closed += closed
+        self._report.developed += sights.developed
         if self._anything_readable(target, source_id):
             self._read(target, source_id)
         if target.under:

@@ -49,7 +49,8 @@ class Report:
     files and sidecars; linked: those of them that found their picture; carried: texts that
     pictures carry themselves. failed: inputs of this run that could not be used; skipped: what was
     passed over in folders, which every run tells again; of it, links: that are not followed,
-    closed: files and folders that could not be looked at. picture_seconds: of `seconds`, reading
+    closed: files and folders that could not be looked at. developed: raw files beside which the
+    same picture lies, which is read. picture_seconds: of `seconds`, reading
     and encoding pictures, the loading of the model left out. missing, returned: files gone and come
     back since the last run. old_space: names the space that searches used before the run switched
     them to its own.
@@ -67,6 +68,7 @@ class Report:
     skipped: int = 0
     links: int = 0
     closed: int = 0
+    developed: int = 0
     missing: int = 0
     returned: int = 0
     seconds: float = 0.0

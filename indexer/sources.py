@@ -9,10 +9,11 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from indexer.ignore import expression, without_end
@@ -25,6 +26,7 @@ from mmsearch.filetimes import modified_ns
 from mmsearch.overview import (
     ScanProblem,
 )
+from mmsearch.raw import Developed, is_raw_name
 
 Kind = Literal["image", "archive", "texts", "sidecar"]
 
@@ -61,10 +63,12 @@ class Sights:
     any_file: whether any visible file lies there, of whatever kind, excluded or not.
     empty: each folder in which nothing visible lies, the root excepted: its path, and when
         something last came or went there (its ctime, which nobody can set), in ns.
+    developed: how many raw files were passed over since the same picture lies beside them.
     """
 
     any_file: bool = False
     empty: list[tuple[str, int]] = field(default_factory=list)
+    developed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ def scan(
     under: str = "",
     sights: Sights | None = None,
 ) -> Iterator[FileEntry | ScanProblem]:
-    """Walk `root`: in each folder the files by name, then its folders by name.
+    """Walk `root`: in each folder the files by name (raw files and .txt last), then its folders by
+    name.
 
     exclude: patterns as in .gitignore, read without case: "*.png" matches names, "2019/raw*" paths
         below the root ("*" stays within a name, "**" is any folders), "old/" folders only,
@@ -106,7 +111,8 @@ def scan(
     under: only this subtree, as a path relative to the root; nothing if it is gone.
     sights: takes what else was met.
 
-    A folder or entry that cannot be read is a ScanProblem, and the walk goes on. Raises
+    A raw file beside which the same picture lies in another format (IMG_1.NEF, img_1.jpg) is passed
+    over. A folder or entry that cannot be read is a ScanProblem, and the walk goes on. Raises
     SourceError when the root itself is missing, no folder or unreadable.
     """
     base = real(root)
@@ -213,7 +219,7 @@ def _walk(
 ) -> Iterator[FileEntry | ScanProblem]:
     start = f"{under}/" if under else ""
     if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
-        yield from _one(base, under)
+        yield from _one(base, under, rules, follow_links, sights)
         return
     for at in (i for i, mark in enumerate(f"/{under}" if under else "") if mark == "/"):
         rules += _ignore_file(f"{base}/{under[:at]}{IGNORE_FILE}", under[:at])
@@ -266,6 +272,7 @@ def _folder(
     """The files of one folder; its folders are added to `below`."""
     texts: list[os.DirEntry[str]] = []
     pictures: list[str] = []
+    raws: list[os.DirEntry[str]] = []
     for entry in entries:
         name = entry.name
         if not _is_visible(entry):
@@ -289,6 +296,9 @@ def _folder(
                 # stat() of a broken or circular link raises, and says why
                 yield ScanProblem(path, _not_a_file(entry.stat().st_mode))
                 continue
+            if kind == "image" and is_raw_name(name):
+                raws.append(entry)  # unless the same picture is here
+                continue
             if kind == "image":
                 pictures.append(name)
             elif name.lower().endswith(".txt"):
@@ -299,7 +309,18 @@ def _folder(
                 yield FileEntry(path, info.st_size, modified_ns(info), kind)
         except OSError as exc:
             yield ScanProblem(path, os_reason(exc), closed=True)
-    described = Described(pictures if texts else ())
+    developed = Developed(pictures if raws else ())
+    same = {e.name: picture for e in raws if (picture := developed.of(e.name)) is not None}
+    sights.developed += len(same)
+    for entry in (e for e in raws if e.name not in same):
+        pictures.append(entry.name)
+        try:
+            info = entry.stat()
+        except OSError as exc:
+            yield ScanProblem(prefix + entry.name, os_reason(exc), closed=True)
+            continue
+        yield FileEntry(prefix + entry.name, info.st_size, modified_ns(info), "image")
+    described = Described(sorted(pictures) if texts else (), same)
     for entry in texts:
         of = described.by(entry.name)
         kind = "sidecar" if of is not None else kind_of(entry.name)
@@ -317,8 +338,11 @@ def _folder(
 class Described:
     """Pictures, and which of them sidecars describe."""
 
-    def __init__(self, pictures: Sequence[str]) -> None:
-        """pictures: sorted names, or paths."""
+    def __init__(
+        self, pictures: Sequence[str], same: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """pictures: sorted names, or paths. same: of raw files that are passed over, the picture
+        beside each: what describes the one describes the other."""
         self._as_written: dict[str, str] = {}  # also with the ending in lower case
         self._lower: dict[str, str] = {}
         for name in pictures:
@@ -327,6 +351,8 @@ class Described:
             # stays.
             self._as_written[f"{stem}.{suffix.lower()}"] = self._as_written[name] = name
             self._lower.setdefault(name.lower(), name)
+        for name, picture in same.items():
+            self._lower.setdefault(name.lower(), picture)
 
     def by(self, text: str) -> str | None:
         """The picture that a file of this name, or path, describes."""
@@ -337,13 +363,23 @@ class Described:
         return next((picture for picture in chain(same, alike) if picture is not None), None)
 
 
-def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:
-    """scan(under=...) of what is no folder: a single file, or nothing if it is gone."""
+def _one(
+    base: str, path: str, rules: tuple[_Rule, ...], follow_links: bool, sights: Sights
+) -> Iterator[FileEntry | ScanProblem]:
+    """scan(under=...) of what is no folder: a single file, or nothing if it is gone.
+
+    Patterns do not keep it away; but a raw file is passed over as in the scan of its folder.
+    """
     full = Path(base, path)
     kind = kind_of(full.name)
     if kind is None or not os.path.lexists(full):
         return
     try:
+        if is_raw_name(full.name):
+            beside = _beside(base, path, rules, follow_links)
+            if Developed(beside).of(path) is not None:
+                sights.developed += 1
+                return
         info = full.stat()
     except OSError as exc:
         yield ScanProblem(path, os_reason(exc), closed=True)
@@ -352,6 +388,17 @@ def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:
         yield FileEntry(path, info.st_size, modified_ns(info), kind)
     else:
         yield ScanProblem(path, _not_a_file(info.st_mode))
+
+
+def _beside(base: str, path: str, rules: tuple[_Rule, ...], follow_links: bool) -> list[str]:
+    """The paths of the pictures that a scan finds in the folder of this one. Raises OSError."""
+    folder, slash, _ = path.rpartition("/")
+    with os.scandir(f"{base}/{folder}") as listing:
+        entries = sorted(listing, key=_name)
+    for at in (i for i, mark in enumerate(f"/{folder}{slash}") if mark == "/"):
+        rules += _ignore_file(f"{base}/{path[:at]}{IGNORE_FILE}", path[:at])
+    found = _folder(entries, folder + slash, rules, follow_links, [], Sights())
+    return [e.path for e in found if isinstance(e, FileEntry) and e.kind == "image"]
 
 
 def _name(entry: os.DirEntry[str]) -> str:

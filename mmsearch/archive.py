@@ -30,6 +30,7 @@ from mmsearch.overview import (
     ScanProblem,
 )
 from mmsearch.plaintext import clean
+from mmsearch.raw import Developed
 
 ARCHIVE_SUFFIXES = (
     ".zip", ".cbz", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",
@@ -140,7 +141,9 @@ def contents(
     ends with a ScanProblem of the path "", and what came before stands. Where the drive is at
     fault, or may be, the problem is `closed`. Hard links of a tar that is not compressed are read
     as what they lead to; other links are passed over, which one ScanProblem of the path "" tells in
-    the end. Folders, devices, hidden files and files that are no pictures are passed over silently.
+    the end. Folders, devices, hidden files and files that are no pictures are passed over silently,
+    and so are raw files beside the same picture in another format; in a tar, which is read once,
+    where that comes before them.
     """
     problems, closed = 0, False
     for item in _scan(path, limits, text_bytes=text_bytes):
@@ -231,6 +234,7 @@ def _scan_zip(
             # Libraries may know it by the name that zipfile gives it, as all did once.
             info = last.get(only) or {_plain(info.filename): info for info in infos}.get(only)
             last = {} if info is None else {only: info}
+        developed = Developed(name for name in last if _judge(name, texts=False) == (name, ""))
         total = 0
         for name, info in last.items():
             if info.is_dir():
@@ -242,6 +246,8 @@ def _scan_zip(
             is_text = _is_text(name) and not problem
             if problem:
                 yield ScanProblem(name, problem)
+            elif developed.of(name) is not None:
+                continue
             elif name and kind == stat.S_IFLNK:
                 if not is_text:
                     links.pass_over(name)
@@ -315,6 +321,7 @@ def _scan_tar(
     links = _Links(seekable=not compressed)
     with tarheaders.open_tar(stream) as archive:
         seen: set[str] = set()
+        developed = Developed()
         count = total = 0
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it keeps every header otherwise
@@ -335,10 +342,12 @@ def _scan_tar(
                 if is_text and (info.size > text_bytes or not info.isreg()):
                     if info.isreg():
                         yield Text(name, b"", _TOO_LONG)
-                elif not problem and name and name not in seen:
+                elif not problem and name and name not in seen and developed.of(name) is None:
                     content = links.content(name, info)
                     if content is not None:
                         seen.add(name)
+                        if not is_text and only is None:
+                            developed.add(name)
                 if only not in (None, name):
                     content, problem = None, ""
                 if content is not None:

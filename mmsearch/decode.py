@@ -8,15 +8,13 @@ with a reason for people.
 from __future__ import annotations
 
 import io
-import math
+import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import simplejpeg
 from PIL import (
     AvifImagePlugin,
@@ -30,20 +28,26 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from mmsearch import raw
 from mmsearch.errors import DecodeError, DecodeTimeoutError
-from mmsearch.metadata import Metadata, orientation, read_metadata
+from mmsearch.metadata import Metadata, filled, orientation, read_blocks, read_metadata
+from mmsearch.pixels import to_rgb, upright
+from mmsearch.raw import RAW_SUFFIXES
+from mmsearch.raw.exif import of_libraw
+from mmsearch.raw.exif import read_blocks as exif_of_raw
 from mmsearch.structure import check, check_size, jpeg_metadata_is_sane
 from mmsearch.types import DEFAULT_LIMITS, DecodeLimits, PictureInfo
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from mmsearch.raw.libraw import Shot
     from mmsearch.types import Pixels
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp",
     ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif",
-})  # fmt: skip
+}) | RAW_SUFFIXES  # fmt: skip
 """Endings of the names of pictures, lower case. What a file is, its first bytes decide."""
 
 # This module is the owner of Pillow's process-wide limit. Every picture is checked against
@@ -61,8 +65,9 @@ _PLUGINS = (
 _ALL_IN_HEADER = (["JPEG"], ["WEBP"], ["GIF"], ["BMP"])
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _UNREADABLE = "broken, or a variant of its format that mmsearch cannot read"
-_BAND_PIXELS = 1 << 20
 _PILLOW_MODULES = r"(PIL|pillow_heif)\."
+#: A preview with so much of the length of the sides is as good as the whole.
+_NEARLY = 0.9
 _heif_lock = threading.Lock()
 _heif_ready = False
 
@@ -168,6 +173,36 @@ def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None
     formats = _formats(data)
     if not formats:
         raise DecodeError(source, "not a picture mmsearch can read")
+    found = (
+        _unpacked_raw(data, formats[0], source, limits, min_side)
+        if formats[0] in raw.FORMATS
+        else _unpacked(data, formats, source, limits, min_side)
+    )
+    return found.upright()
+
+
+@dataclass(slots=True)
+class _Unpacked:
+    """A picture as it is stored. pixels: perhaps fewer than width x height, not turned. turn: the
+    EXIF orientation, None where it has none."""
+
+    kind: str
+    pixels: Pixels
+    width: int
+    height: int
+    turn: int | None
+    said: Metadata
+
+    def upright(self) -> Picture:
+        turn = self.turn or 1
+        pixels, self.pixels = self.pixels, self.pixels[:0]  # what is turned is not held twice
+        width, height = (self.width, self.height)[:: -1 if turn >= 5 else 1]
+        return Picture(upright(pixels, turn), _info(self.kind, width, height, self.said))
+
+
+def _unpacked(
+    data: bytes, formats: list[str], source: str, limits: DecodeLimits, min_side: int | None
+) -> _Unpacked:
     check(formats[0], data, source, limits)
     if formats == ["JPEG"] and not jpeg_metadata_is_sane(data, source):
         picture = _bare_jpeg(data, source, limits, min_side)
@@ -192,16 +227,11 @@ def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None
         if min_side is not None and formats == ["JPEG"]:
             image.draft(None, (min_side, min_side))
         image.load()
-        pixels = _rgb(image)
+        pixels = to_rgb(image)
         if formats != ["JPEG"]:  # TIFF turns itself upright in load(), HEIF may correct its size
             width, height = image.size
-    turn = orientation(image)
-    said = read_metadata(image)
-    del image  # its pixels, before those of the result are copied
-    pixels = _upright(pixels, turn)
-    if turn >= 5:
-        width, height = height, width
-    return Picture(pixels, _info(formats[0], width, height, said))
+    turn = orientation(image, 0) or None
+    return _Unpacked(formats[0], pixels, width, height, turn, read_metadata(image))
 
 
 class _Guarded(io.BytesIO):
@@ -244,7 +274,8 @@ def _info(kind: str, width: int, height: int, said: Metadata) -> PictureInfo:
 
 
 def _formats(data: bytes) -> list[str]:
-    """The Pillow formats that the first bytes allow, likeliest first; empty for no picture."""
+    """The Pillow formats that the first bytes allow, likeliest first, or one of raw.FORMATS; empty
+    for no picture."""
     if data.startswith(b"\xff\xd8\xff"):
         return ["JPEG"]
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -253,6 +284,9 @@ def _formats(data: bytes) -> list[str]:
         return ["WEBP"]
     if data.startswith((b"GIF87a", b"GIF89a")):
         return ["GIF"]
+    raw_format = raw.kind(data)
+    if raw_format is not None:
+        return [raw_format]
     if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return ["TIFF"]
     if data[4:8] == b"ftyp":
@@ -318,7 +352,7 @@ def _jpeg_pixels(data: bytes, min_side: int | None) -> Pixels | None:
 
 def _bare_jpeg(
     data: bytes, source: str, limits: DecodeLimits, min_side: int | None
-) -> Picture | None:
+) -> _Unpacked | None:
     """A JPEG whose metadata Pillow stumbles over (a cut ICC profile will do), by simplejpeg alone;
     None if that cannot read it either."""
     try:
@@ -329,94 +363,89 @@ def _bare_jpeg(
         return None
     if pixels is None:
         return None
-    return Picture(pixels, _info("JPEG", int(width), int(height), Metadata()))
+    return _Unpacked("JPEG", pixels, int(width), int(height), None, Metadata())
 
 
-# -- pixels --------------------------------------------------------------------------------------
+# -- raw files -----------------------------------------------------------------------------------
 
 
-def _rgb(image: Image.Image) -> Pixels:
-    """A loaded picture of any mode as (height, width, 3) uint8, alpha composed on white.
+def _unpacked_raw(
+    data: bytes, kind: str, source: str, limits: DecodeLimits, min_side: int | None
+) -> _Unpacked:
+    """A raw file by the preview that the camera made, where that is large enough, or developed.
 
-    Band by band: what a conversion needs besides is a few MB, whatever the size of the picture.
+    The preview has all that was taken, in the camera's own colours, and costs a tenth. Should
+    developing fail (a compression that LibRaw lacks), a small one is better than none.
     """
-    width, height = image.size
-    pixels = np.empty((height, width, 3), np.uint8)
-    mode = image.mode
-    rows = max(1, _BAND_PIXELS // width)
-    bands = [(top, min(top + rows, height)) for top in range(0, height, rows)]
-    if mode == "I" or mode == "F" or mode.startswith("I;"):
-        scale = None if mode.startswith("I;16") else _range(_band(image, *at) for at in bands)
-        for top, bottom in bands:
-            values = np.asarray(_band(image, top, bottom))
-            pixels[top:bottom] = _eight_bits(values, mode, scale)[:, :, None]
-        return pixels
-    see_through = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    if mode == "RGBA" and image.format == "BMP":
-        # Programs that know no alpha leave it at 0 all over.
-        see_through = any(_band(image, *at).getchannel("A").getbbox() for at in bands)
-    for top, bottom in bands:
-        band = _band(image, top, bottom)
-        if see_through:
-            band = _on_white(band)
-        pixels[top:bottom] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
-    return pixels
+    from mmsearch.raw import libraw
+
+    seems_cut = raw.seems_cut(data, kind)
+    shot = libraw.look_at(data, source, with_preview=not seems_cut)
+    width, height = shot.width, shot.height
+    check_size(width, height, source, limits)
+    shorter = min(width, height)
+    wanted = min(shorter * _NEARLY, shorter if min_side is None else min_side)
+    preview = _preview(shot, source, limits, min_side)
+    pixels = None
+    _silence_pillow()
+    if preview is None or min(preview.width, preview.height) < wanted:
+        half = min_side is not None and shorter // 2 >= min_side
+        try:
+            pixels = libraw.develop(data, source, half=half, seconds=limits.max_seconds)
+        except DecodeError as exc:
+            if seems_cut and not isinstance(exc, DecodeTimeoutError):
+                raise DecodeError(source, "truncated") from exc
+            if preview is None:
+                raise
+
+    def opened(part: bytes) -> _Guarded:
+        return _Guarded(part, source, limits.max_seconds)
+
+    said = read_blocks(*exif_of_raw(data, kind, opened))
+    if preview is not None:
+        said = filled(said, preview.said)
+    if shot.exif is not None:
+        said = filled(said, read_blocks(of_libraw(shot.exif, opened), None))
+    if shot.turn >= 5:
+        width, height = height, width
+    turn = shot.turn
+    if preview is not None:
+        its = _turn_of(preview, shot)
+        if pixels is None:
+            pixels, turn = preview.pixels, its
+        across, down = (preview.width, preview.height)[:: -1 if its >= 5 else 1]
+        # LibRaw counts some pixels of the rim that the camera leaves out, or the other way around.
+        if all(_NEARLY <= a / b <= 1 / _NEARLY for a, b in ((across, width), (down, height))):
+            width, height = across, down
+    assert pixels is not None
+    return _Unpacked(kind, upright(pixels, turn), width, height, None, said)
 
 
-def _band(image: Image.Image, top: int, bottom: int) -> Image.Image:
-    return image.crop((0, top, image.width, bottom))
+def _preview(
+    shot: Shot, source: str, limits: DecodeLimits, min_side: int | None
+) -> _Unpacked | None:
+    if shot.preview is None or _formats(shot.preview) != ["JPEG"]:
+        return None
+    try:
+        return _unpacked(shot.preview, ["JPEG"], source, limits, min_side)
+    except DecodeTimeoutError:
+        raise
+    except Exception:  # as in decode(); what the sensor saw may be whole
+        logger.debug("%s: its preview is broken", source, exc_info=True)
+        return None
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBa", "La"):
-        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+def _turn_of(preview: _Unpacked, shot: Shot) -> int:
+    """What makes the preview upright: its own orientation, or the file's, or it is so already.
 
-
-def _range(bands: Iterable[Image.Image]) -> tuple[float, float]:
-    """The least and the greatest value of a picture; what is no number counts as 0."""
-    low, high = math.inf, -math.inf
-    for band in bands:
-        values = _numbers(np.asarray(band))
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    return low, high
-
-
-def _numbers(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _eight_bits(
-    values: NDArray[np.generic], mode: str, scale: tuple[float, float] | None
-) -> NDArray[np.uint8]:
-    """Grey values of 16 or 32 bits, or floating point, as 0 to 255.
-
-    16 bits divide by 257. Wider modes carry no scale: within 0..1 (floating point), 0..255 and
-    0..65535 they are taken to mean that, and are stretched from least to greatest otherwise.
-    scale: the least and the greatest value of the whole picture, None for 16 bits.
+    Some say in the preview how it is stored, some only in the file, and some programs turn previews
+    and leave the orientation as it was: that shows where it would lie across the picture.
     """
-    if scale is None:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    wide, (low, high) = _numbers(values), scale
-    if low < 0 or high > 65535:
-        wide = (wide - low) * (255 / (high - low)) if high > low else np.zeros_like(wide)
-    elif mode == "F" and high <= 1:
-        wide = wide * 255
-    elif high > 255:
-        wide = wide / 257
-    return np.rint(wide).astype(np.uint8)
-
-
-def _upright(pixels: Pixels, turn: int) -> Pixels:
-    """Undo an EXIF orientation, 1 to 8 (EXIF 2.32, tag 0x0112)."""
-    if turn in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if turn in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if turn in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    tall = (shot.height > shot.width) != (shot.turn >= 5)
+    for turn in (preview.turn, shot.turn, 1):
+        if turn is not None and ((preview.height > preview.width) != (turn >= 5)) == tall:
+            return turn
+    return shot.turn
 
 
 # -- reasons -------------------------------------------------------------------------------------

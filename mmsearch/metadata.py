@@ -10,7 +10,7 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -78,12 +78,13 @@ class _Words:
     keywords: tuple[str, ...] = ()
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an opened picture, 1 to 8; 1 where there is none or a broken one."""
+def orientation(image: Image.Image, otherwise: int = 1) -> int:
+    """The EXIF orientation of an opened picture, 1 to 8; `otherwise` where there is none or a
+    broken one."""
     if not _has_exif(image):
-        return 1
+        return otherwise
     value = _tolerant(lambda: image.getexif().get(ExifTags.Base.Orientation), None)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else otherwise
 
 
 def read_metadata(image: ImageFile.ImageFile) -> Metadata:
@@ -96,11 +97,38 @@ def read_metadata(image: ImageFile.ImageFile) -> Metadata:
     if _has_exif(image):
         exif = _tolerant(image.getexif, None)
     words = [
-        _tolerant(lambda: _xmp_words(image), _Words()),
+        _tolerant(lambda: _xmp_words(_packet(image)), _Words()),
         _tolerant(lambda: _iptc_words(image), _Words()),
         _tolerant(lambda: _exif_words(exif), _Words()) if exif else _Words(),
         _tolerant(lambda: _png_words(image), _Words()),
     ]
+    return _together(exif, words)
+
+
+def read_blocks(exif: Image.Exif | None, xmp: bytes | None) -> Metadata:
+    """The same of a file that Pillow does not open, from its EXIF and its packet of XMP."""
+    words = [
+        _tolerant(lambda: _xmp_words(xmp), _Words()),
+        _tolerant(lambda: _exif_words(exif), _Words()) if exif else _Words(),
+    ]
+    return _together(exif, words)
+
+
+def filled(said: Metadata, more: Metadata) -> Metadata:
+    """`said`, and what it is silent about as `more` has it; a place is taken as a whole."""
+    place = said if said.latitude is not None else more
+    return Metadata(
+        taken_at=said.taken_at or more.taken_at,
+        camera=said.camera or more.camera,
+        latitude=place.latitude,
+        longitude=place.longitude,
+        title=said.title or more.title,
+        description=said.description or more.description,
+        keywords=said.keywords or more.keywords,
+    )
+
+
+def _together(exif: Image.Exif | None, words: Sequence[_Words]) -> Metadata:
     place = _tolerant(lambda: _place(exif), None) if exif else None
     return Metadata(
         taken_at=_tolerant(lambda: _taken_at(exif), None) if exif else None,
@@ -218,8 +246,11 @@ def _wide(value: object) -> str | None:
 # -- XMP, IPTC, PNG ------------------------------------------------------------------------------
 
 
-def _xmp_words(image: Image.Image) -> _Words:
-    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+def _packet(image: Image.Image) -> object:
+    return image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+
+
+def _xmp_words(packet: object) -> _Words:
     if isinstance(packet, str):
         packet = packet.encode()
     if not isinstance(packet, bytes) or len(packet) > MAX_BLOCK_BYTES or b"<" not in packet:

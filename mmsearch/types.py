@@ -63,9 +63,10 @@ class DecodeLimits:
     Of a picture one frame is read, the first. Decoding takes at most 24 bytes of memory for each
     pixel, 4 for each byte of the file, and 256 MB: 7.5 GB for the largest picture allowed by
     default, but 0.5 GB for one of 12 megapixels (measured on 25 megapixels: 3 to 12 bytes a pixel
-    for JPEG, 8 for PNG and TIFF, 13 for AVIF and HEIC, 16 for WebP). A block of EXIF or XMP above
-    4 MB is not looked at; files of more than 250,000 parts, JPEGs of more than 100 scans are
-    refused (mmsearch.structure). What archives and files of texts are held to stands in
+    for JPEG, 8 for PNG and TIFF, 13 for AVIF and HEIC, 16 for WebP, 20 for a raw file that is
+    developed, most of it in a process of its own). A block of EXIF or XMP above 4 MB is not looked
+    at; files of more than 250,000 parts, JPEGs of more than 100 scans are refused
+    (mmsearch.structure). What archives and files of texts are held to stands in
     mmsearch.archive.ArchiveLimits and indexer.texts.
     """
 

@@ -113,6 +113,25 @@ def test_only_pictures_come(tmp_path: Path, make: object) -> None:
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_raw_files_come_where_the_same_picture_does_not(tmp_path: Path, make: object) -> None:
+    files = {
+        "a/1.jpg": b"1", "a/1.NEF": b"2", "a/2.dng": b"3", "a/2.mov": b"4", "b/1.nef": b"5",
+        "b/.1.jpg": b"6",
+    }  # fmt: skip
+    path = make(tmp_path / "a", files)  # type: ignore[operator]
+    good, bad = read(path)
+    assert list(good) == ["a/1.jpg", "a/2.dng", "b/1.nef"]
+    assert bad == {}
+    assert read_member(path, "a/1.NEF") == b"2"  # one that a library knew before
+
+
+def test_in_a_tar_what_comes_later_is_not_known(tmp_path: Path) -> None:
+    files = {"1.CR2": b"1", "1.JPG": b"2"}
+    assert list(read(make_zip(tmp_path / "a.zip", files))[0]) == ["1.JPG"]
+    assert list(read(make_tar(tmp_path / "a.tar", files))[0]) == ["1.CR2", "1.JPG"]
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
 @pytest.mark.parametrize(
     "name", ["../a.jpg", "x/../../a.jpg", "/etc/a.jpg", "C:/a.jpg", "c:\\a.jpg", "..\\a.jpg"]
 )

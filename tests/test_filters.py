@@ -46,6 +46,8 @@ READ = {
     "in:/photos/2019/": f.Path("/photos/2019/**"),
     "format:jpg": f.Format("JPEG"),
     "format:heic": f.Format("HEIF"),
+    "format:nrw": f.Format("NEF"),
+    "format:raw": f.Format("RAW"),
     "taken:2019": f.Dates("taken", datetime(2019, 1, 1), datetime(2020, 1, 1)),
     "date:2019-12": f.Dates("taken", datetime(2019, 12, 1), datetime(2020, 1, 1)),
     "taken:2019-07-31": f.Dates("taken", DAY, DAY + timedelta(days=1)),

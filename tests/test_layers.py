@@ -42,6 +42,8 @@ LEVELS = {
     "mmsearch.tarheaders": 1,
     "mmsearch.watchdog": 1,
     "mmsearch.structure": 1,
+    "mmsearch.raw": 1,
+    "mmsearch.pixels": 1,
     "mmsearch.encode": 1,
     "mmsearch.store": 1,
     "mmsearch.index": 1,
@@ -75,6 +77,10 @@ SIBLINGS = {
     ("mmsearch.overview", "mmsearch.types"),
     ("mmsearch.decode", "mmsearch.metadata"),
     ("mmsearch.decode", "mmsearch.structure"),
+    ("mmsearch.decode", "mmsearch.raw"),
+    ("mmsearch.decode", "mmsearch.pixels"),
+    ("mmsearch.archive", "mmsearch.raw"),
+    ("mmsearch.store", "mmsearch.raw"),  # the names of the formats
     ("mmsearch.archive", "mmsearch.decode"),
     ("mmsearch.archive", "mmsearch.tarheaders"),
     ("mmsearch.library", "mmsearch.opened"),
@@ -138,9 +144,12 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("mmsearch.serve",),
     "prometheus_client": ("mmsearch.serve.metrics",),
     "simplejpeg": ("mmsearch.decode", "mmsearch.metadata"),
+    "rawpy": ("mmsearch.raw",),
     "pillow_heif": ("mmsearch.decode", "mmsearch.metadata"),
     "PIL": (
         "mmsearch.decode",
+        "mmsearch.pixels",
+        "mmsearch.raw.exif",
         "mmsearch.metadata",
         "mmsearch.postcards",
         "mmsearch.encode.preprocess",  # the reference path is Pillow's

@@ -21,6 +21,7 @@ from indexer.texts.items import (
 from mmsearch.decode import IMAGE_SUFFIXES
 from mmsearch.errors import DecodeError, os_reason
 from mmsearch.plaintext import clean
+from mmsearch.raw import RAW_SUFFIXES
 
 __all__ = [
     "MAX_BODY",
@@ -50,7 +51,10 @@ _CAPTION_FILE = re.compile(
     r"|results_20130124\.token",
     re.IGNORECASE,
 )
-_SUFFIX_ORDER = tuple(sorted(IMAGE_SUFFIXES, key=lambda suffix: (suffix != ".jpg", suffix)))
+#: JPEG first; a raw file last, as it is what the others were made from.
+_SUFFIX_ORDER = tuple(
+    sorted(IMAGE_SUFFIXES, key=lambda suffix: (suffix in RAW_SUFFIXES, suffix != ".jpg", suffix))
+)
 
 
 def is_caption_file(name: str) -> bool:

@@ -29,7 +29,10 @@ MAX_VALUE = 1000
 MAX_TEXT = 10_000
 
 #: Other names of formats.
-_FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF"}
+_FORMATS = {
+    "JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF",
+    "NRW": "NEF", "SR2": "ARW", "SRF": "ARW", "RWL": "RW2", "KDC": "DCR",
+}  # fmt: skip
 #: No count of anything here is larger; SQLite's largest.
 _MAX_COUNT = 2**63 - 1
 
@@ -108,7 +111,10 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Its file format: "JPEG", "PNG", ..., as Pillow calls them; jpg, tif and heic are known."""
+    """Its file format: "JPEG", "PNG", ..., as Pillow calls them; jpg, tif and heic are known.
+
+    "RAW": any that cameras write of what their sensor saw, "DNG", "NEF", ... (mmsearch.raw).
+    """
 
     name: str
 

@@ -35,6 +35,25 @@ MEDIA_TYPES = {
     "AVIF": "image/avif",
     "HEIF": "image/heif",
     "HEIC": "image/heic",
+    # Raw files of cameras as shared-mime-info calls them; browsers show none.
+    "DNG": "image/x-adobe-dng",
+    "CR2": "image/x-canon-cr2",
+    "CR3": "image/x-canon-cr3",
+    "CRW": "image/x-canon-crw",
+    "NEF": "image/x-nikon-nef",
+    "ARW": "image/x-sony-arw",
+    "RAF": "image/x-fuji-raf",
+    "ORF": "image/x-olympus-orf",
+    "RW2": "image/x-panasonic-rw2",
+    "PEF": "image/x-pentax-pef",
+    "SRW": "image/x-samsung-srw",
+    "3FR": "image/x-hasselblad-3fr",
+    "IIQ": "image/x-phaseone-iiq",
+    "ERF": "image/x-epson-erf",
+    "MRW": "image/x-minolta-mrw",
+    "MOS": "image/x-leaf-mos",
+    "DCR": "image/x-kodak-dcr",
+    "TIFFEP": "image/x-dcraw",
 }
 UNKNOWN_MEDIA_TYPE = "application/octet-stream"
 

@@ -23,6 +23,7 @@ from mmsearch.filenames import real
 from mmsearch.filetimes import modified_ns
 from mmsearch.library import UPLOADS_FOLDER
 from mmsearch.plaintext import clean
+from mmsearch.raw import FORMATS, OTHER_RAW
 from mmsearch.store.catalog import Catalog
 from mmsearch.store.sourcefiles import files_of
 from mmsearch.types import DecodeLimits
@@ -43,6 +44,8 @@ _SUFFIXES = {
     "TIFF": ".tif",
     "AVIF": ".avif",
     "HEIF": ".heic",
+    **{name: f".{name.lower()}" for name in FORMATS - {OTHER_RAW}},
+    OTHER_RAW: ".dng",
 }
 _MAX_STEM = 60
 _WORKERS = 2

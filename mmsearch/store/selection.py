@@ -38,6 +38,7 @@ from mmsearch.filters import (
     conditions,
 )
 from mmsearch.filters.globs import comparable, name_pattern
+from mmsearch.raw import FORMATS
 from mmsearch.store.columns import Columns, Ids, Mask, RowsGoneError
 from mmsearch.store.facets import Groups, count_facets
 from mmsearch.store.places import Places, joined_ids, parsed_ids
@@ -208,8 +209,8 @@ def _of_arrays(
             mask &= moments < np.datetime64(part.end, "us")
         return mask
     if isinstance(part, Format):
-        name = part.name
-        return columns.texts(connection, "format").mask(lambda found: found.upper() == name)
+        names = FORMATS if part.name == "RAW" else {part.name}
+        return columns.texts(connection, "format").mask(lambda found: found.upper() in names)
     if isinstance(part, Camera):
         return columns.texts(connection, "camera").mask(_fits(part.glob))
     width, height = (columns.integers(connection, name) for name in ("width", "height"))

@@ -35,14 +35,14 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+sys.path[:0] = [str(Path(__file__).parents[up]) for up in range(3)]
 
 import fuzz_seeds
 from fuzz_mutations import mutated
 
 from indexer import texts
 from indexer.sources import FileEntry, scan
-from mmsearch import archive
+from mmsearch import archive, raw
 from mmsearch.decode import decode, thumbnail
 from mmsearch.errors import DecodeError
 from mmsearch.overview import (
@@ -59,9 +59,13 @@ _TEXT_BYTES = 10_000
 _ARCHIVE_LIMITS = archive.ArchiveLimits(
     max_member_bytes=8 << 20, max_total_bytes=64 << 20, max_seconds=5
 )
-_PICTURES = ("jpeg", "png", "gif", "webp", "tiff", "bmp", "heif", "avif", "exif", "xmp", "iptc")
+_PICTURES = (
+    "jpeg", "png", "gif", "webp", "tiff", "bmp", "heif", "avif", "raw",
+    "exif", "xmp", "iptc",
+)  # fmt: skip
 _ARCHIVES = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
-_RARE = ("avif", "tar.xz")  # slow: libaom starts threads for each, xz sets much memory aside
+# Slow: libaom starts threads for each, LibRaw a process, xz sets much memory aside.
+_RARE = ("avif", "raw", "tar.xz")
 _TEXTS = ("txt", "csv", "tsv", "jsonl", "json", "parquet")
 
 
@@ -122,7 +126,10 @@ def read(kind: str, data: bytes, folder: Path) -> str:
 def _read_picture(data: bytes) -> str:
     picture = decode(data, source="input", limits=_LIMITS)
     pixels, info = picture.pixels, picture.info
-    if pixels.shape != (info.height, info.width, 3) or not pixels.flags.c_contiguous:
+    shape = (info.height, info.width, 3)
+    # The preview of a raw file may be a little smaller than what the sensor saw, or all there is.
+    is_whole = pixels.shape == shape or (info.format in raw.FORMATS and pixels.shape[2] == 3)
+    if not is_whole or not pixels.flags.c_contiguous:
         raise MisbehavedError(f"{pixels.shape} for {info}")
     for text in (info.title, info.description, info.camera, *info.keywords):
         (text or "").encode()
@@ -194,8 +201,15 @@ class _Watch:
         self.seen: list[str] = []
         sys.addaudithook(self._hook)
 
+    @staticmethod
+    def _develops(event: str, args: tuple[Any, ...]) -> bool:
+        """Whether it belongs to the program that raw files are developed by, and its pipes."""
+        if event == "subprocess.Popen":
+            return raw.__path__[0] in "".join(map(str, args[1]))
+        return event == "open" and (isinstance(args[0], int) or args[0] == os.devnull)
+
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self.is_on or event not in self._OPENING:
+        if not self.is_on or event not in self._OPENING or self._develops(event, args):
             return
         name = os.fsdecode(args[0]) if args and isinstance(args[0], str | bytes) else str(args[:1])
         mode = args[1] if len(args) > 1 and isinstance(args[1], str) else ""

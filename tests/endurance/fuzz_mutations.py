@@ -171,7 +171,7 @@ def parts_of(data: bytes, kind: str) -> Iterator[bytes]:
         yield from _chunks(data, 2, lambda at: 2 + int.from_bytes(data[at + 2 : at + 4], "big"))
     elif kind == "tar":
         yield from _chunks(data, 0, lambda at: 512)
-    elif kind in ("tiff", "exif"):
+    elif kind in ("tiff", "exif", "raw"):
         yield from _chunks(data, 2, lambda at: 12)
     elif kind == "zip":
         yield from re.split(rb"(?=PK[\x01\x03\x05])", data)

@@ -15,6 +15,7 @@ from functools import cache
 
 import numpy as np
 import pillow_heif
+import raws
 from PIL import ExifTags, Image, PngImagePlugin
 
 pillow_heif.register_heif_opener()
@@ -281,6 +282,20 @@ def _captions() -> dict[str, list[bytes]]:
     }
 
 
+def _raws() -> Iterator[bytes]:
+    image = drawing()
+    exif: raws.Tags = {36867: (raws.ASCII, "2019:07:04 12:30:05")}
+    gps: raws.Tags = {
+        1: (raws.ASCII, "N"), 2: (raws.RATIONAL, [47, 22, 12.5]),
+        3: (raws.ASCII, "E"), 4: (raws.RATIONAL, [8, 32, 1.25]),
+    }  # fmt: skip
+    xmp: raws.Tags = {700: (raws.BYTE, XMP)}
+    yield raws.dng(image, image, orientation=6, exif=exif, gps=gps, tags=xmp)
+    yield raws.dng(image)
+    for make, magic in (("NIKON", b"II*\0"), ("OLYMPUS", b"IIRO"), ("Panasonic", b"IIU\0")):
+        yield raws.dng(image, image, make=make, version=False, magic=magic, exif=exif)
+
+
 @cache
 def seeds() -> dict[str, list[bytes]]:
     """Kind → valid files. "exif", "xmp" and "iptc" are blocks to be put into a picture."""
@@ -304,6 +319,7 @@ def seeds() -> dict[str, list[bytes]]:
         "bmp": bmps,
         "heif": heif,
         "avif": avif,
+        "raw": list(_raws()),
         "exif": [exif_block(), exif_block(1)[6:]],
         "xmp": [XMP],
         "iptc": [iptc_block()],

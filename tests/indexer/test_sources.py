@@ -322,3 +322,47 @@ def test_kind_of() -> None:
     assert kind_of("captions_val2017.json") == "texts"
     assert kind_of("jpg") is None
     assert kind_of("a.txt") is None
+
+
+# -- raw files -----------------------------------------------------------------------------------
+
+
+def test_a_raw_file_beside_the_same_picture_is_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "a.NEF", "a.jpg", "b.dng", "c.CR2", "C.heic", "d.arw.jpg", "d.arw", "e.nef",
+        "e.txt", "e.mov", "x/a.nef", "x/b.jpg", "f.raf", "f.dng", "g.orf", "g.png")  # fmt: skip
+    sights = sources.Sights()
+    found = [e.path for e in scan(tmp_path, sights=sights) if isinstance(e, FileEntry)]
+    assert found == [
+        "C.heic", "a.jpg", "d.arw.jpg", "g.png", "b.dng", "e.nef", "f.dng", "f.raf", "e.txt",
+        "x/b.jpg", "x/a.nef",
+    ]  # fmt: skip
+    assert sights.developed == 4
+
+
+def test_what_is_not_read_stands_for_no_raw_file(tmp_path: Path) -> None:
+    put(tmp_path, "a.nef", "a.jpg", "b.nef", "c.nef", "c.jpg/x.png", "d.nef", ".d.jpg", "e.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "e.jpg")
+    exclude = ("a.jpg",)
+    assert paths(tmp_path, exclude=exclude) == [
+        "e.jpg", "a.nef", "b.nef", "c.nef", "d.nef", "c.jpg/x.png",
+    ]  # fmt: skip
+    assert "b.nef" not in paths(tmp_path, follow_links=True)
+
+
+def test_a_raw_file_that_is_named_is_judged_as_in_its_folder(tmp_path: Path) -> None:
+    put(tmp_path, "x/a.nef", "x/a.jpg", "x/b.nef", "c.dng", "c.png", "y/d.nef", "y/d.jpg")
+    (tmp_path / "y" / ".mmsearchignore").write_text("*.jpg\n")
+    sights = sources.Sights()
+    assert not list(scan(tmp_path, under="x/a.nef", sights=sights))
+    assert sights.developed == 1
+    assert paths(tmp_path, under="c.dng") == []
+    assert paths(tmp_path, under="c.dng", exclude=("*.png",)) == ["c.dng"]
+    for name in ("x/b.nef", "x/a.jpg", "y/d.nef"):
+        assert paths(tmp_path, under=name) == [name]
+    assert isinstance(entry_for(tmp_path / "x" / "a.nef"), FileEntry)
+
+
+def test_what_describes_a_raw_file_describes_the_picture_that_is_read(tmp_path: Path) -> None:
+    put(tmp_path, "a.nef", "a.nef.txt", "b.NEF", "B.jpg", "b.nef.txt", "c.nef", "c.jpg", "c.txt")
+    of = {e.path: e.of for e in scan(tmp_path) if isinstance(e, FileEntry) and e.of}
+    assert of == {"a.nef.txt": "a.nef", "b.nef.txt": "B.jpg", "c.txt": "c.jpg"}

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collection import encoded, run, write, write_captions
+import raws
+from collection import encoded, picture, run, write, write_captions
 
 from indexer.ingest import Options
 from indexer.manage import relocate
@@ -173,6 +174,19 @@ def test_what_comes_changes_and_goes(start: Start, photos: Path, poll: bool) -> 
     shutil.rmtree(photos / "new")
     watching.finds("c/1.png", "c/2.png", "b/3.png")
     assert watching.warnings == []
+
+
+def test_a_raw_file_gives_way_to_its_jpeg_and_comes_back(start: Start, photos: Path) -> None:
+    write(photos / "b" / "3.dng", raws.dng(picture(3), picture(3)))
+    watching = start(photos)
+    watching.finds(*ALL)
+    until(lambda: bool(watching.places[0]))
+    (photos / "b" / "3.png").unlink()
+    watching.finds(*ALL[:3], "b/3.dng")
+    write(photos / "b" / "4.nef", raws.dng(picture(4), picture(4)))
+    watching.finds(*ALL[:3], "b/3.dng", "b/4.nef")
+    write(photos / "b" / "4.jpg", encoded(4, "JPEG"))
+    watching.finds(*ALL[:3], "b/3.dng", "b/4.jpg")
 
 
 def test_texts_are_watched_too(start: Start, photos: Path, tmp_path: Path) -> None:

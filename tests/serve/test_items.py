@@ -12,7 +12,8 @@ from serve_library import is_problem
 from starlette.testclient import TestClient
 
 from mmsearch.library import Library
-from mmsearch.serve.items import disposition, media_type
+from mmsearch.raw import FORMATS
+from mmsearch.serve.items import MEDIA_TYPES, disposition, media_type
 
 
 def test_a_picture_tells_what_its_hit_tells(client: TestClient, ids: dict[str, int]) -> None:
@@ -57,6 +58,9 @@ def test_the_type_is_that_of_the_bytes_not_of_the_name(
         ("jpeg", "image/jpeg"),
         ("HEIF", "image/heif"),
         ("AVIF", "image/avif"),
+        ("DNG", "image/x-adobe-dng"),
+        ("NEF", "image/x-nikon-nef"),
+        *[(kind, MEDIA_TYPES[kind]) for kind in sorted(FORMATS)],
         ("SVG", "application/octet-stream"),
         ("HTML", "application/octet-stream"),
         ("", "application/octet-stream"),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pillow_heif
 import pytest
-from collection import encoded, run
+import raws
+from collection import encoded, picture, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,6 +76,23 @@ def test_every_format_that_is_read_is_kept_by_its_own_name(
     pillow_heif.register_heif_opener()
     place = uploads.add_picture(encoded(1, kind), "a.picture")
     assert place.suffix == suffix
+    assert kind_of(place.name) == "image"
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix"),
+    [
+        (raws.dng(picture(1), picture(1)), ".dng"),
+        (raws.dng(picture(1), make="NIKON CORPORATION", version=False), ".nef"),
+        (raws.dng(picture(1), picture(1), make="Nobody", version=False), ".dng"),
+    ],
+)
+def test_raw_files_are_kept_by_the_name_of_their_kind(
+    uploads: Uploads, data: bytes, suffix: str
+) -> None:
+    place = uploads.add_picture(data, "a.picture")
+    assert place.suffix == suffix
+    assert place.read_bytes() == data
     assert kind_of(place.name) == "image"
 
 

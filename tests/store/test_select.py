@@ -33,7 +33,7 @@ NAMES = ["IMG_1.jpg", "img_2.JPG", "sea.png", "Kelvin\u212a.jpg", "e\u0301te.hei
 CAMERAS = [None, "Canon EOS 5D", "canon powershot", "NIKON D70", "Nikon D70", "Ricoh [GR]"]
 KEYWORDS = ["kite", "Kite", "Beach", "beach ball", "été"]
 TAGS = ["dog", "Dog", "cat 50%", "été"]
-FORMATS = ["JPEG", "PNG", "HEIF"]
+FORMATS = ["JPEG", "PNG", "HEIF", "NEF", "DNG"]
 PLACES = [
     None,
     (48.8566, 2.3522),
@@ -142,7 +142,7 @@ def passes(truth: Truth, part: f.Filter) -> bool:
         case f.Tag(glob):
             return any(like(glob, tag) for tag in truth.tags)
         case f.Format(name):
-            return info.format == name
+            return info.format == name or (name == "RAW" and info.format in ("NEF", "DNG"))
         case f.Dates(what, start, end):
             at = info.taken_at if what == "taken" else truth.added_at
             return at is not None and (start or at) <= at and (end is None or at < end)
@@ -221,7 +221,7 @@ conditions = st.one_of(
     st.builds(f.Camera, name_globs),
     st.builds(f.Keyword, name_globs),
     st.builds(f.Tag, name_globs),
-    st.builds(f.Format, st.sampled_from(["jpg", "PNG", "heic", "GIF"])),
+    st.builds(f.Format, st.sampled_from(["jpg", "PNG", "heic", "GIF", "nrw", "dng", "raw"])),
     st.builds(
         f.Dates, st.sampled_from(["taken", "added"]), st.none() | moments, st.none() | moments
     ),

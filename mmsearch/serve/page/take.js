@@ -6,7 +6,9 @@ import { byId } from "./dom.js";
 /** What a tile of the grid carries when it is dragged: its picture's id. */
 export const ID_TYPE = "text/x-mmsearch-id";
 
-const isPicture = ({ type, name }) => type.startsWith("image/") || /\.(heic|heif|avif)$/i.test(name);
+// What the field for files takes, whose types browsers do not know: HEIC, raw files of cameras.
+const isPicture = ({ type, name }) => type.startsWith("image/")
+  || byId("file").accept.split(",").some((suffix) => name.toLowerCase().endsWith(suffix));
 
 /**
  * onFiles(files, isMinus) for pictures from outside, onId(id, isMinus) for one of the grid;

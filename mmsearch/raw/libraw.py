@@ -1,0 +1,133 @@
+"""What LibRaw says of a raw file, the preview in it, and its pixels developed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmsearch.errors import DecodeError, DecodeTimeoutError
+
+if TYPE_CHECKING:
+    from mmsearch.types import Pixels
+
+#: LibRaw's `flip` → the EXIF orientation that says the same (its tiff_head).
+_TURNS = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
+_UNKNOWN = "a raw file of a kind or camera that LibRaw cannot read"
+_BROKEN = "broken: its data does not decode"
+#: What LibRaw calls itself in EXIF of its own.
+_SIGNATURE = b"dcraw v"
+_SCRIPT = Path(__file__).with_name("__main__.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What is known of a raw file before it is developed.
+
+    width, height: of the picture as the camera means it, not turned. turn: the EXIF orientation
+    that makes it upright. preview: a JPEG, the largest; None where there is none. exif: what LibRaw
+    itself has read of camera, time and place, as a TIFF; where the preview has none of its own.
+    """
+
+    width: int
+    height: int
+    turn: int
+    preview: bytes | None
+    exif: bytes | None
+
+
+def look_at(data: bytes, source: str, *, with_preview: bool) -> Shot:
+    """Reads the head of a raw file, and its preview. Raises DecodeError: LibRaw cannot.
+
+    with_preview: not of a file that is cut off, where it would be filled up with anything.
+    """
+    import rawpy
+
+    try:
+        # Not by `imread`, which has a warning for whoever forks.
+        with rawpy.RawPy() as file:
+            file.open_buffer(io.BytesIO(data))
+            sizes = file.sizes
+            preview = None
+            # None, or of a kind that it lacks:
+            with contextlib.suppress(rawpy.LibRawError, NotImplementedError):
+                found = file.extract_thumb() if with_preview else None
+                # Those without compression are of 160 x 120 or so. (And not safe to touch: LibRaw
+                # believes their size, whatever the number of their bytes.)
+                if found is not None and found.format == rawpy.ThumbFormat.JPEG:
+                    preview = found.data
+    except rawpy.LibRawFileUnsupportedError as exc:
+        raise DecodeError(source, _UNKNOWN) from exc
+    except rawpy.LibRawIOError as exc:
+        raise DecodeError(source, "truncated") from exc
+    except rawpy.LibRawError as exc:
+        raise DecodeError(source, _BROKEN) from exc
+    width, height = sizes.width, sizes.height
+    if 0 < sizes.crop_width <= width and 0 < sizes.crop_height <= height:
+        width, height = sizes.crop_width, sizes.crop_height
+    exif = None
+    if preview is not None:
+        assert isinstance(preview, bytes)
+        preview, exif = _without_libraws(preview)
+    return Shot(width, height, _TURNS.get(sizes.flip, 1), preview, exif)
+
+
+def _without_libraws(preview: bytes) -> tuple[bytes, bytes | None]:
+    """A preview as the camera wrote it, and the EXIF that LibRaw put before it.
+
+    It does so unless the preview begins with EXIF, and hides the orientation of one that has it
+    further on.
+    """
+    end = 4 + int.from_bytes(preview[4:6], "big")
+    block = preview[4:end]
+    if preview[2:4] != b"\xff\xe1" or block[2:8] != b"Exif\0\0" or _SIGNATURE not in block:
+        return preview, None
+    return preview[:2] + preview[end:], block[8:]
+
+
+def develop(data: bytes, source: str, *, half: bool, seconds: float) -> Pixels:
+    """The picture from the sensor's values, (height, width, 3) uint8 sRGB, not turned.
+
+    In a process of its own: that can be ended when it takes too long, may crash on a hostile file,
+    and keeps what LibRaw has to say of broken ones from the terminal.
+
+    half: each side half as long, several times as quick. Raises DecodeError, DecodeTimeoutError.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "OMP_NUM_THREADS": "1",  # callers decode several pictures at a time already
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(_SCRIPT), "half" if half else "full"],
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds,
+            check=False,
+            env=environment,
+            start_new_session=True,  # Ctrl-C lets the picture in hand be finished
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise DecodeTimeoutError(source, "decode", seconds) from exc
+    told, _, pixels = done.stdout.partition(b"\n")
+    match told.decode("ascii", "replace").split():
+        case ["pixels", height, width] if done.returncode == 0:
+            shape = int(height), int(width), 3
+            if len(pixels) == shape[0] * shape[1] * 3:
+                return np.frombuffer(pixels, np.uint8).reshape(shape)
+        case ["error", "LibRawFileUnsupportedError" | "LibRawNotImplementedError"]:
+            raise DecodeError(source, _UNKNOWN)
+        case ["error", "LibRawTooBigError" | "LibRawUnsufficientMemoryError" | "MemoryError"]:
+            raise DecodeError(source, "too large for the memory of this machine")
+        case ["error", "LibRawIOError"]:
+            raise DecodeError(source, "truncated")
+    raise DecodeError(source, _BROKEN)

@@ -1,0 +1,125 @@
+"""Runs of the indexer over raw files of cameras: alone, beside their JPEGs, in archives, broken."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import raws
+from collection import encoded, failures, names, picture, run, texts, unchanged, write
+from PIL import Image
+
+from indexer.cli import summary
+from mmsearch.library import Library
+
+
+def shot(seed: int, turn: int | None = None, **more: object) -> bytes:
+    """A raw file with a preview."""
+    image = picture(seed)
+    return raws.dng(image, image, orientation=turn, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    write(root / "0.png", encoded(0))
+    write(root / "1.dng", shot(1))
+    write(root / "2.NEF", shot(2, make="NIKON CORPORATION", version=False))
+    write(root / "3.dng", raws.dng(picture(3)))
+    return root
+
+
+def test_they_are_found_by_what_they_show(photos: Path, library: Path, model: str) -> None:
+    report = run(library, photos, model=model)
+    assert (report.files, report.encoded_images, report.failed) == (4, 4, 0)
+    assert unchanged(run(library))
+    with Library(library, device="cpu") as lib:
+        for n, name in ((1, "1.dng"), (2, "2.NEF")):
+            hits = lib.search(image=encoded(n, "JPEG", quality=95), k=1)
+            assert [hit.image.name for hit in hits] == [name]
+            assert hits[0].score > 0.99
+        # The other way around: a raw file that is asked with.
+        hits = lib.search(image=photos / "2.NEF", k=1)
+        assert (hits[0].image.name, hits[0].image.info.format) == ("2.NEF", "NEF")
+        for query, count in (("format:raw", 3), ("format:dng", 2), ("not format:raw", 1)):
+            assert len(lib.search("waves", k=9, where=query)) == count
+        small = lib.thumbnail(lib.search("waves", k=1, where="format:nef")[0].image.id, 256)
+    with Image.open(io.BytesIO(small)) as thumbnail:
+        assert thumbnail.format == "WEBP"
+
+
+def test_the_same_picture_is_read_once(photos: Path, library: Path, model: str) -> None:
+    write(photos / "2.jpg", encoded(2, "JPEG"))
+    write(photos / "1.txt", b"a kite")
+    write(photos / "2.nef.txt", b"a boat")
+    report = run(library, photos, model=model)
+    assert (report.files, report.encoded_images, report.developed) == (4, 4, 1)
+    assert "1 raw files passed over: the same pictures lie beside them" in summary(report)
+    assert names(library) == ["0.png", "1.dng", "2.jpg", "3.dng"]
+    assert texts(library) == ["a boat", "a kite"]
+    assert unchanged(run(library))
+
+    (photos / "2.jpg").unlink()
+    assert run(library).encoded_images == 1
+    assert names(library) == ["0.png", "1.dng", "2.NEF", "3.dng"]
+
+    write(photos / "2.jpg", encoded(2, "JPEG"))
+    write(photos / "1.heic", encoded(1, "JPEG"))
+    report = run(library)
+    assert (report.missing, report.developed) == (2, 2)
+    assert names(library) == ["0.png", "1.heic", "2.jpg", "3.dng"]
+
+    (photos / "1.heic").unlink()  # what was known needs no model
+    report = run(library)
+    assert (report.encoded_images, report.returned) == (0, 1)
+    assert names(library) == ["0.png", "1.dng", "2.jpg", "3.dng"]
+    with Library(library, device="cpu") as lib:
+        hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
+    assert (hits["1.dng"], hits["2.jpg"]) == (("a kite",), ("a boat",))
+
+
+def test_one_that_is_named_by_itself(photos: Path, library: Path, model: str) -> None:
+    write(photos / "2.jpg", encoded(2, "JPEG"))
+    run(library, photos, model=model)
+    report = run(library, photos / "2.NEF")
+    assert (report.developed, report.missing, report.encoded_images) == (1, 0, 0)
+    # Outside of any source, it is what was asked for.
+    other = write(photos.parent / "other" / "photos" / "4.nef", shot(4))
+    write(other.with_suffix(".jpg"), encoded(4, "JPEG"))
+    assert run(library, other).encoded_images == 1
+    assert names(library) == ["0.png", "1.dng", "2.jpg", "3.dng", "4.nef"]
+
+
+def test_broken_ones_are_named(photos: Path, library: Path, model: str) -> None:
+    whole = shot(5)
+    write(photos / "cut.dng", whole[:-1000])
+    write(photos / "rubbish.cr3", b"\0\0\0\x18ftypcrx " + b"\0" * 500)
+    write(photos / "text.nef", b"no picture at all")
+    write(photos / "empty.arw", b"")
+    report = run(library, photos, model=model)
+    assert (report.encoded_images, report.failed) == (4, 4)
+    said = failures(library)
+    assert said["cut.dng"] == "truncated"
+    assert "LibRaw cannot read" in said["rubbish.cr3"] or "broken" in said["rubbish.cr3"]
+    assert said["text.nef"] == "not a picture mmsearch can read"
+    assert said["empty.arw"] == "empty file"
+    assert unchanged(run(library))
+    later = time.time() + 10
+    write(photos / "cut.dng", whole)
+    os.utime(photos / "cut.dng", (later, later))
+    assert run(library).encoded_images == 1
+    assert "cut.dng" not in failures(library)
+
+
+def test_in_an_archive(tmp_path: Path, library: Path, model: str) -> None:
+    (tmp_path / "photos").mkdir()
+    with zipfile.ZipFile(tmp_path / "photos" / "a.zip", "w") as archive:
+        archive.writestr("1.DNG", shot(1))
+        archive.writestr("2.DNG", shot(2))
+        archive.writestr("2.JPG", encoded(2, "JPEG"))
+    assert run(library, tmp_path / "photos", model=model).encoded_images == 2
+    assert names(library) == ["a.zip!/1.DNG", "a.zip!/2.JPG"]
