@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mmsearch.serve.downloads import CutShortError
 from mmsearch.serve.login import LOGIN_PATH
 from mmsearch.serve.logs import plain_path
 from mmsearch.serve.problems import problem
@@ -61,7 +62,7 @@ _CORS = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, X-API-Key, X-Request-Id",
     "Access-Control-Max-Age": "600",
 }
-_CORS_EXPOSED = b"ETag, Retry-After, X-Request-Id"
+_CORS_EXPOSED = b"Content-Range, ETag, Retry-After, X-Request-Id"
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -142,6 +143,10 @@ class Guard:
         inner = {**scope, "method": "GET"} if answer.head else scope
         try:
             await self.app(inner, self._counted(scope["path"], headers, receive), answer.send)
+        except CutShortError as exc:
+            path = plain_path(scope["path"])
+            log.warning("%s %s ended before all was sent: %s", scope["method"], path, exc)
+            raise
         except Exception:  # the edge: the last place that can answer
             log.exception("%s %s failed", scope["method"], plain_path(scope["path"]))
             if answer.started:
