@@ -298,6 +298,9 @@ def test_a_file_that_changes_meanwhile_ends_the_connection(
     id_ = served.ids["one.png"]
     said = path.stat()
     client = served.slow(f"/v1/images.zip?ids={id_}" if zipped else served.file("one.png"))
+    begun = 0
+    while begun < 10_000:  # more than its head: it is being sent
+        begun += len(client.recv(2048))
     if how == "deleted":
         path.unlink()
     elif how == "written":
