@@ -279,8 +279,12 @@ def test_as_many_as_are_waited_for_are_enough(
         await asyncio.gather(first, *several)
         for _ in range(100):  # all answers are sent: nothing else wakes it
             await asyncio.sleep(0.001)
-        again = [batcher.submit("text", model.run, f"again {n}") for n in range(jobs)]
+        again = []
         async with asyncio.timeout(DEADLINE_S / 4):
+            for n in range(jobs):
+                again.append(batcher.submit("text", model.run, f"again {n}"))
+                while n < jobs - 1 and batcher._wake_at != jobs:  # until it waits for them
+                    await asyncio.sleep(0.001)
             await asyncio.gather(*again)
 
     run(main())
