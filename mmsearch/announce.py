@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ except ImportError:  # Windows
 
 FILE_NAME = "serve.json"
 _MAX_BYTES = 10_000
+#: How often a service looks whether the one that was there before it is gone.
+_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,10 @@ class Announcement:
 
 @contextmanager
 def announced(library: Path, address: str, token: str, started: float) -> Iterator[None]:
-    """Within, other processes of this user find the service with `find`.
+    """Within, other processes of this user find the service with `find`; where another service of
+    the library has said so first, as soon as that one has ended.
 
-    Does nothing where the folder cannot be written, where another service of the library has said
-    so first, or where the system has no such locks.
+    Does nothing where the folder cannot be written, or where the system has no such locks.
     """
     about = Announcement(
         address,
@@ -63,19 +66,67 @@ def announced(library: Path, address: str, token: str, started: float) -> Iterat
         str(library.resolve()),
         platform.node(),
     )
-    file = library / FILE_NAME
-    held = None
-    with contextlib.suppress(OSError):
-        held = _write(file, about)
+    word = _Word(library / FILE_NAME, about)
+    word.give()
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(_AGAIN_S):
+            word.give()
+
+    thread = threading.Thread(target=keep, name="mmsearch-announce", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        if held is not None:
+        ended.set()
+        thread.join()
+        word.take_back()
+
+
+class _Word:
+    """What one service says of itself, while it holds the lock of the file that says so."""
+
+    def __init__(self, file: Path, about: Announcement) -> None:
+        self._file = file
+        self._about = about
+        self._folder = _stat_of(file.parent)
+        self._held: IO[str] | None = None
+
+    def give(self) -> None:
+        """Says so, unless another service does."""
+        if self._held is not None and self._is_anothers():
+            # Of two that began at once, or the library was moved and there is another one.
+            self._held.close()
+            self._held = None
+        here = _stat_of(self._file.parent)
+        if self._held is None and here == self._folder is not None:
             with contextlib.suppress(OSError):
-                # Where the library was moved, another one may be there by now, and its service.
-                if os.path.samestat(os.fstat(held.fileno()), file.stat()):
-                    file.unlink()
-            held.close()
+                self._held = _write(self._file, self._about)
+
+    def take_back(self) -> None:
+        """Says so no longer."""
+        if self._held is not None:
+            if not self._is_anothers():
+                with contextlib.suppress(OSError):
+                    self._file.unlink()
+            self._held.close()
+
+    def _is_anothers(self) -> bool:
+        assert self._held is not None
+        there = _stat_of(self._file)
+        return there is not None and there != _identity(os.fstat(self._held.fileno()))
+
+
+def _stat_of(path: Path) -> tuple[int, int] | None:
+    try:
+        return _identity(path.stat())
+    except OSError:
+        return None
+
+
+def _identity(said: os.stat_result) -> tuple[int, int]:
+    return said.st_dev, said.st_ino
 
 
 def _write(file: Path, about: Announcement) -> IO[str] | None:

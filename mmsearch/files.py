@@ -6,10 +6,12 @@ import contextlib
 import errno
 import hashlib
 import logging
+import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 from mmsearch import archive, decode
 from mmsearch.errors import DecodeError, StoreError, os_reason
@@ -19,6 +21,10 @@ from mmsearch.watchdog import Workers
 
 logger = logging.getLogger(__name__)
 
+_Read = TypeVar("_Read")
+
+#: What is in memory at once of a file that is read in pieces.
+PIECE_BYTES = 256 << 10
 _SIDES = (256, 512, 1024)
 #: "RIFF", the size of what follows, "WEBP"; see
 #: https://developers.google.com/speed/webp/docs/riff_container.
@@ -28,13 +34,9 @@ _NOT_TO_BE_WRITTEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 def read_file(path: Path, limits: DecodeLimits) -> bytes:
     """The bytes of a file. Raises DecodeError when it cannot be read or is larger than allowed."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limits.max_bytes + 1)
-    except OSError as exc:
-        raise DecodeError(str(path), os_reason(exc)) from exc
-    if len(data) > limits.max_bytes:
-        raise DecodeError(str(path), f"larger than {limits.max_bytes / 1e6:,.0f} MB")
+    with _opened(path) as file:
+        data = file.read(limits.max_bytes + 1)
+    _check_size(path, len(data), limits)
     return data
 
 
@@ -46,6 +48,92 @@ class Original(NamedTuple):
     as_indexed: bool
 
 
+class FileInPieces:
+    """A picture's file that is not read whole: what lies on a drive is opened for each piece, so
+    that any number of these hold neither memory nor files. What lies in an archive is in memory.
+
+    size: in bytes. as_indexed: as `Original` has it. Its methods may be called from any thread.
+    """
+
+    def __init__(self, path: Path, limits: DecodeLimits) -> None:
+        """Reads the file at `path` once. Raises DecodeError as `read_file` does."""
+        digest = hashlib.sha256()
+        self.as_indexed = True
+        self._path = path
+        self._data: bytes | None = b""
+        with _opened(self._path) as file:
+            self._version = _version(file)
+            self.size = self._version[0]
+            _check_size(path, self.size, limits)
+            seen = 0
+            while piece := file.read(PIECE_BYTES):
+                seen += len(piece)
+                _check_size(path, seen, limits)
+                digest.update(piece)
+                self._data = piece if seen == len(piece) == self.size else None
+        self.digest = digest.hexdigest()
+
+    @classmethod
+    def unpacked(cls, path: Path, data: bytes) -> FileInPieces:
+        """The same of `data`, which `path` holds as a member."""
+        file = cls.__new__(cls)
+        file.as_indexed = True
+        file.size = len(data)
+        file.digest = hashlib.sha256(data).hexdigest()
+        file._path, file._data = path, data
+        return file
+
+    @property
+    def held(self) -> int:
+        """How many of its bytes are in memory."""
+        return 0 if self._data is None else len(self._data)
+
+    def read(self, start: int, size: int) -> bytes:
+        """So many bytes from `start` on; both within the file.
+
+        Raises DecodeError: it cannot be read any more, or it is another one than at first.
+        """
+        if self._data is not None:
+            return self._data[start : start + size]
+        with _opened(self._path) as file:
+            if _version(file) == self._version:
+                file.seek(start)
+                data = file.read(size)
+                # Once more: what was read while it was written may be of both.
+                if len(data) == size and _version(file) == self._version:
+                    return data
+        raise DecodeError(str(self._path), "it was changed while it was read")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file, to be read. Raises DecodeError, also for what reading it within comes to."""
+    try:
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DecodeError(str(path), "not a file")
+            yield file
+    except OSError as exc:
+        raise DecodeError(str(path), os_reason(exc)) from exc
+
+
+def _at_once(path: str, flags: int) -> int:
+    # A pipe that has come in the place of a file would be waited for until somebody writes to it.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _version(file: IO[bytes]) -> tuple[int, int, int, int]:
+    """What tells a file from another one of its name, and from itself after it was written to. The
+    size comes first."""
+    said = os.fstat(file.fileno())
+    return said.st_size, said.st_mtime_ns, said.st_ino, said.st_dev
+
+
+def _check_size(path: Path, size: int, limits: DecodeLimits) -> None:
+    if size > limits.max_bytes:
+        raise DecodeError(str(path), f"larger than {limits.max_bytes / 1e6:,.0f} MB")
+
+
 def read_first(places: Sequence[FileLocation], limits: DecodeLimits, digest: str) -> Original:
     """The bytes at the first of these places that holds the content with this hash, or else at the
     first that can be read.
@@ -53,19 +141,49 @@ def read_first(places: Sequence[FileLocation], limits: DecodeLimits, digest: str
     places: at least one. digest: SHA-256 in hexadecimal. Raises the DecodeError of the first one
     when none can be read.
     """
-    other: Original | None = None
+
+    def read(place: FileLocation) -> tuple[bytes, str]:
+        data = _read(place, limits)
+        return data, hashlib.sha256(data).hexdigest()
+
+    return Original(*_first(places, read, digest))
+
+
+def find_first(places: Sequence[FileLocation], limits: DecodeLimits, digest: str) -> FileInPieces:
+    """The same, to be read in pieces; files before members of archives."""
+
+    def look(place: FileLocation) -> tuple[FileInPieces, str]:
+        path = Path(place.path)
+        if place.member:
+            found = FileInPieces.unpacked(path, archive.read_member(path, place.member))
+        else:
+            found = FileInPieces(path, limits)
+        return found, found.digest
+
+    files_first = sorted(places, key=lambda place: bool(place.member))
+    found, as_indexed = _first(files_first, look, digest)
+    found.as_indexed = as_indexed
+    return found
+
+
+def _first(
+    places: Sequence[FileLocation], read: Callable[[FileLocation], tuple[_Read, str]], digest: str
+) -> tuple[_Read, bool]:
+    """What `read` gives of the right place, and whether it has the hash `digest`. `read` gives the
+    hash of what it has read, too."""
+    other: list[_Read] = []
     error: DecodeError | None = None
     for place in places:
         try:
-            data = _read(place, limits)
+            found, of_found = read(place)
         except DecodeError as exc:
             error = error or exc
             continue
-        if hashlib.sha256(data).hexdigest() == digest:
-            return Original(data, as_indexed=True)
-        other = other or Original(data, as_indexed=False)
-    if other is not None:
-        return other
+        if of_found == digest:
+            return found, True
+        other = other or [found]
+    if other:
+        return other[0], False
     assert error is not None
     raise error
 

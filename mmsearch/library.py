@@ -38,7 +38,7 @@ from mmsearch.watchdog import Workers
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder, TextEncoder
-    from mmsearch.files import Original
+    from mmsearch.files import FileInPieces, Original
     from mmsearch.filters import Facets, Filter
     from mmsearch.index.flat import FlatIndex
     from mmsearch.store.catalog import FileLocation
@@ -429,6 +429,13 @@ class Library:
 
         places, digest = self._file_of(image_id)
         return read_first(places, self._limits, digest)
+
+    def original_in_pieces(self, image_id: int) -> FileInPieces:
+        """The same, without all of it in memory. Raises NotFoundError, DecodeError."""
+        from mmsearch.files import find_first
+
+        places, digest = self._file_of(image_id)
+        return find_first(places, self._limits, digest)
 
     def thumbnail(self, image_id: int, max_side: int = 512) -> bytes:
         """A small WebP of the picture, upright, without metadata; made once, then kept.

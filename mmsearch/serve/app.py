@@ -33,6 +33,7 @@ from mmsearch.serve import (
     watch,
     zip,
 )
+from mmsearch.serve.downloads import Downloads
 from mmsearch.serve.guard import Guard, is_loopback
 from mmsearch.serve.keys import Keys, keys_path
 from mmsearch.serve.problems import documented, problem
@@ -124,8 +125,9 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
     # One router, not one in another: those are matched twice. What is asked most comes first.
     queries.add_routes(app.router, service)
     embeddings.add_routes(app.router, service)
-    items.add_routes(app.router, service)
-    zip.add_routes(app.router, service)
+    sent = Downloads(service)
+    items.add_routes(app.router, service, sent)
+    zip.add_routes(app.router, service, sent)
     classify.add_routes(app.router, service)
     clipback.add_routes(app.router, service)
     indexing.add_routes(app.router, desk)

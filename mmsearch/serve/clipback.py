@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 
 from mmsearch.errors import MmsearchError, QueryError
 from mmsearch.query import Question, Term
+from mmsearch.serve import bodies
 from mmsearch.serve.embeddings import picture_bytes
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
@@ -102,7 +103,7 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         openapi_extra=_body(KnnRequest),
     )
     async def knn(request: Request) -> list[dict[str, Any]]:
-        asked = await _read(request, KnnRequest)
+        asked = await _read(service, request, KnnRequest)
         check_name(asked.indice_name)
         term = await _term(service, asked)
         wanted = min(asked.num_result_ids or asked.num_images, service.settings.max_k)
@@ -131,7 +132,7 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         openapi_extra=_body(MetadataRequest),
     )
     async def metadata(request: Request) -> list[dict[str, Any]]:
-        asked = await _read(request, MetadataRequest)
+        asked = await _read(service, request, MetadataRequest)
         check_name(asked.indice_name)
         known = await service.read(_metadata, service, asked.ids, str(request.base_url))
         return [{"id": id_, "metadata": known[id_]} for id_ in asked.ids if id_ in known]
@@ -144,9 +145,10 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-async def _read(request: Request, model: type[M]) -> M:
+async def _read(service: Service, request: Request, model: type[M]) -> M:
+    body = await request.body()
     try:
-        return model.model_validate_json(await request.body())
+        return await bodies.read(service, len(body), lambda: model.model_validate_json(body))
     except ValidationError as exc:
         raise RequestValidationError(
             [{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]
@@ -158,7 +160,8 @@ async def _term(service: Service, asked: KnnRequest) -> Term:
     if asked.text and asked.text.strip():
         return Term(text=asked.text)
     if asked.image is not None:
-        data = picture_bytes(asked.image)
+        image = asked.image
+        data = await bodies.read(service, len(image), lambda: picture_bytes(image))
         if len(data) > service.settings.max_upload_bytes:
             raise too_large(service.settings.max_upload_bytes)
         return Term(image=await service.picture(data))

@@ -9,18 +9,19 @@ is ever fetched.
 # No `from __future__ import annotations` here: FastAPI could not resolve the local names.
 
 import base64
-import binascii
+import json
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.exceptions import HTTPException
 
 from mmsearch.batches import batches
 from mmsearch.errors import IndexMissingError, QueryError
+from mmsearch.serve import bodies
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
 from mmsearch.serve.schemas import MAX_QUERY_CHARS, Answer
@@ -35,6 +36,8 @@ MAX_TEXTS = 2_048
 MAX_PICTURES = 16
 #: What the model takes at once; searches come in between.
 _TURN = 32
+#: Of a number in JSON.
+_BYTES_A_NUMBER = 20
 #: Names that stand for whatever model the library has.
 _ANY_MODEL = frozenset({"", "mmsearch", "default"})
 
@@ -86,7 +89,7 @@ class EmbeddingsRequest(BaseModel):
         """In one sentence what pydantic would say of each form that an input may have."""
         if not isinstance(given, list):
             return given
-        if any(isinstance(one, int | list) for one in given):
+        if any(isinstance(one, int | list) for one in given[:MAX_TEXTS]):
             raise ValueError(
                 "send texts, no tokens: this model has a tokenizer of its own (in LangChain: "
                 "OpenAIEmbeddings(check_embedding_ctx_length=False))"
@@ -140,15 +143,10 @@ def add_routes(routes: APIRouter, service: Service) -> None:
     """Adds the routes that give vectors."""
     library = service.library
 
-    @routes.post(
-        "/v1/embeddings",
-        tags=["embeddings"],
-        summary="Texts and pictures → vectors",
-        responses=_PROBLEMS,
-    )
-    async def embeddings(asked: EmbeddingsRequest) -> Embeddings:
+    async def embeddings(asked: EmbeddingsRequest) -> Response:
         items = [asked.input] if isinstance(asked.input, str) else asked.input
-        inputs = [_read(item) for item in items]
+        size = sum(map(_length, items))
+        inputs = await bodies.read(service, size, lambda: [_read(item) for item in items])
         space = library.known_space
         while True:
             if _unfit(asked, space) is not None:  # another process may have changed the model
@@ -160,14 +158,25 @@ def add_routes(routes: APIRouter, service: Service) -> None:
                 break
             space = of or library.known_space
         words = sum(1 if isinstance(one, bytes) else len(one.split()) for one in inputs)
-        return Embeddings(
-            data=[
-                Embedding(index=n, embedding=_written(row, asked.encoding_format))
-                for n, (row,) in enumerate(vectors)
-            ],
-            model=of.name,
-            usage=Usage(prompt_tokens=words, total_tokens=words),
+        usage = Usage(prompt_tokens=words, total_tokens=words)
+        name, written_as = of.name, asked.encoding_format
+        body = await bodies.read(
+            service,
+            len(vectors) * of.dim * _BYTES_A_NUMBER,
+            lambda: _written(vectors, written_as, name, usage),
         )
+        return Response(body, media_type="application/json")
+
+    routes.add_api_route(
+        "/v1/embeddings",
+        embeddings,
+        methods=["POST"],
+        tags=["embeddings"],
+        summary="Texts and pictures → vectors",
+        response_model=Embeddings,
+        responses=_PROBLEMS,
+        route_class_override=bodies.LargeJsonRoute,
+    )
 
     @routes.get("/v1/models", tags=["embeddings"], summary="The models that vectors can be had of")
     async def models() -> Models:
@@ -262,12 +271,35 @@ def picture_bytes(text: str) -> bytes:
             "data:image/jpeg;base64,..."
         )
     try:
-        return base64.b64decode(text[head.end() if head else 0 :], validate=True)
-    except (binascii.Error, ValueError) as exc:
+        return bodies.from_base64(text[head.end() if head else 0 :])
+    except ValueError as exc:
         raise QueryError(f"the picture is no base64: {exc}") from exc
 
 
-def _written(row: Any, encoding: str) -> list[float] | str:
+def _length(item: str | Item) -> int:
+    if isinstance(item, str):
+        return len(item)
+    url = item.image_url.url if isinstance(item.image_url, Url) else item.image_url
+    return sum(len(one) for one in (item.text, item.image, url) if one is not None)
+
+
+def _written(
+    vectors: "Sequence[Vectors]", encoding: Literal["float", "base64"], model: str, usage: Usage
+) -> bytes:
+    """`Embeddings` in JSON, one vector (1, dim) after the other: numbers take their time, and
+    others get a turn in between."""
+    rows = [
+        json.dumps(
+            {"object": "embedding", "index": n, "embedding": _numbers(row, encoding)},
+            separators=(",", ":"),
+        )
+        for n, (row,) in enumerate(vectors)
+    ]
+    rest = Embeddings(data=[], model=model, usage=usage).model_dump_json(exclude={"object", "data"})
+    return f'{{"object":"list","data":[{",".join(rows)}],{rest[1:]}'.encode()
+
+
+def _numbers(row: Any, encoding: str) -> list[float] | str:
     if encoding == "base64":
         return base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")
-    return [float(number) for number in row]
+    return cast("list[float]", row.tolist())

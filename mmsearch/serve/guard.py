@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mmsearch.serve.downloads import CutShortError
 from mmsearch.serve.login import LOGIN_PATH
 from mmsearch.serve.logs import plain_path
 from mmsearch.serve.problems import problem
@@ -52,6 +53,12 @@ _DEFAULTS = [
 MAX_JSON_BYTES = 64 << 10
 #: But here pictures come in base64, which makes four bytes of three.
 PICTURES_IN_JSON = frozenset({"/v1/embeddings", "/knn-service"})
+#: Values that such a body may have: 2,048 texts with their commas are far below. Each may take
+#: 0.2 us to read, in which nothing else can run, and 56 bytes of memory.
+MAX_JSON_VALUES = 1 << 19
+#: Such bodies are kept in memory until all of them is there: of all clients together. One alone may
+#: be larger.
+MAX_HELD_BYTES = 512 << 20
 #: What multipart wraps around a file: boundaries, part headers, the small fields.
 FORM_OVERHEAD_BYTES = 64 << 10
 
@@ -61,7 +68,7 @@ _CORS = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, X-API-Key, X-Request-Id",
     "Access-Control-Max-Age": "600",
 }
-_CORS_EXPOSED = b"ETag, Retry-After, X-Request-Id"
+_CORS_EXPOSED = b"Content-Range, ETag, Retry-After, X-Request-Id"
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -111,7 +118,8 @@ class Guard:
             name = socket.gethostname().lower()
             own = {"localhost", bound_to.strip("[]").lower(), name, f"{name.split('.')[0]}.local"}
             self._hosts, self._takes_addresses = frozenset(own), True
-        self._max_upload_bytes = max_upload_bytes
+        self.max_upload_bytes = max_upload_bytes
+        self._held = 0
         self._cors_origins = frozenset(cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,8 +148,13 @@ class Guard:
             return
         # HEAD is GET without the body: no route needs to know.
         inner = {**scope, "method": "GET"} if answer.head else scope
+        body = _Body(self, scope["path"], headers, receive)
         try:
-            await self.app(inner, self._counted(scope["path"], headers, receive), answer.send)
+            await self.app(inner, body.receive, answer.send)
+        except CutShortError as exc:
+            path = plain_path(scope["path"])
+            log.warning("%s %s ended before all was sent: %s", scope["method"], path, exc)
+            raise
         except Exception:  # the edge: the last place that can answer
             log.exception("%s %s failed", scope["method"], plain_path(scope["path"]))
             if answer.started:
@@ -152,6 +165,19 @@ class Guard:
                 instance=scope["path"],
             )
             await failed(scope, receive, answer.send)
+        finally:
+            self._held -= body.held
+
+    def hold(self, size: int, beside: int) -> None:
+        """Counts so many more bytes of a body that is kept in memory, of which `beside` are there
+        already. Raises HTTPException: 503, there are too many of all."""
+        if self._held + size > MAX_HELD_BYTES and self._held > beside:
+            raise HTTPException(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too many large requests are coming in already; ask again in a moment",
+                headers={"Connection": "close"},
+            )
+        self._held += size
 
     def _refusal(self, method: str, headers: Headers) -> tuple[HTTPStatus, str] | None:
         host = headers.get("host", "")
@@ -185,45 +211,70 @@ class Guard:
             return False
         return True
 
-    def _counted(self, path: str, headers: Headers, receive: Receive) -> Receive:
-        """`receive`, which stops with 413 once more has come than this kind of body may have, and
-        with 408 where it comes too slowly."""
+
+class _Body:
+    """The body of a request, which stops with 413 once more has come than this kind of body may
+    have, with 408 where it comes too slowly, and with 503 where others hold the memory for it."""
+
+    def __init__(self, guard: Guard, path: str, headers: Headers, receive: Receive) -> None:
+        self._guard = guard
+        self._receive = receive
         # Of the form that asks for a key, which anybody can send, a file is no part.
         is_form = path != LOGIN_PATH and (
             headers.get("content-type", "").lower().startswith("multipart/")
         )
-        limit = self._max_upload_bytes + FORM_OVERHEAD_BYTES if is_form else MAX_JSON_BYTES
-        if path in PICTURES_IN_JSON:
-            limit = self._max_upload_bytes * 4 // 3 + FORM_OVERHEAD_BYTES
+        self._is_large_json = path in PICTURES_IN_JSON
+        self._limit = guard.max_upload_bytes + FORM_OVERHEAD_BYTES if is_form else MAX_JSON_BYTES
+        if self._is_large_json:
+            self._limit = guard.max_upload_bytes * 4 // 3 + FORM_OVERHEAD_BYTES
         declared = headers.get("content-length", "0")
-        seen = int(declared) if declared.isdecimal() and int(declared) > limit else 0
+        too_many = declared.isdecimal() and int(declared) > self._limit
+        self._seen = int(declared) if too_many else 0
+        self._values = 0
+        self._began = asyncio.get_running_loop().time()
+        self._is_whole = False
+        #: Bytes that the guard has counted.
+        self.held = 0
 
-        began = asyncio.get_running_loop().time()
-        is_whole = False
+    async def receive(self) -> Message:
+        """What comes next, for the application."""
+        if self._seen <= self._limit:
+            if self._is_whole:  # what comes now is the end of the connection, whenever that is
+                return await self._receive()
+            message = await self._in_time()
+            if message["type"] != "http.request":
+                return message
+            piece = message.get("body", b"")
+            self._seen += len(piece)
+            self._is_whole = not message.get("more_body", False)
+            if self._is_large_json:
+                self._count(piece)
+            if self._seen <= self._limit:
+                return message
+        small = self._limit == MAX_JSON_BYTES
+        raise too_large(MAX_JSON_BYTES if small else self._guard.max_upload_bytes)
 
-        async def counted() -> Message:
-            nonlocal seen, is_whole
-            if seen <= limit:
-                if is_whole:  # what comes now is the end of the connection, whenever that is
-                    return await receive()
-                message = await self._in_time(receive, began, seen)
-                if message["type"] != "http.request":
-                    return message
-                seen += len(message.get("body", b""))
-                is_whole = not message.get("more_body", False)
-                if seen <= limit:
-                    return message
-            raise too_large(MAX_JSON_BYTES if limit == MAX_JSON_BYTES else self._max_upload_bytes)
+    def _count(self, piece: bytes) -> None:
+        self._values += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
+        if self._values > MAX_JSON_VALUES:
+            raise HTTPException(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the JSON has more than {MAX_JSON_VALUES:,} values: send fewer at once",
+                headers={"Connection": "close"},
+            )
+        if self._seen > MAX_JSON_BYTES:
+            more = self._seen - self.held
+            self._guard.hold(more, self.held)
+            self.held += more
 
-        return counted
-
-    async def _in_time(self, receive: Receive, began: float, seen: int) -> Message:
-        """The next piece of a body of which `seen` bytes have come since `began`."""
-        spent = asyncio.get_running_loop().time() - began
-        left = self.body_still_s + seen / self.body_bytes_per_s - spent
+    async def _in_time(self) -> Message:
+        """The next piece."""
+        guard = self._guard
+        spent = asyncio.get_running_loop().time() - self._began
+        left = guard.body_still_s + self._seen / guard.body_bytes_per_s - spent
         try:
-            async with asyncio.timeout(min(self.body_still_s, max(left, 0))):
-                return await receive()
+            async with asyncio.timeout(min(guard.body_still_s, max(left, 0))):
+                return await self._receive()
         except TimeoutError as exc:
             raise HTTPException(
                 HTTPStatus.REQUEST_TIMEOUT,

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import mimetypes
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from mmsearch.errors import DecodeError, NotFoundError
-from mmsearch.serve.problems import FileGoneError, documented
+from mmsearch.serve.downloads import Downloads, gone, is_known
+from mmsearch.serve.problems import documented
 from mmsearch.serve.schemas import MAX_ID, Image, file_name, version_token
 from mmsearch.serve.service import Service
-
-if TYPE_CHECKING:
-    from mmsearch.files import Original
-    from mmsearch.library import Library
-    from mmsearch.types import ImageRecord
 
 #: The library keeps thumbnails of these sizes on disk; the next one up is given.
 THUMBNAIL_SIZES = (256, 512, 1024)
@@ -69,17 +65,7 @@ _Token = Annotated[str, Query(alias="v", description="the version that `urls` ca
 _IfNoneMatch = Annotated[str, Header(include_in_schema=False)]
 
 
-def read_original(library: Library, image_id: int) -> Original:
-    """The file of a catalogued picture. NotFoundError, FileGoneError."""
-    # Asked first, so that an id without a record is told from a record without a file.
-    record = library.image(image_id)
-    try:
-        return library.original(image_id)
-    except (DecodeError, NotFoundError, OSError) as exc:
-        raise _gone(record, exc) from exc
-
-
-def add_routes(routes: APIRouter, service: Service) -> None:
+def add_routes(routes: APIRouter, service: Service, sent: Downloads) -> None:
     """Adds the routes about single pictures, for this service."""
     library = service.library
 
@@ -100,21 +86,28 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         tags=["pictures"],
         summary="The picture's file, as it is",
         response_class=Response,
-        responses={200: {"content": {"image/*": _IMAGE_BODY}}, **_FILE_PROBLEMS},
+        responses={
+            200: {"content": {"image/*": _IMAGE_BODY}},
+            206: {"content": {"image/*": _IMAGE_BODY}, "description": "the part asked for (Range)"},
+            **_FILE_PROBLEMS,
+            **documented(
+                HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, HTTPStatus.SERVICE_UNAVAILABLE
+            ),
+        },
     )
     async def file(
-        image_id: _ImageId, v: _Token = "", if_none_match: _IfNoneMatch = ""
+        request: Request, image_id: _ImageId, v: _Token = "", if_none_match: _IfNoneMatch = ""
     ) -> Response:
         record = await service.read(library.image, image_id)
         headers = _caching(f"{version_token(record)}-file", v == version_token(record))
-        if headers["ETag"] in if_none_match:
+        if is_known(headers["ETag"], if_none_match):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        data, as_indexed = await service.read(read_original, library, image_id)
-        if not as_indexed:
+        found = await sent.open(image_id)
+        if not found.as_indexed:
             headers = _UNKEPT.copy()
         headers["Content-Disposition"] = disposition(file_name(record.path))
         headers["Content-Security-Policy"] = FILE_POLICY
-        return Response(data, headers=headers, media_type=media_type(record.info.format))
+        return await sent.answer(found, request.headers, headers, media_type(record.info.format))
 
     @routes.get(
         "/v1/images/{image_id}/thumbnail",
@@ -139,12 +132,12 @@ def add_routes(routes: APIRouter, service: Service) -> None:
         max_side = next(given for given in THUMBNAIL_SIZES if given >= size)
         record = await service.read(library.image, image_id)
         headers = _caching(f"{version_token(record)}-{max_side}", v == version_token(record))
-        if headers["ETag"] in if_none_match:
+        if is_known(headers["ETag"], if_none_match):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         try:
             data, as_indexed = await service.read(library.small, image_id, max_side)
         except (DecodeError, NotFoundError, OSError) as exc:
-            raise _gone(record, exc) from exc
+            raise gone(record, exc) from exc
         if not as_indexed:
             headers = _UNKEPT.copy()
         kind = "image/webp" if data[8:12] == b"WEBP" else "image/jpeg"
@@ -177,11 +170,3 @@ def _caching(tag: str, is_versioned: bool) -> dict[str, str]:
     # An address with the right version never shows another picture; without it, ask each time.
     age = "max-age=31536000, immutable" if is_versioned else "no-cache"
     return {"ETag": f'"{tag}"', "Cache-Control": f"private, {age}"}
-
-
-def _gone(record: ImageRecord, exc: Exception) -> FileGoneError:
-    reason = exc.reason if isinstance(exc, DecodeError) else str(exc)
-    return FileGoneError(
-        f"{record.path} cannot be read now ({reason}). If it was moved or its drive is away, "
-        "bring it back, or run mmsearch index again"
-    )

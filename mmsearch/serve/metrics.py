@@ -50,7 +50,8 @@ class Metrics:
         )
         self.seconds = Histogram(
             "mmsearch_http_request_duration_seconds",
-            "From the request's head to the end of the answer, waiting included.",
+            "From the request's head to the end of the answer, waiting included; to its beginning "
+            "where it is sent in pieces (large files, ZIP files, events).",
             ["route"],
             buckets=_BUCKETS,
             registry=registry,

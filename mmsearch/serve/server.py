@@ -108,7 +108,9 @@ def bind(host: str, port: int) -> socket.socket:
         family, _, _, _, where = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        # "::" is all addresses, those of IPv4 too; systems differ in what it is otherwise.
+        both = where[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(where[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except (OSError, ValueError) as exc:
         # ValueError: what cannot even be a name, for example a label of 70 letters.
         reason = exc.strerror if isinstance(exc, OSError) else None

@@ -43,7 +43,8 @@ Hit = TypeVar("Hit", ImageHit, TextHit)
 
 #: Reading a file or making a thumbnail waits for the disk or leaves the interpreter lock.
 FILE_THREADS = 4
-#: Decoding of uploads. They have threads of their own: a hostile one takes its time, all of it.
+#: Decoding of uploads, and large JSON. They have threads of their own: a hostile one takes its
+#: time, all of it.
 UPLOAD_THREADS = 2
 #: What is said to a question, and the name of the model that compared.
 _Said = tuple["Answer[Any] | MmsearchError", str | None]
@@ -135,6 +136,10 @@ class Service:
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what reads the catalog or a file."""
         return await self._files.run(_in_context(call, *args, **kwargs))
+
+    async def prepare(self, call: Callable[[], T]) -> T:
+        """Run what takes long to read or to write, and needs neither the model nor the library."""
+        return await self._uploads.run(_in_context(call))
 
     async def picture(self, data: bytes) -> QueryPicture:
         """An uploaded picture, decoded unless its vector is known; the model's thread goes on

@@ -56,14 +56,16 @@ class Watch:
             if not exchange.is_endless:
                 self._service.in_flight -= 1
             metrics.in_flight.dec()
-            took = time.perf_counter() - began
-            self._note(scope, exchange, answer, took)
+            self._note(scope, exchange, answer, began)
             current.reset(token)
 
-    def _note(self, scope: Scope, exchange: Exchange, answer: _Answer, took: float) -> None:
+    def _note(self, scope: Scope, exchange: Exchange, answer: _Answer, began: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         status = answer.status or 500
-        self._service.metrics.on_request(method, exchange.route or _NO_ROUTE, status, took)
+        took = time.perf_counter() - began
+        # How long a file or a stream takes from there on is up to the client.
+        counted = answer.began - began if answer.is_in_pieces else took
+        self._service.metrics.on_request(method, exchange.route or _NO_ROUTE, status, counted)
         if exchange.is_refused:
             self._service.metrics.refused.inc()
         # The path without what was asked: that is nobody else's to read.
@@ -131,6 +133,9 @@ class _Answer:
         self._service = service
         self.status = 0
         self.bytes = 0
+        #: When its head was sent, by time.perf_counter.
+        self.began = 0.0
+        self.is_in_pieces = False
         self._is_whole = False
 
     async def end(self) -> None:
@@ -142,6 +147,7 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.began = time.perf_counter()
             headers = list(message.get("headers", ()))
             if any(n == b"content-type" and v.startswith(b"text/event-s") for n, v in headers):
                 self._exchange.is_endless = True
@@ -151,4 +157,5 @@ class _Answer:
         elif message["type"] == "http.response.body":
             self.bytes += len(message.get("body", b""))
             self._is_whole = not message.get("more_body", False)
+            self.is_in_pieces |= not self._is_whole
         await self._send(message)

@@ -18,6 +18,8 @@ from typing import Any
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from mmsearch.serve.downloads import CutShortError
+
 log = logging.getLogger(__name__)
 
 
@@ -77,6 +79,9 @@ class _Joining(asyncio.Transport):
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
+    def get_write_buffer_size(self) -> int:
+        return self._bytes + self._transport.get_write_buffer_size()
+
     def pause_reading(self) -> None:
         self._transport.pause_reading()
 
@@ -115,8 +120,11 @@ class Wire(HttpToolsProtocol):
     max_head_s = 10.0
     #: Of a request's first line and headers; what comes in one piece may be more by that piece.
     max_head_bytes = 64 << 10
-    #: How long a client may take nothing of an answer, or not end a body that was answered already.
+    #: How long a client may take hardly anything of an answer that waits for it, or not end a body
+    #: that was answered already.
     max_stall_s = 60.0
+    #: What it takes at least meanwhile.
+    min_bytes_per_s = 4 << 10
     max_rest_s = 5.0
     #: Of all clients together; far from the 1,024 files that systems let a process open.
     max_connections = 500
@@ -155,12 +163,14 @@ class Wire(HttpToolsProtocol):
         super()._start_asgi_task(cycle, self._until_cancelled(cycle, app))
 
     def _until_cancelled(self, cycle: RequestResponseCycle, app: ASGI3Application) -> Any:
-        """The application, cut off where a stop can wait no longer. uvicorn logs that as an error
-        of it, and answers 500."""
+        """The application, cut off where a stop can wait no longer, or it can. uvicorn logs that as
+        an error of it, and answers 500."""
 
         async def answered(scope: Any, receive: Any, send: Any) -> None:
             try:
                 await app(scope, receive, send)
+            except CutShortError as exc:
+                self._abort(str(exc))
             except asyncio.CancelledError:
                 if cycle.response_started:
                     self._abort("the service stops")
@@ -288,10 +298,20 @@ class Wire(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         self._stop_stall()
-        self._stall_timer = self.loop.call_later(
-            self.max_stall_s, self._abort, "it took nothing of its answer"
-        )
+        self._start_stall()
         super().pause_writing()
+
+    def _start_stall(self) -> None:
+        untaken = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(self.max_stall_s, self._look, untaken)
+
+    def _look(self, before: int) -> None:
+        """Whether the client takes what waits for it: `before` bytes, the last time."""
+        taken = before - self.transport.get_write_buffer_size()
+        if taken < self.max_stall_s * self.min_bytes_per_s:
+            self._abort("it took nothing of its answer")
+        else:
+            self._start_stall()
 
     def resume_writing(self) -> None:
         self._stop_stall()

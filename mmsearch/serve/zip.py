@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -13,8 +14,9 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
-from mmsearch.errors import NotFoundError
-from mmsearch.serve.items import read_original
+from mmsearch.errors import NotFoundError, OverloadedError
+from mmsearch.files import FileInPieces
+from mmsearch.serve.downloads import CutShortError, Downloads
 from mmsearch.serve.problems import FileGoneError, documented
 from mmsearch.serve.schemas import ImageId, file_name
 
@@ -28,6 +30,9 @@ MAX_BYTES = 4 << 30
 #: What tells of pictures that are not in the library any more, and of those whose files could not
 #: be read; the answer has begun when that is known.
 MISSING = "NOT INCLUDED.txt"
+#: How long, and how often, a picture out of an archive waits until others have been sent.
+_PATIENCE_S = 60.0
+_PAUSE_S = 0.5
 #: The earliest time that a ZIP file can say.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -52,7 +57,7 @@ class _Sent:
         return data
 
 
-def add_routes(routes: APIRouter, service: Service) -> None:
+def add_routes(routes: APIRouter, service: Service, sent: Downloads) -> None:
     """Adds the route that gives several pictures, for this service."""
     library = service.library
 
@@ -91,30 +96,45 @@ def add_routes(routes: APIRouter, service: Service) -> None:
             )
         headers = {"Content-Disposition": 'attachment; filename="pictures.zip"'}
         return StreamingResponse(
-            _zipped(service, records, gone), headers=headers, media_type="application/zip"
+            _zipped(sent, records, gone), headers=headers, media_type="application/zip"
         )
 
 
 async def _zipped(
-    service: Service, records: Sequence[ImageRecord], gone: Sequence[str]
+    sent: Downloads, records: Sequence[ImageRecord], gone: Sequence[str]
 ) -> AsyncIterator[bytes]:
-    """The pieces of the ZIP file, one picture in memory at a time. Pictures hardly shrink, so they
-    are stored as they are. `gone` says of each other picture why it is not there."""
+    """The pieces of the ZIP file, one in memory at a time. Pictures hardly shrink, so they are
+    stored as they are. `gone` says of each other picture why it is not there."""
     out = _Sent()
     missing = [*gone]
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for record, name in zip(records, unique_names(records), strict=True):
             try:
-                data, _ = await service.read(read_original, service.library, record.id)
+                file = await _opened(sent, record.id)
             except (FileGoneError, NotFoundError) as exc:
                 missing.append(str(exc))
                 continue
-            archive.writestr(zipfile.ZipInfo(name, _moment(record.info.taken_at)), data)
-            yield out.take()
+            info = zipfile.ZipInfo(name, _moment(record.info.taken_at))
+            info.file_size = file.size  # which says how the sizes are to be written
+            with archive.open(info, "w") as member:
+                async for piece in sent.pieces(file, 0, file.size):
+                    member.write(piece)
+                    yield out.take()
         if missing:
             text = "\n".join(missing) + "\n"
             archive.writestr(MISSING, text.encode("utf-8", "replace"))
     yield out.take()
+
+
+async def _opened(sent: Downloads, image_id: int) -> FileInPieces:
+    """The file, also where its turn comes late. Raises FileGoneError, NotFoundError, CutShortError:
+    it never came, and the answer has begun."""
+    for _ in range(round(_PATIENCE_S / _PAUSE_S)):
+        try:
+            return await sent.open(image_id)
+        except OverloadedError:
+            await asyncio.sleep(_PAUSE_S)
+    raise CutShortError("too many pictures out of archives are being sent")
 
 
 def unique_names(records: Sequence[ImageRecord]) -> list[str]:

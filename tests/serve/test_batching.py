@@ -262,3 +262,30 @@ def test_a_burst_is_waited_for_as_long_as_it_goes_on(
 
     run(main())
     assert model.batches[2] == ["again 0", "again 1", "again 2"]
+
+
+@pytest.mark.parametrize("jobs", [3, 8])
+def test_as_many_as_are_waited_for_are_enough(
+    model: Model, make: Callable[..., Batcher], jobs: int
+) -> None:
+    """The last of them wakes the thread, which else would wait for one more: here, for ever."""
+    batcher = make(max_wait_ms=10_000 * DEADLINE_S)
+
+    async def main() -> None:
+        first = batcher.submit("text", model.run, "first")
+        await begun(model)
+        several = [batcher.submit("text", model.run, n) for n in range(jobs)]
+        model.may_run.release(3)
+        await asyncio.gather(first, *several)
+        for _ in range(100):  # all answers are sent: nothing else wakes it
+            await asyncio.sleep(0.001)
+        again = []
+        async with asyncio.timeout(DEADLINE_S / 4):
+            for n in range(jobs):
+                again.append(batcher.submit("text", model.run, f"again {n}"))
+                while n < jobs - 1 and batcher._wake_at != jobs:  # until it waits for them
+                    await asyncio.sleep(0.001)
+            await asyncio.gather(*again)
+
+    run(main())
+    assert model.batches[2] == [f"again {n}" for n in range(jobs)]

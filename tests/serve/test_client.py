@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -345,6 +346,7 @@ def test_a_closed_client_says_so() -> None:
 #: be needed.
 NO_LIBRARY = """
 import sys
+import time
 for name in ("sqlalchemy", "torch", "pydantic", "numpy", *sys.argv.pop(1).split()):
     sys.modules[name] = None
 from mmsearch.cli import main
@@ -448,6 +450,36 @@ def test_a_service_says_so_while_it_runs_and_no_longer(tmp_path: Path) -> None:
     assert announce.find(tmp_path) is None
     with announce.announced(tmp_path / "nowhere", "http://127.0.0.1:1", "secret", 0.0):
         pass
+
+
+def test_a_second_service_says_so_once_the_first_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "_AGAIN_S", 0.01)
+
+    def until_found(port: int) -> announce.Announcement:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            found = announce.find(tmp_path)
+            if found is not None and found.address == f"http://127.0.0.1:{port}":
+                return found
+            time.sleep(0.01)
+        raise AssertionError("it does not say so")
+
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(announce.announced(tmp_path, "http://127.0.0.1:1", "secret", 0.0))
+    second.enter_context(announce.announced(tmp_path, "http://127.0.0.1:2", "other", 0.0))
+    with second:
+        with first:
+            until_found(1)
+        assert until_found(2).token == "other"
+        with announce.announced(tmp_path, "http://127.0.0.1:3", "third", 0.0):
+            until_found(2)
+            # As where two begin at once: the later one's file is there, and the other gives way.
+            (tmp_path / announce.FILE_NAME).unlink()
+            until_found(3)
+        until_found(2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_end_of_a_service_hides_no_other_one(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +19,8 @@ from starlette.testclient import TestClient
 from mmsearch.errors import QueryError
 from mmsearch.library import Library
 from mmsearch.query import Question, Term
-from mmsearch.serve.embeddings import MAX_PICTURES, MAX_TEXTS
+from mmsearch.serve import bodies
+from mmsearch.serve.embeddings import MAX_PICTURES, MAX_TEXTS, Embeddings
 
 PICTURE = encoded(draw("teal", "line", (61, 47)))
 BASE64 = base64.b64encode(PICTURE).decode()
@@ -175,3 +179,68 @@ def test_as_many_texts_as_openai_takes(client: TestClient, library: Library) -> 
     data = _post(client, input=texts, encoding_format="base64")["data"]
     vectors = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in data]
     np.testing.assert_allclose(vectors, library.embed_texts(texts)[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_is_large_does_not_hold_up_the_loop(
+    client: TestClient, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies are parsed, pictures decoded and vectors written in a thread; small ones where they
+    are: a thread costs as much."""
+    ran: set[tuple[str, bool]] = set()
+
+    def noted(name: str, call: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            ran.add((name, threading.current_thread().name.startswith("mmsearch-uploads")))
+            return call(*args, **kwargs)
+
+        return run
+
+    small = [DATA_URL, "a kite"]
+    texts = [f"{n % 3} kites" for n in range(1000)] if large else ["two kites"]
+    monkeypatch.setattr(bodies, "json", SimpleNamespace(loads=noted("parse", json.loads)))
+    monkeypatch.setattr(
+        "mmsearch.serve.embeddings.picture_bytes", noted("decode", lambda _: PICTURE)
+    )
+    monkeypatch.setattr(
+        "mmsearch.serve.embeddings._numbers", noted("write", lambda row, _: row.tolist())
+    )
+    inputs = [*texts, *small, *([DATA_URL + "A" * bodies.SMALL_BYTES] if large else [])]
+    answer = _post(client, input=inputs)
+    assert len(Embeddings.model_validate(answer).data) == len(inputs)
+    here = {("decode", False), ("write", False)}
+    assert ran == ({("parse", True), ("decode", True), ("write", True)} if large else here)
+
+
+@pytest.mark.parametrize("length", [1, 3 << 18, (3 << 18) + 1, 5 << 18])
+def test_large_base64_is_decoded_in_steps(length: int) -> None:
+    data = np.random.default_rng(length).bytes(length)
+    text = base64.b64encode(data).decode()
+    assert bodies.from_base64(text) == data
+    with pytest.raises(ValueError):
+        bodies.from_base64(text[:-2])
+    for broken in (text + "====", text + " ", text + "é", "AA==" * (1 << 18) + text):
+        with pytest.raises(ValueError):
+            bodies.from_base64(broken)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"", "application/json", 422),
+        (b"%s", "application/json", 422),
+        (b'{"input": %s}', "application/json", 422),
+        (b'{"input": "%s"}', "application/json", 422),
+        (b'{"input": "\xff%s"}', "application/json", 400),
+        (b'{"input": "a", "user": "%s"}', "text/plain", 422),
+        (b'{"input": "a", "user": "%s"}', "application/json; charset=utf-8", 200),
+        (b'{"input": "a", "user": "%s"}', "application/vnd.api+json", 200),
+    ],
+)
+def test_large_bodies_are_taken_as_small_ones(
+    client: TestClient, content: bytes, kind: str, status: int
+) -> None:
+    for length in (2_500, bodies.SMALL_BYTES + 1):
+        body = content.replace(b"%s", b"x" * length)
+        answer = client.post("/v1/embeddings", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status, (length, answer.text[:200])

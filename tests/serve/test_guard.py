@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from mmsearch.library import Library
-from mmsearch.serve import create_app
+from mmsearch.serve import create_app, guard
 from mmsearch.serve.guard import (
     FORM_OVERHEAD_BYTES,
     MAX_JSON_BYTES,
@@ -278,6 +278,70 @@ def test_a_declared_length_is_believed_when_it_is_too_much() -> None:
         assert _exchange(guard, [FORM_HEADER, (b"content-length", declared)], 10) == (413, 0)
     for lie in (b"0", b"-5", b"ten"):
         assert _exchange(guard, [FORM_HEADER, (b"content-length", lie)], 10**6)[0] == 413
+
+
+@pytest.mark.parametrize("value", [b"1,", b"[],", b"[", b'{"a":', b"{},"])
+def test_json_of_very_many_values_is_not_read(value: bytes) -> None:
+    """Reading it would take seconds in which nobody else is answered, and gigabytes."""
+    wall = Guard(
+        Starlette(routes=[Route("/v1/embeddings", _swallow, methods=["POST"])]),
+        bound_to="127.0.0.1",
+        max_upload_bytes=64 << 20,
+    )
+    with TestClient(wall, base_url=BASE_URL) as client:
+        many = b'{"input":[' + value * guard.MAX_JSON_VALUES
+        answer = client.post("/v1/embeddings", content=many)
+        assert (answer.status_code, "values" in answer.text) == (413, True)
+        text = b'{"input":["' + b"as many words, as 2,048 texts have, " * 110_000 + b'"]}'
+        assert client.post("/v1/embeddings", content=text).text == str(len(text))
+
+
+def test_large_bodies_are_in_memory_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients send them, as slowly as they may."""
+    monkeypatch.setattr(guard, "MAX_HELD_BYTES", 3 * MAX_JSON_BYTES)
+    app = Starlette(routes=[Route("/v1/embeddings", _swallow, methods=["POST"])])
+    wall = Guard(app, bound_to="127.0.0.1", max_upload_bytes=1 << 20)
+    statuses: list[int] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def post(size: int, ended: anyio.Event) -> None:
+        sent = 0
+
+        async def receive() -> Message:
+            nonlocal sent
+            if sent == size:
+                await ended.wait()
+                return {"type": "http.request", "body": b"", "more_body": False}
+            sent += 1 << 10
+            return {"type": "http.request", "body": b"x" * (1 << 10), "more_body": True}
+
+        path = "/v1/embeddings"
+        headers = [(b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        await wall(scope | {"query_string": b""}, receive, send)
+
+    async def main() -> None:
+        for _ in range(2):  # what was refused or has ended is not counted
+            ended = anyio.Event()
+            async with anyio.create_task_group() as group:
+                group.start_soon(post, 2 * MAX_JSON_BYTES, ended)
+                for _ in range(20):  # small ones are no matter
+                    group.start_soon(post, MAX_JSON_BYTES, ended)
+                await anyio.wait_all_tasks_blocked()
+                assert statuses == []
+                await post(2 * MAX_JSON_BYTES, ended)
+                assert statuses == [503]
+                ended.set()
+            assert statuses == [503, *[200] * 21]
+            statuses.clear()
+        ended.set()
+        await post(5 * MAX_JSON_BYTES, ended)  # alone it is let in
+        assert statuses == [200]
+
+    anyio.run(main)
 
 
 def test_what_fails_inside_is_not_told(

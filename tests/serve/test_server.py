@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -69,11 +70,11 @@ def test_a_stop_lets_what_is_in_flight_end(served: tuple[subprocess.Popen[str], 
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    with (
-        httpx.Client(base_url=url, timeout=60) as client,
-        socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) as raw,
-    ):
+    with httpx.Client(base_url=url, timeout=60) as client, ExitStack() as later:
         assert client.get("/v1/search?q=warm").status_code == 200
+        # Not before, or its head may come too late on a busy machine.
+        here = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        raw = later.enter_context(socket.create_connection(here, timeout=60))
         raw.sendall(head + body[:20])
         in_progress = "mmsearch_http_requests_in_progress 2.0"
         eventually(lambda: in_progress in client.get("/metrics").text)
@@ -254,3 +255,14 @@ def test_the_address_shown(host: str, shown: str) -> None:
         pytest.skip(str(exc))
     with listener:
         assert address_of(listener, host) == f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def test_two_colons_are_all_addresses_those_of_ipv4_too() -> None:
+    try:
+        listener = bind("::", 0)
+    except ServiceError as exc:
+        pytest.skip(str(exc))
+    with listener:
+        port = listener.getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port), timeout=20).close()

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from serve_library import BASE_URL, draw, encoded, is_problem
 from starlette.testclient import TestClient
 
 from mmsearch.library import Library
-from mmsearch.serve import create_app, logs
+from mmsearch.serve import create_app, logs, watch
 from mmsearch.serve.exchange import Exchange
 from mmsearch.settings import Settings
 
@@ -216,3 +217,40 @@ def test_a_stop_ends_answers_without_end_and_no_others() -> None:
             assert (await waiting)["by"] == "client"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("pieces", "counted"), [(1, 7.0), (3, 2.0)])
+def test_how_long_a_client_takes_for_a_stream_is_no_time_of_the_service(
+    pieces: int,
+    counted: float,
+    library: Library,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Files, ZIP files and events that run for hours would be what p99 tells of."""
+    now = 100.0
+    monkeypatch.setattr(watch, "time", SimpleNamespace(perf_counter=lambda: now))
+    service = create_app(library, settings).state.service
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal now
+        now += 2
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        now += 5
+        for n in range(pieces):
+            more = n < pieces - 1
+            await send({"type": "http.response.body", "body": b"x", "more_body": more})
+
+    async def nothing(*_: Any) -> Any:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    asyncio.run(watch.Watch(inner, service=service)(scope, nothing, nothing))
+    (sample,) = [
+        sample
+        for metric in service.metrics.seconds.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_sum")
+    ]
+    assert sample.value == counted
+    service.close()

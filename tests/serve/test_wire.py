@@ -142,3 +142,48 @@ def test_who_knows_no_chunks_gets_none(method: bytes, length: bytes | None, keep
     assert b"connection: close" in head
     assert (b"content-length: 11" in head) is (length is not None)
     assert body == (b"hello world" if method == b"GET" else b"")
+
+
+class Slow(Sent):
+    """A client that takes so many bytes a second of what waits for it."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        super().__init__()
+        self.bytes_per_s = bytes_per_s
+        self.began = asyncio.get_running_loop().time()
+        self.written = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        super().write(data)
+        self.written += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        spent = asyncio.get_running_loop().time() - self.began
+        return max(0, self.written - int(spent * self.bytes_per_s))
+
+    def abort(self) -> None:
+        super().abort()
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(("bytes_per_s", "is_left"), [(0, True), (100, True), (20_000, False)])
+def test_who_takes_an_answer_slowly_gets_all_of_it(
+    bytes_per_s: float, is_left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Wire, "max_stall_s", 0.1)
+
+    async def main() -> Slow:
+        config = uvicorn.Config(lambda *_: None, log_config=None, http=Wire, ws="none")
+        config.load()
+        state = uvicorn.Server(config).server_state
+        wire, client = Wire(config=config, server_state=state, app_state={}), Slow(bytes_per_s)
+        wire.connection_made(client)
+        wire.transport.write(bytes(100_000))
+        wire.pause_writing()
+        while not client.is_closed and asyncio.get_running_loop().time() < client.began + 0.5:
+            await asyncio.sleep(0.01)
+        wire.resume_writing()
+        wire.connection_lost(None)
+        return client
+
+    assert ("abort" in asyncio.run(main()).calls) is is_left
