@@ -57,6 +57,16 @@ def in_utf8(text: str) -> str:
     return raw.decode("utf-8", "replace")
 
 
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """ "1 picture", "2,000 pictures". many: where it is not `one` with an s."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def both_counted(pictures: int, texts: int) -> str:
+    """ "1 picture, 2,000 texts"."""
+    return f"{counted(pictures, 'picture')}, {counted(texts, 'text')}"
+
+
 @functools.cache
 def _accents() -> re.Pattern[str]:
     """More than _MAX_ACCENTS characters that combine with what stands before them."""
