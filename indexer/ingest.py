@@ -235,6 +235,10 @@ class _Run:
             # good was just seen.
             self._writer.ensure_space(now)
             known = known[0], now
+        if known is None and active is None and self.options.model is not None:
+            # The library keeps what it was made with, also where this run ends before anything is
+            # encoded.
+            known = self._writer.ensure_space(now), now
         return name, known
 
     def encoder(self) -> Encoder:
