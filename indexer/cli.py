@@ -25,6 +25,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+from mmsearch.plaintext import counted
 from mmsearch.store.engine import is_there
 
 
@@ -167,16 +168,21 @@ def summary(report: Report) -> str:
     if report.stopped:
         lines.append("Stopped. What was done is kept; run the same command to go on.")
     if not report.changed and not report.stopped:
-        lines.append(f"Nothing new: {report.files:,} pictures, all known, nothing to encode.")
+        lines.append(
+            f"Nothing new: {counted(report.files, 'picture')}, all known, nothing to encode."
+        )
     else:
         rate = report.encoded_images / report.picture_seconds if report.picture_seconds else 0.0
         lines.append(
-            f"{report.encoded_images:,} pictures encoded"
+            f"{counted(report.encoded_images, 'picture')} encoded"
             + (f" ({rate:,.0f} a second)" if report.encoded_images else "")
-            + f", {report.texts:,} texts ({report.linked:,} linked to pictures)"
+            + f", {counted(report.texts, 'text')} "
+            + f"({counted(report.linked, 'linked to a picture', 'linked to pictures')})"
         )
+        if report.carried:
+            texts = counted(report.carried, "text")
+            lines.append(f"{texts} that pictures carry themselves")
         parts = [
-            (report.carried, "texts that pictures carry themselves"),
             (report.known, "already known by content (copies, moved files)"),
             (report.returned, "came back"),
             (report.missing, "gone (forgotten in searches until they come back)"),
@@ -186,11 +192,20 @@ def summary(report: Report) -> str:
         lines += [f"{count:,} {what}" for count, what in parts if count]
     # In any case: "all known" is not true of what was never looked at.
     passed_over = [
-        (report.closed, "files and folders that could not be looked at"),
-        (report.links, "links passed over (--follow-links reads what they lead to)"),
-        (report.skipped - report.closed - report.links, "pipes and the like passed over"),
+        (report.closed, "file or folder", "files and folders", "that could not be looked at"),
+        (report.links, "link", "links", "passed over (--follow-links reads what they lead to)"),
+        (
+            report.skipped - report.closed - report.links,
+            "pipe or the like",
+            "pipes and the like",
+            "passed over",
+        ),
     ]
-    lines += [f"{count:,} {what}: mmsearch status --failed" for count, what in passed_over if count]
+    lines += [
+        f"{counted(n, one, many)} {what}: mmsearch status --failed"
+        for n, one, many, what in passed_over
+        if n
+    ]
     if report.old_space is not None:
         lines.append(
             f"Searches use {report.model} now. The vectors of {report.old_space} are kept; to "

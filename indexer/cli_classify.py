@@ -23,6 +23,7 @@ from mmsearch.cli.options import (
     printable,
     where_option,
 )
+from mmsearch.plaintext import counted
 from mmsearch.prompts import TEMPLATES
 
 if TYPE_CHECKING:
@@ -353,7 +354,10 @@ class _Output:
             for line in _lines(assessment):
                 click.echo(line, err=self._csv is not None)
         if tags is not None:
-            click.echo(f"{tags.written:,} tags written, on {tags.items:,} items", err=True)
+            click.echo(
+                f"{counted(tags.written, 'tag')} written, on {counted(tags.items, 'item')}",
+                err=True,
+            )
             if tags.strangers:
                 click.echo(
                     f"{tags.strangers:,} are not in the library and were not tagged: "

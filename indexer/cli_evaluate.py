@@ -22,6 +22,7 @@ from mmsearch.cli.options import (
 )
 from mmsearch.encode.published import TEST_PICTURES
 from mmsearch.evaluate import KS
+from mmsearch.plaintext import both_counted
 
 if TYPE_CHECKING:
     from indexer.datasets import Dataset
@@ -256,7 +257,7 @@ def _print(report: Report, plot: Path | None) -> None:
     rate = "" if report.pictures_per_s is None else f", {report.pictures_per_s:,.0f} pictures a s"
     where = f" on {report.device} ({report.dtype}){rate}" if report.device else ""
     click.echo(
-        f"{printable(report.on)}: {report.pictures:,} pictures, {report.texts:,} texts; "
+        f"{printable(report.on)}: {both_counted(report.pictures, report.texts)}; "
         f"{printable(report.model)}{where}; {report.seconds:.1f} s"
     )
     if plot is not None:

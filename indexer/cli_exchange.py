@@ -21,6 +21,7 @@ from mmsearch.cli.options import (
     printable,
 )
 from mmsearch.filenames import from_home
+from mmsearch.plaintext import both_counted, counted
 
 if TYPE_CHECKING:
     from indexer.exchange.intake import ImportReport
@@ -61,7 +62,7 @@ def export(to: Path, shard_size: int, gps: bool, as_json: bool, library: Path | 
         print_json(asdict(report))
         return
     click.echo(
-        f"{report.pictures:,} pictures, {report.texts:,} texts ({report.model}), "
+        f"{both_counted(report.pictures, report.texts)} ({report.model}), "
         f"{report.bytes / 1e6:,.1f} MB: {printable(report.path)}"
     )
     if not gps:
@@ -138,17 +139,20 @@ def _summary(report: ImportReport) -> str:
         lines.append("Stopped. What was done is kept; run the same command to go on.")
     if report.cosines:
         lines.append(
-            f"{len(report.cosines)} were encoded and compared: cosine at least "
+            f"{counted(len(report.cosines), 'picture')} encoded and compared: cosine at least "
             f"{min(report.cosines):.4f}"
         )
     lines.append(
-        f"{report.pictures:,} pictures, {report.texts:,} texts taken in ({report.linked:,} linked "
-        "to pictures); nothing was encoded"
+        f"{both_counted(report.pictures, report.texts)} taken in "
+        f"({counted(report.linked, 'linked to a picture', 'linked to pictures')}); "
+        "nothing was encoded"
     )
     if report.known or report.known_texts:
-        lines.append(f"{report.known:,} pictures, {report.known_texts:,} texts were known already")
+        known = counted(report.known, "picture")
+        were = "was" if report.known + report.known_texts == 1 else "were"
+        lines.append(f"{known}, {counted(report.known_texts, 'text')} {were} known already")
     if report.rescaled:
-        lines.append(f"{report.rescaled:,} vectors were not of unit norm, and were made so")
+        lines.append(f"{counted(report.rescaled, 'vector')} not of unit norm: scaled to it")
     lines.append(f"{report.seconds:.1f} s, {report.model}; library: {printable(report.library)}")
     return "\n".join(lines)
 
@@ -156,7 +160,7 @@ def _summary(report: ImportReport) -> str:
 def _skipped(report: ImportReport) -> None:
     if not report.skipped:
         return
-    click.echo(f"{report.skipped:,} were skipped:", err=True)
+    click.echo(f"{report.skipped:,} skipped:", err=True)
     for what, reason in report.reasons[:_SHOWN]:
         click.echo(f"  {printable(what)}: {printable(reason)}", err=True)
     if report.skipped > _SHOWN:

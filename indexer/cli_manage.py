@@ -20,6 +20,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+from mmsearch.plaintext import both_counted, counted
 
 if TYPE_CHECKING:
     from mmsearch.overview import (
@@ -80,7 +81,7 @@ def sources(ctx: click.Context, as_json: bool, library: Path | None) -> None:
         gone = f", {source.missing:,} gone" if source.missing else ""
         click.echo(
             f"{printable(source.name):{width}}  {printable(source.location)}  "
-            f"{source.images:,} pictures, {source.texts:,} texts{gone}, {when}"
+            f"{both_counted(source.images, source.texts)}{gone}, {when}"
         )
 
 
@@ -143,15 +144,15 @@ def remove(source: str, yes: bool, library: Path | None) -> None:
     if not yes:
         found, plan = count_removal(where, source)
         _confirm(
-            f"{printable(found.name)} ({printable(found.location)}): {plan.pictures:,} pictures "
-            f"and {plan.texts:,} texts leave the library; {plan.contents:,} different pictures and "
-            "texts, which nothing else holds, are forgotten for good. The files themselves stay.",
+            f"{printable(found.name)} ({printable(found.location)}) leaves the library: "
+            f"{both_counted(plan.pictures, plan.texts)}; forgotten for "
+            f"good, as nothing else holds them: {plan.contents:,}. The files themselves stay.",
             yes,
         )
     done = remove_source(where, source)
     click.echo(
-        f"Removed: {done.pictures:,} pictures, {done.texts:,} texts; forgotten for good: "
-        f"{done.contents:,} different ones that nothing else holds."
+        f"Removed: {both_counted(done.pictures, done.texts)}; forgotten "
+        f"for good, as nothing else holds them: {done.contents:,}."
     )
 
 
@@ -174,14 +175,14 @@ def forget(source: str | None, yes: bool, library: Path | None) -> None:
             click.echo("Nothing is gone.", err=True)
             return
         _confirm(
-            f"{plan.pictures:,} pictures and {plan.texts:,} texts are gone; {plan.contents:,} "
-            "different ones, which nothing else holds, are forgotten for good.",
+            f"Gone: {both_counted(plan.pictures, plan.texts)}; forgotten for good, as "
+            f"nothing else holds them: {plan.contents:,}.",
             yes,
         )
     done = forget_gone(where, source)
     click.echo(
-        f"Forgotten: {done.pictures:,} pictures, {done.texts:,} texts; for good: {done.contents:,} "
-        "different ones that nothing else holds."
+        f"Forgotten: {both_counted(done.pictures, done.texts)}; for good, "
+        f"as nothing else holds them: {done.contents:,}."
     )
 
 
@@ -224,7 +225,7 @@ def spaces(ctx: click.Context, as_json: bool, library: Path | None) -> None:
         status, space = item.status, item.status.space
         click.echo(
             f"{'*' if status.active else ' '} {printable(space.name):{width}}  "
-            f"{status.images:,} pictures, {status.texts:,} texts, {space.dim} dimensions, "
+            f"{both_counted(status.images, status.texts)}, {space.dim} dimensions, "
             f"{item.bytes / 1e6:,.1f} MB, fingerprint {space.fingerprint[:12]}"
         )
 
@@ -260,8 +261,8 @@ def drop(name: str, yes: bool, library: Path | None) -> None:
     if not yes:
         plan = plan_drop(where, name)
         alone = (
-            f" {plan.alone:,} pictures and texts have no vector of {plan.active.name} yet; "
-            "mmsearch index makes them."
+            f" {counted(plan.alone, 'picture or text', 'pictures and texts')} without a vector of "
+            f"{plan.active.name} yet: mmsearch index makes it."
         )
         _confirm(
             f"The vectors of {printable(plan.space.name)} ({plan.space.fingerprint[:12]}), "

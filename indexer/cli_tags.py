@@ -17,6 +17,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+from mmsearch.plaintext import counted
 
 if TYPE_CHECKING:
     from mmsearch.library import Library
@@ -46,8 +47,10 @@ def tags(ctx: click.Context, as_json: bool, library: Path | None) -> None:
     width = max((len(printable(count.name)) for count in counts), default=0)
     for count in counts:
         hand = f" ({count.by_hand:,} by hand)" if count.by_hand else ""
-        texts = f", {count.texts:,} texts" if count.texts else ""
-        click.echo(f"{printable(count.name):{width}}  {count.pictures:,} pictures{texts}{hand}")
+        texts = f", {counted(count.texts, 'text')}" if count.texts else ""
+        click.echo(
+            f"{printable(count.name):{width}}  {counted(count.pictures, 'picture')}{texts}{hand}"
+        )
 
 
 class _Picture(click.Path):
@@ -121,7 +124,9 @@ def add(name: str, pictures: tuple[Path, ...], library: Path | None) -> None:
         where, ids = lib.path, _ids(lib, pictures)
     with writing(where), closing(CatalogWriter(where / CATALOG_NAME)) as writer:
         done = writer.tags.add(ids, name)
-    click.echo(f"{done:,} pictures are tagged {' '.join(name.split())!r} now.")
+    click.echo(
+        f"{counted(done, 'picture is', 'pictures are')} tagged {' '.join(name.split())!r} now."
+    )
 
 
 @tags.command()
@@ -154,7 +159,7 @@ def remove(
         where, ids = lib.path, _ids(lib, pictures) if pictures else None
     with writing(where), closing(CatalogWriter(where / CATALOG_NAME)) as writer:
         gone = writer.tags.remove(name, ids, by_model=by_model)
-    click.echo(f"{gone:,} tags removed.")
+    click.echo(f"{counted(gone, 'tag')} removed.")
 
 
 def _look_up(lib: Library, path: Path) -> int | None:

@@ -24,6 +24,7 @@ from mmsearch.cli.options import (
     load_settings,
     printable,
 )
+from mmsearch.plaintext import counted
 
 
 @click.command()
@@ -135,7 +136,7 @@ def line(report: Report) -> str:
     came = report.encoded_images + report.known + report.returned
     parts = [f"+{came:,} −{report.missing:,}"]
     if report.texts:
-        parts.append(f"{report.texts:,} texts")
+        parts.append(f"{counted(report.texts, 'text')}")
     if report.failed:
         parts.append(f"{report.failed:,} could not be used: mmsearch status --failed")
     parts.append(f"{report.seconds:.1f} s")

@@ -24,6 +24,7 @@ from mmsearch.encode.published import DatasetName
 from mmsearch.errors import DecodeError, QueryError, SourceError, os_reason
 from mmsearch.filenames import joined, real, straightened
 from mmsearch.filters.globs import comparable
+from mmsearch.plaintext import counted
 from mmsearch.store.alike import folded
 
 
@@ -102,7 +103,8 @@ def read_captions(
         if most is None or counts[row] <= most:
             found.captions.append((named.body, row))
     if not found.captions:
-        gone = f", {len(found.missing):,} pictures that it names are not in {images}"
+        names = ("picture that it names is", "pictures that it names are")
+        gone = f", {counted(len(found.missing), *names)} not in {images}"
         if only is not None and not found.missing:
             gone = f" that {only} names"
         raise QueryError(f"nothing to measure: {file} has no captions of pictures there{gone}")

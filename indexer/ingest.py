@@ -29,6 +29,7 @@ from mmsearch.batches import batches
 from mmsearch.encode import presets, space_at_hand
 from mmsearch.errors import DecodeError, LibraryNotFoundError, SourceError
 from mmsearch.library import CATALOG_NAME, Library
+from mmsearch.plaintext import counted
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
 from mmsearch.store.engine import is_there
 from mmsearch.store.lock import writing
@@ -234,6 +235,10 @@ class _Run:
             # good was just seen.
             self._writer.ensure_space(now)
             known = known[0], now
+        if known is None and active is None and self.options.model is not None:
+            # The library keeps what it was made with, also where this run ends before anything is
+            # encoded.
+            known = self._writer.ensure_space(now), now
         return name, known
 
     def encoder(self) -> Encoder:
@@ -315,9 +320,9 @@ class _Run:
                 active[1].name if other else f"the weights of before ({active[1].fingerprint[:12]})"
             )
             self._warn(
-                f"searches stay with {stay}: {lacking:,} pictures and texts could not be "
-                f"read with {self._model} (unplugged drive?). Run the same command again when "
-                "they are there"
+                f"searches stay with {stay}: "
+                f"{counted(lacking, 'picture or text', 'pictures and texts')} could not be read "
+                f"with {self._model} (unplugged drive?). Run the same command again once it can"
             )
         else:
             self._writer.activate(self._space_id)

@@ -27,6 +27,7 @@ from mmsearch.overview import (
     SourceRecord,
     SpaceStatus,
 )
+from mmsearch.plaintext import counted
 from mmsearch.store import Catalog, CatalogWriter
 from mmsearch.store.engine import delete_old_catalogs, is_there
 from mmsearch.store.lock import writing
@@ -356,8 +357,9 @@ def use_space(library: Path, given: str) -> Space:
         if lacking:
             name = item.space.name
             raise RefusedError(
-                f"{lacking:,} pictures and texts have no vector of {name} yet. This makes them, "
-                f"and switches then: mmsearch index --model {shlex.quote(name)}"
+                f"{counted(lacking, 'picture or text', 'pictures and texts')} without a vector of "
+                f"{name} yet. This makes it, and switches then: "
+                f"mmsearch index --model {shlex.quote(name)}"
             )
         writer.spaces.use(space_id)
         with Library(library) as opened:

@@ -14,7 +14,7 @@ from mmsearch import archive
 from mmsearch.batches import batches
 from mmsearch.errors import DecodeError
 from mmsearch.overview import ScanProblem
-from mmsearch.plaintext import clean, in_utf8
+from mmsearch.plaintext import clean, counted, in_utf8
 from mmsearch.store import Catalog, FailureRow, Pending, TextRow
 from mmsearch.types import PictureInfo
 
@@ -145,7 +145,7 @@ class BesidePictures:
             if found:
                 yield found
         if self._too_many and pictures:
-            reason = f"{self._too_many:,} texts in it are left out: more than can be kept"
+            reason = f"{counted(self._too_many, 'text')} in it left out: more than can be kept"
             problems.append(ScanProblem("", reason))
 
 

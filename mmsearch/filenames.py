@@ -42,11 +42,17 @@ def relative(path: str, folder: str) -> str:
 
 
 def shared(paths: Sequence[str]) -> str:
-    """The longest path that all of these lie in; "" where they are relative and have none.
+    """The longest path that all of these lie in; "" where there is none: they begin differently, or
+    lie on several drives of Windows.
 
-    Raises ValueError: there are none, or they lie on several drives.
+    Raises ValueError: there are no paths.
     """
-    return _alike(os.path.commonpath(paths))
+    try:
+        return _alike(os.path.commonpath(paths))
+    except ValueError:
+        if not paths:
+            raise
+        return ""
 
 
 def _alike(path: str) -> str:

@@ -12,6 +12,8 @@ import unicodedata
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _SPEAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\u202d\u202e]")
 _UNWRITABLE = re.compile(r"[\ud800-\udfff\ufeff]+")
+# Surrogates that stand for no byte of a file's name (U+DC80 to U+DCFF do).
+_NO_BYTES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 
 
 # Putting accents into their order takes time by the square of how many follow each other; Unicode
@@ -44,12 +46,25 @@ def printable(text: str) -> str:
 
 
 def in_utf8(text: str) -> str:
-    """The text with U+FFFD for bytes that are not UTF-8, as file names have them."""
+    """The text with U+FFFD for what UTF-8 has no letters for: bytes of file names that are none,
+    and lone surrogates, as JSON can hold them."""
+    if text.isascii():
+        return text
     try:
         raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # surrogates that stand for no byte, as JSON can hold them
-        raw = text.encode("utf-8", "replace")
+    except UnicodeEncodeError:
+        raw = _NO_BYTES.sub("\ufffd", text).encode("utf-8", "surrogateescape")
     return raw.decode("utf-8", "replace")
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """ "1 picture", "2,000 pictures". many: where it is not `one` with an s."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def both_counted(pictures: int, texts: int) -> str:
+    """ "1 picture, 2,000 texts"."""
+    return f"{counted(pictures, 'picture')}, {counted(texts, 'text')}"
 
 
 @functools.cache

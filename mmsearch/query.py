@@ -170,6 +170,16 @@ class _Part:
     words: list[str] = field(default_factory=list)
 
 
+def least_relevance(terms: Sequence[Term]) -> float:
+    """The relevance below which people are not shown an answer to these parts, unless they say so.
+
+    Who asks for what is like a picture wants to see what comes nearest, also where words say what
+    to avoid. The page's own copy of this rule is in serve/page/question.js.
+    """
+    wanted = any(term.text and term.weight > 0 for term in terms)
+    return DEFAULT_THRESHOLD if wanted else 0.0
+
+
 def parse_terms(words: Sequence[str]) -> list[Term]:
     """The parts of a question typed as separate words: `beach + 0.5:sunset - people`.
 

@@ -604,7 +604,7 @@ def test_files_that_changed_are_no_fault_of_the_library(tmp_path: Path, model: s
     findings = examine(library)
     notes = [f.message for f in findings if f.state == "note"]
     assert wrong(findings) == []
-    assert "of 6 known, 3 are gone and 1 changed" in notes[0]
+    assert "of 6 known, gone: 3, changed: 1" in notes[0]
     assert f"{drive} is not there" in notes[1]
     assert [f.check for f in doctor(library, files=False) if f.check == "files"] == []
     drive.mkdir()  # where it was mounted

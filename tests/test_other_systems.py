@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from collection import encoded, write
 
+from indexer.exchange.places import Places
 from mmsearch import filenames
+from mmsearch.errors import RefusedError
 from mmsearch.store.lock import writer_of, writing
 
 #: Takes away what Windows does not have, imports all there is, and indexes a folder.
@@ -85,6 +87,21 @@ def test_names_are_written_alike_on_windows(monkeypatch: pytest.MonkeyPatch) -> 
     assert filenames.shared([f"{photos}/2019/a", f"{photos}/2020/b"]) == photos
     assert filenames.shared(["2019/1/a", "2019/2/b"]) == "2019"
     assert filenames.real(r"\\server\share\x") == "//server/share/x"
+    for apart in (["C:/Photos", r"D:\Photos"], ["C:/Photos", "2019"], ["C:/Photos", ""]):
+        assert filenames.shared(apart) == ""
+    with pytest.raises(ValueError, match="empty"):
+        filenames.shared([])
+
+
+def test_pictures_on_several_drives_of_windows_have_no_folder_in_common(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mmsearch.filenames.os", _Windows())
+    monkeypatch.setattr(Places, "locate", lambda _, name: (filenames.spelled(name), ""))
+    places = Places([], [], None)
+    places.survey([r"C:\Users\me\a.jpg", r"D:\Photos\2019\b.jpg", r"D:\Photos\2019\c.jpg"])
+    with pytest.raises(RefusedError, match=r"^the pictures have no folder in common\. Say"):
+        places.settle()
 
 
 def test_a_backslash_is_one_of_the_name_where_it_may_be(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Places:
             found = self.locate(name) if name else None
             if found is not None and self._home(found[0]) is None:
                 folder = os.path.dirname(found[0])  # noqa: PTH120
-                self._common = shared([self._common or folder, folder])
+                self._common = shared([folder if self._common is None else self._common, folder])
 
     def settle(self) -> None:
         """Makes one source of the pictures seen that belong to none: the folder they have in
@@ -107,9 +107,10 @@ class Places:
             return
         too_much = len(Path(common).parts) < _LEAST_PARTS or common == spelled(Path.home())
         if too_much:
+            but = f" but {common}, and all of that would become a source of the library"
             raise RefusedError(
-                f"the pictures have no folder in common but {common}, and all of that would become "
-                "a source of the library. Say where they are, one folder at a time: --images DIR"
+                f"the pictures have no folder in common{but if common else ''}. Say where they "
+                "are, one folder at a time: --images DIR"
             )
         self._add(Home(common, "folder"))
 

@@ -22,6 +22,7 @@ from mmsearch.cli.options import (
     where_option,
 )
 from mmsearch.filenames import real
+from mmsearch.plaintext import counted
 from mmsearch.types import ImageRecord
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def duplicates(
             lib, least, burst_s, burst_threshold or BURST_THRESHOLD, check, condition, exact_only
         )
     if check is not None and check.unread:
-        click.echo(f"{check.unread:,} pictures could not be read, and are left out", err=True)
+        click.echo(f"{counted(check.unread, 'picture')} could not be read, and left out", err=True)
     shown = groups[:limit]
     if as_json:
         print_json(
@@ -281,7 +282,7 @@ def _print(shown: Sequence[_Group], groups: Sequence[_Group]) -> None:
         click.echo("No duplicates were found.", err=True)
         return
     for group in shown:
-        click.echo(f"{group.files:,} files, {_megabytes(group.beyond)} beyond the best")
+        click.echo(f"{counted(group.files, 'file')}, {_megabytes(group.beyond)} beyond the best")
         for picture, similarity in zip(group.pictures, group.similarities, strict=True):
             facts = f"{picture.info.width}×{picture.info.height}, {_megabytes(picture.bytes)}"
             click.echo(f"  {similarity:.3f}  {printable(_short(picture.path))}  ({facts})")
@@ -289,9 +290,9 @@ def _print(shown: Sequence[_Group], groups: Sequence[_Group]) -> None:
                 click.echo(f"   copy  {printable(_short(copy))}")
     hidden = len(groups) - len(shown)
     files, beyond = sum(g.files for g in groups), sum(g.beyond for g in groups)
-    counted = f"{len(groups):,} {'group' if len(groups) == 1 else 'groups'}"
     click.echo(
-        f"{counted}, {files:,} files, {_megabytes(beyond)} beyond the best of each"
+        f"{counted(len(groups), 'group')}, {counted(files, 'file')}, "
+        f"{_megabytes(beyond)} beyond the best of each"
         + (f" ({hidden:,} of the groups not shown)" if hidden else ""),
         err=True,
     )

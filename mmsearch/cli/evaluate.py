@@ -13,6 +13,7 @@ import click
 
 from mmsearch.batches import batches
 from mmsearch.cli.options import load_settings, print_json
+from mmsearch.plaintext import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +71,7 @@ def postcards(
     console = Console()
     Console(width=None if console.is_terminal else 120).print(table)
     click.echo(
-        f"{pictures:,} pictures, {queries:,} queries, seed {seed}; "
+        f"{counted(pictures, 'picture')}, {counted(queries, 'query', 'queries')}, seed {seed}; "
         f"{encoder.device}, {encoder.dtype}"
     )
 

@@ -21,6 +21,7 @@ from mmsearch.cli.options import (
     printable,
 )
 from mmsearch.filenames import from_home
+from mmsearch.plaintext import both_counted, counted
 
 
 @click.command()
@@ -50,10 +51,9 @@ def backup(copy: Path, with_index: bool, as_json: bool, library: Path | None) ->
         print_json(asdict(report))
         return
     path = printable(report.path)
-    index = f", {report.index_files} index files" * with_index
+    index = f", {counted(report.index_files, 'index file')}" * with_index
     click.echo(
-        f"{report.images:,} pictures, {report.texts:,} texts{index}, "
-        f"{report.bytes / 1e6:,.1f} MB: {path}"
+        f"{both_counted(report.images, report.texts)}{index}, {report.bytes / 1e6:,.1f} MB: {path}"
     )
     click.echo(f"Open it with: mmsearch -l {shlex.quote(path)} search WORDS")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmsearch.cli.options import json_option, library_option, open_library, print_json, said
+from mmsearch.plaintext import counted
 from mmsearch.types import MODALITIES, Modality
 
 if TYPE_CHECKING:
@@ -158,5 +159,7 @@ def _conclude(result: Optimized, *, dry_run: bool) -> None:
     kinds = {"texts": "texts of the library", "pictures": "pictures of the library"}
     if result.queries:
         kind = kinds.get(result.queries_of, "everyday captions")
-        click.echo(f"  measured with {result.queries:,} {kind}, {result.vectors:,} vectors")
+        click.echo(
+            f"  measured with {result.queries:,} {kind}, {counted(result.vectors, 'vector')}"
+        )
     click.echo(f"  {result.outcome}{' (nothing was changed)' * dry_run}")

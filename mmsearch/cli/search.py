@@ -27,7 +27,14 @@ from mmsearch.cli.options import (
     where_option,
 )
 from mmsearch.cli.remote import NotHereError, Remote, remote_for, server_options
-from mmsearch.query import DEFAULT_THRESHOLD, Question, Term, parse_terms, split_weight
+from mmsearch.query import (
+    DEFAULT_THRESHOLD,
+    Question,
+    Term,
+    least_relevance,
+    parse_terms,
+    split_weight,
+)
 from mmsearch.types import Answer, ImageHit, TextHit
 
 if TYPE_CHECKING:
@@ -231,10 +238,7 @@ def search(
     if everything:
         min_relevance = 0.0
     elif min_relevance is None:
-        # Who asks for what is like a picture wants to see what comes nearest, also where words say
-        # what to avoid.
-        wanted = any(term.text and term.weight > 0 for term in terms)
-        min_relevance = DEFAULT_THRESHOLD if wanted else 0.0
+        min_relevance = least_relevance(terms)
     _tell_what_is_taken_for_words(terms)
     condition = condition_of(where)
     asked = _asked(query, terms, where, condition, k, offset)

@@ -12,6 +12,7 @@ from mmsearch.cli.options import json_option, library_option, open_library, prin
 from mmsearch.overview import (
     IndexStatus,
 )
+from mmsearch.plaintext import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,10 +46,11 @@ def status(failed: bool, as_json: bool, library: Path | None) -> None:
         if not failures:
             click.echo("Nothing failed.", err=True)
         return
+    links = counted(found.links, "linked to a picture", "linked to pictures")
     lines = [
         ("library", f"{found.path}  ({found.bytes / 1e6:,.1f} MB)"),
         ("pictures", f"{found.images:,}" + (f"  ({found.missing:,} gone)" * bool(found.missing))),
-        ("texts", f"{found.texts:,}  ({found.links:,} linked to pictures)"),
+        ("texts", f"{found.texts:,}  ({links})"),
     ]
     if found.carried:
         lines.append(("", f"{found.carried:,} more that pictures carry themselves"))
@@ -68,7 +70,8 @@ def status(failed: bool, as_json: bool, library: Path | None) -> None:
 
 
 def _index_lines(index: IndexStatus) -> list[tuple[str, str]]:
-    size = f"{index.vectors:,} vectors, {index.vectors * index.bytes_per_vector / 1e6:,.1f} MB"
+    megabytes = index.vectors * index.bytes_per_vector / 1e6
+    size = f"{counted(index.vectors, 'vector')}, {megabytes:,.1f} MB"
     if index.approximate is None:
         return [(f"{index.modality} index", f"{index.factory}, exact, {size}")]
     queries = {"texts": "of its texts", "pictures": "of its pictures"}.get(
@@ -84,7 +87,7 @@ def _index_lines(index: IndexStatus) -> list[tuple[str, str]]:
         (
             "",
             f"recall@10 {index.recall:.3f}, {index.latency_ms:.1f} ms, measured with "
-            f"{index.queries:,} {queries} on {index.measured_on:,} vectors",
+            f"{index.queries:,} {queries} on {counted(index.measured_on, 'vector')}",
         ),
     ]
     if index.outgrown:

@@ -10,11 +10,14 @@ from mmsearch.errors import StoreError
 from mmsearch.overview import (
     SpaceStatus,
 )
+from mmsearch.plaintext import counted
 from mmsearch.store import Catalog
 from mmsearch.store import engine as db
 from mmsearch.store.check import CatalogCheck
 from mmsearch.store.connect import is_damage
 from mmsearch.store.mend import CatalogMender, examined
+
+_EITHER = ("picture or text", "pictures and texts")
 
 
 def check_file(path: Path, *, repair: bool) -> Finding:
@@ -166,7 +169,7 @@ def _details(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Fin
         mender.forget(found)
     return mended(
         "details",
-        f"{len(found):,} pictures or texts have none",
+        f"{counted(len(found), *_EITHER)} without any",
         f"their vectors are removed; {NEXT_RUN} reads them again",
         repair=repair,
     )
@@ -180,7 +183,7 @@ def _visible(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Fin
         mender.recompute_hidden()
     return mended(
         "visible",
-        f"{len(hidden):,} are hidden that files hold, {len(shown):,} shown that none does",
+        f"{len(hidden):,} hidden that files hold, {len(shown):,} shown that none does",
         "set right",
         repair=repair,
     )
@@ -190,13 +193,14 @@ def _words(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Findi
     found = check.words()
     if not found:
         return Finding(
-            "words", "ok", f"those of {found.contents:,} pictures and texts are as their rows say"
+            "words", "ok", f"those of {counted(found.contents, *_EITHER)} are as their rows say"
         )
     if repair:
         mender.rebuild_words()
     faults = []
     if found.wrong:
-        faults.append(f"{found.wrong:,} pictures or texts have others than their rows say")
+        of = counted(found.wrong, *_EITHER)
+        faults.append(f"those of {of} are others than their rows say")
     if found.indexes:
         faults.append(f"the index of {' and of '.join(found.indexes)} does not agree with its rows")
     if found.triggers:
@@ -213,7 +217,7 @@ def _complete(
             mender.forget(passed_over, space_id)
         yield mended(
             "complete",
-            f"{len(passed_over):,} pictures or texts have no vector, and count as read",
+            f"{counted(len(passed_over), *_EITHER)} without a vector, counted as read",
             f"they do not any more; {NEXT_RUN} encodes them",
             repair=repair,
         )
@@ -221,7 +225,7 @@ def _complete(
         yield Finding(
             "complete",
             "note",
-            f"{waiting:,} pictures or texts wait for their vectors; {NEXT_RUN} encodes them",
+            f"{counted(waiting, *_EITHER)} not encoded yet; {NEXT_RUN} does that",
         )
     if not waiting and not passed_over:
         yield Finding("complete", "ok", "every picture and text has its vector")

@@ -12,6 +12,7 @@ from typing import Literal
 from mmsearch.doctor.finding import NEXT_RUN, Finding, mended
 from mmsearch.files import torn_thumbnails
 from mmsearch.filetimes import modified_ns
+from mmsearch.plaintext import counted
 from mmsearch.store.catalog import absolute
 from mmsearch.store.check import CatalogCheck, KnownFile
 
@@ -36,7 +37,7 @@ def check_files(check: CatalogCheck) -> Iterator[Finding]:
         yield Finding(
             "files",
             "note",
-            f"of {there:,} known, {missing:,} are gone and {changed:,} changed; {NEXT_RUN} brings "
+            f"of {there:,} known, gone: {missing:,}, changed: {changed:,}; {NEXT_RUN} brings "
             "the library up to date",
         )
     else:
@@ -75,7 +76,7 @@ def check_thumbnails(folder: Path, *, repair: bool) -> Finding:
             path.unlink(missing_ok=True)
     return mended(
         "thumbnails",
-        f"{len(torn):,} are not whole",
+        f"not whole: {len(torn):,}",
         "deleted; they are made again when shown",
         repair=repair,
     )
@@ -92,13 +93,13 @@ def check_leftovers(catalog: Path, index: Path, thumbs: Path, *, repair: bool) -
     if found and repair:
         for path in found:
             path.unlink(missing_ok=True)
-        yield Finding("leftovers", "repaired", f"{len(found):,} unfinished files: deleted")
+        yield Finding("leftovers", "repaired", f"{counted(len(found), 'unfinished file')}: deleted")
     elif found:
         yield Finding(
             "leftovers",
             "note",
-            f"{len(found):,} unfinished files, of runs that were killed or of one at work; "
-            "`mmsearch doctor --repair` deletes them",
+            f"{counted(len(found), 'unfinished file')}, of runs that were killed or of one at "
+            "work; `mmsearch doctor --repair` deletes them",
         )
     for path in sorted(catalog.parent.glob(f"{catalog.name}.*.bak")):
         yield Finding(

@@ -11,6 +11,7 @@ from mmsearch.doctor.finding import NEXT_RUN, Finding, mended
 from mmsearch.errors import os_reason
 from mmsearch.index import manifest
 from mmsearch.indexes import Indexes
+from mmsearch.plaintext import counted
 from mmsearch.store import Catalog
 from mmsearch.store.check import CatalogCheck
 from mmsearch.types import MODALITIES, Modality, Space
@@ -102,7 +103,7 @@ class IndexDoctor:
                 for path in found:
                     manifest.remove(path)
             names = ", ".join(path.name for path in found[:3])
-            wrong = f"{len(found):,} files are of no model here ({names})"
+            wrong = f"{counted(len(found), 'file is', 'files are')} of no model here ({names})"
             yield mended("index", wrong, "deleted", repair=self._repair)
 
     # --- one file -------------------------------------------------------------------------------
@@ -121,10 +122,12 @@ class IndexDoctor:
             found = self._differences(modality, space_id, space)
             if not found:
                 return Finding(
-                    "index", "ok", f"{path.name}: {found.checked:,} vectors, those of the catalog"
+                    "index",
+                    "ok",
+                    f"{path.name}: {counted(found.checked, 'vector')}, those of the catalog",
                 )
             wrong = (
-                f"{path.name} is not of this catalog (of {found.checked:,} vectors "
+                f"{path.name} is not of this catalog (of {counted(found.checked, 'vector')} "
                 f"{found.altered:,} altered, {found.strange:,} strange; {found.lacking:,} lacking)"
             )
         if self._repair:
@@ -203,7 +206,8 @@ class IndexDoctor:
             catalog.hidden(modality),
             _K,
         )
-        message = f"{modality} index: {found:.3f} of the {_K} nearest found, {len(xq)} queries"
+        asked = counted(len(xq), "query", "queries")
+        message = f"{modality} index: {found:.3f} of the {_K} nearest found, {asked}"
         if found >= _RECALL_WANTED:
             return Finding("recall", "ok", message)
         return Finding(

@@ -19,10 +19,11 @@ from mmsearch import prompts
 from mmsearch.batches import batches
 from mmsearch.classify import BACKGROUND, Classifier, Guess, Label, checked, parse_labels, sentences
 from mmsearch.errors import DecodeError, NotFoundError, QueryError, SpaceMismatchError
+from mmsearch.plaintext import in_utf8
 from mmsearch.serve.forms import check_names
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
-from mmsearch.serve.schemas import MAX_QUERY_CHARS, Answer, Given, ImageId, file_name, printable
+from mmsearch.serve.schemas import MAX_QUERY_CHARS, Answer, Given, ImageId, file_name
 from mmsearch.serve.service import Service
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class LabelGuess(Answer):
     def of(cls, guess: Guess) -> LabelGuess:
         """The guess as it goes over the wire."""
         return cls(
-            label=printable(guess.label),
+            label=in_utf8(guess.label),
             probability=round(guess.probability, 6),
             score=round(guess.score, 6),
         )
@@ -336,7 +337,7 @@ def _answers(classifier: Classifier, items: Sequence[_Item], top: int) -> list[C
     vectors = [item.vector for item in items if item.vector is not None]
     guesses = iter(classifier.guesses(np.stack(vectors), top) if vectors else ())
     return [
-        Classified(**item.about, problem=printable(item.problem or "it cannot be read"))
+        Classified(**item.about, problem=in_utf8(item.problem or "it cannot be read"))
         if item.vector is None
         else Classified(**item.about, labels=[LabelGuess.of(guess) for guess in next(guesses)])
         for item in items

@@ -21,12 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from mmsearch.errors import MmsearchError, QueryError
+from mmsearch.plaintext import in_utf8
 from mmsearch.query import Question, Term
 from mmsearch.serve import bodies
 from mmsearch.serve.embeddings import picture_bytes
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
-from mmsearch.serve.schemas import MAX_QUERY_CHARS, ImageId, printable, version_token
+from mmsearch.serve.schemas import MAX_QUERY_CHARS, ImageId, version_token
 from mmsearch.serve.service import Service
 from mmsearch.types import ImageRecord
 
@@ -83,7 +84,7 @@ class MetadataRequest(BaseModel):
 def add_routes(routes: APIRouter, service: Service) -> None:
     """Adds the routes that speak as clip-retrieval does."""
     library = service.library
-    name = printable(library.path.resolve().name) or "mmsearch"
+    name = in_utf8(library.path.resolve().name) or "mmsearch"
 
     def check_name(asked: str | None) -> None:
         if asked and asked != name:
@@ -191,21 +192,21 @@ def _metadata(service: Service, ids: Sequence[int], base_url: str) -> dict[int, 
     for id_, text in texts.items():
         record = shown.get(text.image_ids[0]) if text.image_ids else None
         facts = {} if record is None else _picture(service, record, base_url, with_picture)
-        found[id_] = {"caption": printable(text.body), **facts}
+        found[id_] = {"caption": in_utf8(text.body), **facts}
     return found
 
 
 def _captions(service: Service, ids: Sequence[int]) -> dict[int, str]:
     """The first text that was written for each picture that has one."""
     bodies = service.library.catalog.linked_bodies(ids)
-    return {id_: printable(first) for id_, (first, *_) in bodies.items()}
+    return {id_: in_utf8(first) for id_, (first, *_) in bodies.items()}
 
 
 def _picture(
     service: Service, record: ImageRecord, base_url: str, with_picture: bool
 ) -> dict[str, Any]:
     address = f"{base_url}v1/images/{record.id}/file?v={version_token(record)}"
-    facts: dict[str, Any] = {"url": address, "image_path": printable(record.path)}
+    facts: dict[str, Any] = {"url": address, "image_path": in_utf8(record.path)}
     if with_picture:
         # One whose file is gone comes without.
         with contextlib.suppress(MmsearchError, OSError):

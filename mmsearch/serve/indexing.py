@@ -26,12 +26,12 @@ from mmsearch.filenames import real
 from mmsearch.overview import (
     SourceRecord,
 )
-from mmsearch.plaintext import clean
+from mmsearch.plaintext import clean, in_utf8
 from mmsearch.serve.access import MayFollow, MayWrite, is_still_let_in
 from mmsearch.serve.forms import check_names, uploaded
 from mmsearch.serve.problems import documented
 from mmsearch.serve.runs import Run, Runs, State
-from mmsearch.serve.schemas import MAX_ID, Answer, Given, ImageId, printable
+from mmsearch.serve.schemas import MAX_ID, Answer, Given, ImageId
 from mmsearch.serve.service import Service
 from mmsearch.serve.uploads import MAX_TEXT_CHARS, Uploads
 from mmsearch.types import (
@@ -87,10 +87,10 @@ class RunState(Answer):
         texts = {"source": run.source, "step": run.step}
         return cls(
             **facts
-            | {name: printable(text) for name, text in texts.items()}
+            | {name: in_utf8(text) for name, text in texts.items()}
             | {
-                "error": None if run.error is None else printable(run.error),
-                "warnings": [printable(text) for text in run.warnings],
+                "error": None if run.error is None else in_utf8(run.error),
+                "warnings": [in_utf8(text) for text in run.warnings],
                 "report": _clean(run.report),
             }
         )
@@ -115,7 +115,7 @@ class Source(Answer):
         texts = {"name": record.name, "location": record.location}
         at = record.indexed_at
         facts["indexed_at"] = None if at is None else at.replace(tzinfo=UTC)
-        return cls(**facts | {name: printable(text) for name, text in texts.items()})
+        return cls(**facts | {name: in_utf8(text) for name, text in texts.items()})
 
 
 class Indexing(Answer):
@@ -233,7 +233,7 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         run = desk.read_uploads()
         await runs.ended(run, wait)
         known = await service.read(library.look_up, data)
-        return Uploaded(path=printable(str(path)), image_id=known.content_id, run=RunState.of(run))
+        return Uploaded(path=in_utf8(str(path)), image_id=known.content_id, run=RunState.of(run))
 
     @routes.post(
         "/v1/texts",
@@ -251,7 +251,7 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         path = await service.read(uploads.add_text, _storable(given.text), picture)
         run = desk.read_uploads()
         await runs.ended(run, wait)
-        return Uploaded(path=printable(str(path)), image_id=given.image_id, run=RunState.of(run))
+        return Uploaded(path=in_utf8(str(path)), image_id=given.image_id, run=RunState.of(run))
 
     @routes.delete(
         "/v1/images/{image_id}",
@@ -273,8 +273,8 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         run = desk.read_uploads(forget=True)
         await runs.ended(run, wait)
         return Deleted(
-            deleted=[printable(path) for path in own],
-            remaining=[printable(path) for path in others],
+            deleted=[in_utf8(path) for path in own],
+            remaining=[in_utf8(path) for path in others],
             run=RunState.of(run),
         )
 
@@ -298,8 +298,8 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         await runs.ended(run, wait)
         places = await service.read(library.catalog.text_places, text_id)
         return Deleted(
-            deleted=[printable(record.body)],
-            remaining=[printable(shown) for path, shown in places if path != real(uploads.texts)],
+            deleted=[in_utf8(record.body)],
+            remaining=[in_utf8(shown) for path, shown in places if path != real(uploads.texts)],
             run=RunState.of(run),
         )
 
@@ -385,7 +385,7 @@ def _named(known: list[SourceRecord], wanted: str | int) -> SourceRecord:
     names = ", ".join(repr(source.name) for source in known[:20]) or "none yet"
     raise HTTPException(
         HTTPStatus.NOT_FOUND,
-        f"there is no source {wanted!r}. It has: {printable(names)}. New ones are added on the "
+        f"there is no source {wanted!r}. It has: {in_utf8(names)}. New ones are added on the "
         "machine itself: mmsearch index FOLDER",
     )
 
@@ -393,7 +393,7 @@ def _named(known: list[SourceRecord], wanted: str | int) -> SourceRecord:
 def _not_uploaded(what: str, path: str) -> HTTPException:
     return HTTPException(
         HTTPStatus.CONFLICT,
-        f"this {what} was not uploaded: it comes from {printable(path)}, and files outside of the "
+        f"this {what} was not uploaded: it comes from {in_utf8(path)}, and files outside of the "
         "library are never deleted. Delete it there, or leave it out with .mmsearchignore, and "
         "read that source again",
     )
@@ -409,4 +409,4 @@ def _storable(text: str) -> str:
 
 def _clean(value: Any) -> Any:
     """A report whose strings UTF-8 can carry."""
-    return None if value is None else json.loads(printable(json.dumps(value, ensure_ascii=False)))
+    return None if value is None else json.loads(in_utf8(json.dumps(value, ensure_ascii=False)))

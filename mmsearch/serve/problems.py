@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mmsearch import errors
+from mmsearch.plaintext import in_utf8
 from mmsearch.serve.exchange import ClientGoneError, current
 from mmsearch.serve.logs import plain_path
-from mmsearch.serve.schemas import Problem, printable
+from mmsearch.serve.schemas import Problem
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +84,10 @@ def problem(
         type=f"urn:mmsearch:problem:{kind}" if kind else "about:blank",
         title=title or phrase,
         status=status,
-        detail=printable(detail),
-        instance=printable(instance) if instance is not None else None,
+        detail=in_utf8(detail),
+        instance=in_utf8(instance) if instance is not None else None,
         request_id=None if exchange is None else exchange.id,
-        errors=[{key: printable(text) for key, text in e.items()} for e in errors or ()] or None,
+        errors=[{key: in_utf8(text) for key, text in e.items()} for e in errors or ()] or None,
     )
     out = {"Cache-Control": "no-store", **(headers or {})}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -24,6 +24,7 @@ from starlette.datastructures import QueryParams
 from mmsearch import filters
 from mmsearch.errors import QueryError
 from mmsearch.filters.conditions import MAX_CONDITIONS
+from mmsearch.plaintext import in_utf8
 from mmsearch.query import QueryPicture, Question, Term
 from mmsearch.serve.forms import in_form, repeated
 from mmsearch.serve.problems import advice, documented
@@ -45,7 +46,6 @@ from mmsearch.serve.schemas import (
     TextResults,
     all_of,
     condition,
-    printable,
 )
 from mmsearch.serve.service import Service
 from mmsearch.types import Answer, ImageHit, Modality, TextHit
@@ -392,5 +392,5 @@ def _echo(parts: Sequence[Part], question: Question) -> QueryEcho:
         q=" + ".join(p.text for p in wanted if p.text is not None) or None,
         image=cast("Any", next(iter(pictures), None)),
         parts=[] if len(parts) == 1 and parts[0].weight == 1 else list(parts),
-        where=None if question.where is None else printable(filters.to_text(question.where)),
+        where=None if question.where is None else in_utf8(filters.to_text(question.where)),
     )

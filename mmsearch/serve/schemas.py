@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import PurePath
@@ -18,6 +17,7 @@ from mmsearch.overview import (
     LibraryStatus,
     SpaceStatus,
 )
+from mmsearch.plaintext import in_utf8
 from mmsearch.query import MAX_TERMS
 from mmsearch.types import (
     ImageHit,
@@ -34,15 +34,8 @@ DEFAULT_K = 20
 #: Ids are SQLite integers, of which JSON carries these exactly everywhere.
 MAX_ID = 2**53 - 1
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
 ImageId = Annotated[int, Field(ge=0, le=MAX_ID)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
-
-
-def printable(text: str) -> str:
-    """`text` as UTF-8 can carry it: bytes of a name that were not UTF-8 become U+FFFD."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def version_token(record: ImageRecord) -> str:
@@ -127,7 +120,7 @@ class Image(Answer):
         token = version_token(record)
         return {
             "id": record.id,
-            "path": printable(record.path),
+            "path": in_utf8(record.path),
             "name": file_name(record.path),
             "width": info.width,
             "height": info.height,
@@ -137,11 +130,11 @@ class Image(Answer):
             "camera": _clean(info.camera),
             "title": _clean(info.title),
             "description": _clean(info.description),
-            "keywords": [printable(word) for word in info.keywords],
+            "keywords": [in_utf8(word) for word in info.keywords],
             "latitude": info.latitude if show_gps else None,
             "longitude": info.longitude if show_gps else None,
-            "captions": [printable(text) for text in captions],
-            "copies": [printable(path) for path in record.copies],
+            "captions": [in_utf8(text) for text in captions],
+            "copies": [in_utf8(path) for path in record.copies],
             "urls": {
                 "self": here,
                 "file": f"{here}/file?v={token}",
@@ -206,7 +199,7 @@ class Facets(Answer):
         """The counts as they go over the wire."""
         lists = {
             name: [
-                FacetCount(value=printable(c.value), count=c.count, filter=printable(c.filter))
+                FacetCount(value=in_utf8(c.value), count=c.count, filter=in_utf8(c.filter))
                 for c in getattr(facets, name)
             ]
             for name in cls.model_fields
@@ -242,8 +235,8 @@ class TextAnswer(Answer):
             id=record.id,
             score=None if score is None else _score(score),
             relevance=_relevance(relevance),
-            text=printable(record.body),
-            source=printable(record.source),
+            text=in_utf8(record.body),
+            source=in_utf8(record.source),
             image_ids=list(record.image_ids),
             linked=linked,
         )
@@ -473,10 +466,10 @@ class Status(Answer):
         """The library's status, and the service's, as they go over the wire."""
         return cls(
             version=version,
-            library=printable(status.path),
+            library=in_utf8(status.path),
             model=model,
             ready=ready,
-            problem=None if problem is None else printable(problem),
+            problem=None if problem is None else in_utf8(problem),
             images=status.images,
             texts=status.texts,
             links=status.links,
@@ -527,11 +520,11 @@ def file_name(path: str) -> str:
     name = path.rpartition("/")[2]
     if name in ("", "."):
         name = PurePath(path).name
-    return printable(name) or "picture"
+    return in_utf8(name) or "picture"
 
 
 def _clean(text: str | None) -> str | None:
-    return None if text is None else printable(text)
+    return None if text is None else in_utf8(text)
 
 
 def _relevance(relevance: float | None) -> float | None:

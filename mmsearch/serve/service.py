@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 
 from mmsearch.errors import MmsearchError, OverloadedError
+from mmsearch.plaintext import in_utf8
 from mmsearch.queryencoder import NotKeptError
 from mmsearch.serve import heap
 from mmsearch.serve.batching import Batcher
 from mmsearch.serve.exchange import ClientGoneError, Exchange, current, unless_gone
 from mmsearch.serve.metrics import Metrics
-from mmsearch.serve.schemas import printable
 from mmsearch.serve.workers import Worker, Workers
 from mmsearch.settings import Settings
 from mmsearch.stages import observing
@@ -161,7 +161,7 @@ class Service:
         """What keeps it from being ready, for people; None where nothing does, or the model is
         being loaded."""
         if not self.library.catalog.is_in_place():
-            path = printable(str(self.library.path))
+            path = in_utf8(str(self.library.path))
             return (
                 f"the library {path} was moved, deleted or replaced after it was opened, and is "
                 "shown as it was then: start the service again"

@@ -26,6 +26,7 @@ from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow, now
 from mmsearch.store.scan import Scan
 from mmsearch.store.schema import (
     container,
+    embedding,
     failure,
     image,
     scratch_tables,
@@ -82,7 +83,7 @@ class CatalogWriter:
     # --- spaces and sources ---------------------------------------------------------------------
 
     def ensure_space(self, new: Space, *, at_hand: bool = True) -> int:
-        """The id of the space, written down now if it is new (and active if it is the first).
+        """The id of the space, written down now if it is new, and active if no other has vectors.
 
         at_hand: the weights were found by that name. A space of theirs by another name, from which
         they may have been moved away, takes this one.
@@ -96,9 +97,6 @@ class CatalogWriter:
                     sa.update(space).where(space.c.id == found).values(name=new.name)
                 )
             if found is None:
-                first = not self._connection.execute(
-                    sa.select(sa.exists().where(space.c.active))
-                ).scalar()
                 found = self._connection.execute(
                     insert(space)
                     .values(
@@ -106,11 +104,14 @@ class CatalogWriter:
                         dim=new.dim,
                         fingerprint=new.fingerprint,
                         preprocessing=new.preprocessing,
-                        active=first,
+                        active=False,
                         created_at=now(),
                     )
                     .returning(space.c.id)
                 ).scalar_one()
+            of_active = sa.exists().where(space.c.active, embedding.c.space_id == space.c.id)
+            if not self._connection.execute(sa.select(of_active)).scalar():
+                self._connection.execute(sa.update(space).values(active=space.c.id == found))
             commit(self._connection, "space")
         return int(found)
 

@@ -170,14 +170,14 @@ def test_tags_are_written_listed_and_taken_off(root: Path) -> None:
     assert sum(tag["pictures"] for tag in listed) == 4
     picture = root / "Photos" / "1.png"
     added = mmsearch(root, "tags", "add", "my own", picture)
-    assert added.stdout == "1 pictures are tagged 'my own' now.\n"
+    assert added.stdout == "1 picture is tagged 'my own' now.\n"
     shown = mmsearch(root, "tags", "show", picture)
     assert shown.stdout.startswith(f"{picture}  my own  ")
-    assert "my own  1 pictures (1 by hand)" in " ".join(mmsearch(root, "tags").stdout.split(" "))
+    assert "my own  1 picture (1 by hand)" in " ".join(mmsearch(root, "tags").stdout.split(" "))
     assert mmsearch(root, "tags", "remove", "--every", "--by-model").stdout == "4 tags removed.\n"
     left = json.loads(mmsearch(root, "tags", "--json").stdout)["tags"]
     assert left == [{"name": "my own", "pictures": 1, "texts": 0, "by_hand": 1}]
-    assert mmsearch(root, "tags", "remove", "my own", picture).stdout == "1 tags removed.\n"
+    assert mmsearch(root, "tags", "remove", "my own", picture).stdout == "1 tag removed.\n"
 
 
 def test_pictures_in_archives_are_tagged_by_the_path_that_searches_print(
@@ -187,7 +187,7 @@ def test_pictures_in_archives_are_tagged_by_the_path_that_searches_print(
         archive.writestr("in/0.png", encoded(0))
         archive.writestr("other.png", encoded(99))
     member = tmp_path / "more.zip!" / "in" / "0.png"
-    assert mmsearch(root, "tags", "add", "my own", member).stdout.startswith("1 pictures")
+    assert mmsearch(root, "tags", "add", "my own", member).stdout.startswith("1 picture is tagged")
     assert mmsearch(root, "tags", "show", member).stdout == f"{member}  my own\n"
     shown = mmsearch(root, "tags", "show", tmp_path / "more.zip!" / "other.png")
     assert "not in the library" in shown.stdout
@@ -202,7 +202,7 @@ def test_only_what_the_library_knows_is_tagged(root: Path) -> None:
         root, "classify", *LABELS, "--write-tags", "--min-probability", "0",
         root / "Photos" / "0.png", root / "sorted" / "cat",
     )  # fmt: skip
-    assert "1 tags written, on 1 items" in done.stderr
+    assert "1 tag written, on 1 item" in done.stderr
     assert "2 are not in the library" in done.stderr
 
 

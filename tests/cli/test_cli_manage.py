@@ -59,7 +59,7 @@ def test_sources_are_listed_with_their_names(made: Path) -> None:
     assert done.returncode == 0
     first, second = done.stdout.splitlines()
     assert first.startswith(f"Photos  {made.parent}/Photos  3 pictures, 0 texts, read ")
-    assert second.startswith(f"more    {made.parent}/more  1 pictures")
+    assert second.startswith(f"more    {made.parent}/more  1 picture, 0 texts")
     for args in (["sources", "--json"], ["sources", "--json", "-l", str(made)]):
         listed = json.loads(mmsearch(made, *args).stdout)["sources"]
         assert [s["name"] for s in listed] == ["Photos", "more"]
@@ -109,13 +109,13 @@ def test_a_removal_asks_first(library: Path) -> None:
     for answer, code, hint in (("n\n", 1, "Nothing was changed"), ("", 2, "--yes goes on")):
         done = mmsearch(library, "sources", "remove", "more", answer=answer)
         assert (done.returncode, done.stdout) == (code, "")
-        assert "1 pictures and 0 texts leave the library; 1 different" in done.stderr
+        assert "leaves the library: 1 picture, 0 texts; forgotten for good, as " in done.stderr
         assert hint in done.stderr
         assert "Traceback" not in done.stderr
     assert len(mmsearch(library, "sources").stdout.splitlines()) == 2
     done = mmsearch(library, "sources", "remove", "more", answer="y\n")
     assert done.returncode == 0
-    assert done.stdout.startswith("Removed: 1 pictures, 0 texts; forgotten for good: 1 ")
+    assert done.stdout.startswith("Removed: 1 picture, 0 texts; forgotten for good, ")
     assert len(mmsearch(library, "sources").stdout.splitlines()) == 1
     done = mmsearch(library, "sources", "remove", "--yes", library.parent / "none")
     assert done.returncode == 1
@@ -132,8 +132,8 @@ def test_forgetting_asks_first(library: Path) -> None:
         connection.commit()
     done = mmsearch(library, "sources", "forget", "more", answer="y\n")
     assert done.returncode == 0
-    assert "1 pictures and 0 texts are gone" in done.stderr
-    assert done.stdout.startswith("Forgotten: 1 pictures, 0 texts; for good: 1 ")
+    assert "Gone: 1 picture, 0 texts;" in done.stderr
+    assert done.stdout.startswith("Forgotten: 1 picture, 0 texts; for good, ")
     done = mmsearch(library, "sources", "forget", "--yes")
     assert done.stdout.startswith("Forgotten: 0 pictures")
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from indexer import cli_progress
 from mmsearch.cli import cli
 from mmsearch.encode.presets import PRESETS
-from mmsearch.plaintext import in_utf8, printable
+from mmsearch.plaintext import both_counted, counted, in_utf8, printable
 from mmsearch.serve import logs
 
 pty = pytest.importorskip("pty", reason="NOT TESTED: no pseudo-terminals here")
@@ -141,7 +141,7 @@ def test_what_is_printable() -> None:
     assert printable("a\x1b[31m\nb\x9b\udcff\u202egpj.\u202d") == "a�[31m�b���gpj.�"
     # Marks that carry meaning stay.
     assert printable("שלום\u200f \u200d") == "שלום\u200f \u200d"
-    assert in_utf8("\ud800").isascii()  # not a byte of a file's name
+    assert in_utf8("\ud800\udcff\udce2\udc82") == "���"  # no byte; one; the beginning of a letter
 
 
 def test_no_client_writes_lines_into_the_log() -> None:
@@ -162,3 +162,14 @@ def test_no_client_writes_lines_into_the_log() -> None:
     assert lines[0] == "WARNING: GET /�[31mred�INFO: forged refused"
     assert lines[1:3] == ["ERROR: failed", "Traceback (most recent call last):"]
     assert not {"\x1b", "\r"} & set(stream.getvalue())
+
+
+def test_one_is_not_many() -> None:
+    assert [counted(n, "picture") for n in (0, 1, 2, 1_200)] == [
+        "0 pictures",
+        "1 picture",
+        "2 pictures",
+        "1,200 pictures",
+    ]
+    assert [counted(n, "query", "queries") for n in (1, 2)] == ["1 query", "2 queries"]
+    assert both_counted(1, 2) == "1 picture, 2 texts"

@@ -159,7 +159,7 @@ def test_what_cannot_be_measured_on_is_refused(
     images: Path, tmp_path: Path, split: str | None
 ) -> None:
     elsewhere = write(tmp_path / "captions.txt", b"image,caption\n8.jpg,eight\n")
-    with pytest.raises(QueryError, match="has no splits" if split else "1 pictures that it names"):
+    with pytest.raises(QueryError, match="has no splits" if split else "1 picture that it names"):
         read_captions(elsewhere, images, split=split)
 
 

@@ -28,6 +28,7 @@ from collection import (
 
 from indexer.cli import summary
 from indexer.ingest import Options, index
+from indexer.report import Silence
 from mmsearch.doctor import doctor
 from mmsearch.encode.protocol import Encoder
 from mmsearch.errors import (
@@ -104,6 +105,26 @@ def test_copies_within_one_run_are_encoded_once(library: Path, photos: Path, mod
     assert (report.encoded_images, report.known) == (4, 4)
     with Library(library, device="cpu") as lib:
         assert len(lib.search("waves", k=100)) == 4
+
+
+class _Stopped(Silence):
+    """Ctrl-C while files are being looked for."""
+
+    def scanning(self, location: str, files: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_stopped_before_anything_was_encoded_keeps_its_model(
+    library: Path, photos: Path, model: str, tmp_path: Path
+) -> None:
+    first = Options(model=save_model(tmp_path / "first", seed=5), device="cpu")
+    assert index(library, [photos], options=first, progress=_Stopped()).stopped
+    assert run(library, photos).model == first.model
+    # Where there are no vectors yet, another one is no move to it.
+    other = tmp_path / "other"
+    index(other, [photos], options=first, progress=_Stopped())
+    report = run(other, photos, model=model)
+    assert (report.model, report.old_space) == (model, None)
 
 
 def test_deleted_and_returned(library: Path, photos: Path, model: str) -> None:
@@ -338,7 +359,7 @@ def test_what_is_passed_over_is_told_whether_or_not_anything_is_new(
     report = run(library, root, model=model)
     assert (report.skipped, report.links, report.closed) == (4, 2, 1)
     lines = summary(report).splitlines()
-    assert lines[0].startswith("1 pictures encoded" if new else "Nothing new: 0 pictures")
+    assert lines[0].startswith("1 picture encoded" if new else "Nothing new: 0 pictures")
     assert lines[1:-1] == [
         "1 files and folders that could not be looked at: mmsearch status --failed",
         "2 links passed over (--follow-links reads what they lead to): mmsearch status --failed",

@@ -118,7 +118,7 @@ def test_only_so_many_texts_of_an_archive_are_kept(
     shard_of(photos / "t.tar", texts_of)  # no business of ours
     run(library, photos, model=model)
     assert written_in(library, "s.tar") == {"0.png": ["of it"], "1.png": ["of it"]}
-    assert failures(library) == {"s.tar": "3 texts in it are left out: more than can be kept"}
+    assert failures(library) == {"s.tar": "3 texts in it left out: more than can be kept"}
 
 
 def written_in(library: Path, name: str) -> dict[str, list[str]]:

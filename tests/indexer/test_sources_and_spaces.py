@@ -539,7 +539,7 @@ def test_a_space_that_lacks_something_is_not_switched_to(
     run(indexed, model=other_model)
     write(drive / "Photos" / "7.png", encoded(7))
     run(indexed)
-    with pytest.raises(RefusedError, match=r"1 pictures.*mmsearch index --model "):
+    with pytest.raises(RefusedError, match=r"1 picture or text.*mmsearch index --model "):
         manage.use_space(indexed, model)
     plan = manage.plan_drop(indexed, model)
     assert plan.alone == 0

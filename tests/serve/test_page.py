@@ -398,6 +398,47 @@ def test_words_find_texts_in_the_second_view(open_page: Open) -> None:
     page.wait_for_selector(SAID)
 
 
+def test_words_that_no_text_matches(open_page: Open) -> None:
+    asked: list[float] = []
+
+    def nothing(route: Route) -> None:
+        asked.append(route.request.post_data_json["min_relevance"])
+        document = {"hits": [], "allowed": 5, "cut": 5, "took_ms": 1, "nearest": 0.2}
+        if asked[-1] == 0:
+            route.continue_()
+        else:
+            route.fulfill(json=document)
+
+    page = open_page("/")
+    page.route("**/v1/search", nothing)
+    page.goto(page.url + "?view=captions&q=xyzzy")
+    page.wait_for_selector("#note:has-text('Nothing in this library matches')")
+    assert "5 texts were compared." in page.locator("#note").inner_text()
+    page.get_by_role("button", name="Show what comes nearest").click()
+    page.wait_for_url("**all=1**")
+    page.wait_for_selector(".texts.large li")
+    assert page.locator("#note").is_hidden()
+    assert asked[-2:] == [0.5, 0]
+
+
+def test_texts_that_match_less_surely_can_be_shown(open_page: Open) -> None:
+    page = open_page("/")
+
+    def few(route: Route) -> None:
+        asked = route.request.post_data_json
+        if asked["min_relevance"] == 0:
+            route.continue_()
+            return
+        document = route.fetch(post_data=asked | {"min_relevance": 0}).json()
+        route.fulfill(json=document | {"hits": document["hits"][:2], "cut": 3})
+
+    page.route("**/v1/search", few)
+    page.goto(page.url + "?view=captions&q=boats")
+    page.get_by_role("button", name="Show it all the same").click()
+    page.wait_for_url("**all=1**")
+    page.wait_for_function("document.querySelectorAll('.texts.large li').length === 20")
+
+
 def test_what_cannot_be_read_is_told(open_page: Open, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -469,7 +510,7 @@ def test_one_picture_was_compared(open_page: Open) -> None:
     page = open_page("/")
     said = """async (n) => {
       const { noteNothing } = await import("/assets/notes.js");
-      noteNothing({ allowed: n, onNearest: () => {}, onUnfiltered: () => {} });
+      noteNothing({ what: "picture", allowed: n, onNearest: () => {}, onUnfiltered: () => {} });
       return document.querySelector("#note p").textContent;
     }"""
     assert page.evaluate(said, 1) == "1 picture passed the filters and was compared."

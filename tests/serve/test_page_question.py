@@ -13,9 +13,11 @@ from browsing import POSTCARDS, SAID, Open, drop, give, open_first, paste, shoot
 
 import mmsearch
 from mmsearch.errors import QueryError
-from mmsearch.query import Question, Term, parse_query
+from mmsearch.query import Question, Term, least_relevance, parse_query
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
     from mmsearch.library import Library
 
 
@@ -247,6 +249,44 @@ def test_a_picture_pasted_and_words(open_page: Open, opened: Library) -> None:
     page.wait_for_selector(SAID)
     shown = shown_ids(page)
     assert shown == best(opened, Term("a house"), Term(image=file), n=len(shown))
+
+
+def test_what_is_too_weak_is_left_out_as_in_the_terminal(open_page: Open) -> None:
+    page = open_page("/")
+    asked: list[float] = []
+
+    def note(route: Route) -> None:
+        asked.append(route.request.post_data_json["min_relevance"])
+        route.fallback()
+
+    def least(address: str) -> float:
+        page.goto("about:blank")
+        asked.clear()
+        page.goto(server + address)
+        page.wait_for_selector(SAID)
+        return asked[-1]
+
+    server = page.url.rstrip("/")
+    page.route("**/v1/search", note)
+    near, far = Term(image_id=3), Term(image_id=5, weight=-1)
+    for address, terms in (
+        ("/?q=a+boat", parse_query("a boat")),
+        ("/?q=a+boat+-+sea&like=3", [*parse_query("a boat - sea"), near]),
+        ("/?like=3,5&q=-+sea", [*parse_query("- sea"), near]),
+        ("/?like=3&unlike=5", [near, far]),
+    ):
+        assert least(address) == least_relevance(terms), address
+    assert least("/?q=a+boat&all=1") == least("/?unlike=5") == 0
+
+
+def test_pictures_alone_find_the_nearest(open_page: Open, opened: Library) -> None:
+    page = open_page("/?like=1")
+    page.unroute("**/v1/search")
+    page.reload()
+    page.wait_for_selector(".tile.shown")
+    assert page.locator("#said").inner_text() == "60 pictures, the nearest first"
+    assert page.locator("#tail").inner_text() == "That is all."
+    assert shown_ids(page) == best(opened, Term(image_id=1), n=len(shown_ids(page)))
 
 
 def test_only_what_is_avoided(open_page: Open, opened: Library) -> None:

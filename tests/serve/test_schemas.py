@@ -29,7 +29,7 @@ from mmsearch.types import (
 
 RECORD = ImageRecord(
     7,
-    "/photos/na\udcefve/caf\udce9.jpg",
+    "/photos/na\udcefve/caf\udce2\udc82.jpg",
     PictureInfo(
         "JPEG",
         30,

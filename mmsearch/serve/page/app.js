@@ -11,7 +11,7 @@ import {
   isFinal, noteEmptyLibrary, noteError, noteLostPictures, noteNoTexts, noteNothing, noteUnclear, showNote,
 } from "./notes.js";
 import { Parts } from "./parts.js";
-import { Unclear, asLine, asWords, parseQuery } from "./question.js";
+import { Unclear, asLine, asWords, leastRelevance, parseQuery } from "./question.js";
 import { Selection } from "./selection.js";
 import { takePictures } from "./take.js";
 import { Viewer } from "./viewer.js";
@@ -22,8 +22,6 @@ const KEPT_LISTS = 12;
 const MAX_UPLOADS = 10;
 /** Longer captions are no searches that one would try. */
 const MAX_IDEA = 36;
-/** What matches less surely than this is not shown unasked (mmsearch.query.DEFAULT_THRESHOLD). */
-const MIN_RELEVANCE = 0.5;
 /** The start shows some of the collection; words this general favour none. */
 const ANYTHING = { text: "a photo", weight: 1 };
 /** Part of the names of given pictures: an address from before a reload, or of others, means none. */
@@ -38,6 +36,8 @@ let shownKey = null;
 let typingTimer = 0;
 let isTyping = false;
 let wall = null;
+/** What matches less surely than this was not asked for. */
+let least = 0;
 /** What is shown was found before the library changed. */
 let isOutdated = false;
 
@@ -201,6 +201,7 @@ function show(isAsking, isCaptions, fresh) {
     showUnclear(error, isCaptions);
     return;
   }
+  least = state.all || asked[0] === ANYTHING ? 0 : leastRelevance(asked);
   if (isCaptions) showCaptions(isAsking, asked);
   else if (isAsking) showResults(asked, fresh);
   else showWall();
@@ -227,7 +228,7 @@ function showResults(asked, fresh) {
   }
   said.textContent = "";
   const { where } = state;
-  const min_relevance = state.all ? 0 : MIN_RELEVANCE;
+  const min_relevance = least;
   grid.start((k, offset, signal) => api.search(asked, { where, min_relevance, k, offset }, signal));
 }
 
@@ -274,8 +275,9 @@ function showCaptions(isAsking, asked) {
   }
   const [first] = state.like;
   const isOneOfOurs = asked.length === 1 && typeof first === "number";
+  const min_relevance = least;
   captions.show((k, signal) => (isOneOfOurs
-    ? api.captionsOf(first, k, signal) : api.search(asked, { modality: "text", k }, signal)),
+    ? api.captionsOf(first, k, signal) : api.search(asked, { modality: "text", min_relevance, k }, signal)),
   first === undefined ? null : preview(first));
 }
 
@@ -294,7 +296,7 @@ function sayOnly(text) {
 function sayPictures() {
   const n = grid.hits.length;
   const { allowed } = grid;
-  const isLoose = state.all || n === 0 || typeof grid.hits[0].relevance !== "number";
+  const isLoose = least === 0 || n === 0 || typeof grid.hits[0].relevance !== "number";
   const among = state.where ? `of ${number(allowed)} that pass` : `of ${number(allowed)}`;
   if (n === 0) said.textContent = "No pictures";
   else if (grid.plain) said.textContent = count(allowed, "picture");
@@ -391,10 +393,10 @@ const grid = new Grid(byId("grid"), {
     if (page.offset === 0) sayTook(page);
     sayPictures();
     if (grid.hits.length === 0) {
-      const isWeak = page.cut > 0 || (page.allowed > 0 && !state.all);
       noteNothing({
+        what: "picture",
         allowed: page.allowed,
-        onNearest: isWeak ? () => go({ all: true }) : null,
+        onNearest: least > 0 && page.allowed > 0 ? () => go({ all: true }) : null,
         onUnfiltered: state.where ? () => ask({ where: "" }) : null,
       });
     }
@@ -406,7 +408,13 @@ const captions = new Captions(byId("captions"), {
   hrefPicture: (id) => href({ pic: id }),
   onPick: () => byId("file").click(),
   onError: failed,
-  onResults({ hits }) {
+  onAll: () => go({ all: true }),
+  onResults({ hits, allowed }) {
+    if (hits.length === 0) {
+      noteNothing({
+        what: "text", allowed, onNearest: least > 0 && allowed > 0 ? () => go({ all: true }) : null, onUnfiltered: null,
+      });
+    }
     const linked = hits.filter((hit) => hit.linked).length;
     said.textContent = hits.length === 0 ? "No texts"
       : linked ? `${count(linked, "text")} of its own, then others that fit` : "Texts of your library, the nearest first";

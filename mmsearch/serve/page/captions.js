@@ -19,7 +19,10 @@ export function textRow(hit, best, hrefWords) {
 }
 
 export class Captions {
-  /** onResults(answer), onError(error), onPick(), hrefWords(text), hrefPicture(id). */
+  /**
+   * onResults(answer), onError(error), onPick(), onAll() for what matches too weakly, hrefWords(text),
+   * hrefPicture(id).
+   */
   constructor(box, handlers) {
     Object.assign(this, { box }, handlers);
   }
@@ -75,7 +78,7 @@ export class Captions {
     this.box.classList.toggle("with-picture", Boolean(side));
   }
 
-  fill(load, preview, { hits }, k) {
+  fill(load, preview, { hits, cut }, k) {
     const best = Math.max(...hits.map((hit) => hit.score ?? 0));
     const rows = hits.map((hit) => {
       const row = textRow(hit, best, this.hrefWords);
@@ -88,7 +91,11 @@ export class Captions {
     const more = hits.length >= k && k < MORE
       ? el("button", { type: "button", className: "plain", onclick: () => this.show(load, preview, MORE) }, "Show more")
       : null;
-    this.frame(preview, el("ol", { className: "texts large" }, ...rows), more);
+    const weaker = hits.length > 0 && hits.length < k && cut > 0
+      ? el("p", { className: "tail" }, "What is left matches less surely. ",
+        el("button", { type: "button", className: "more", onclick: () => this.onAll() }, "Show it all the same"))
+      : null;
+    this.frame(preview, el("ol", { className: "texts large" }, ...rows), more, weaker);
   }
 
   thumb(id, text) {

@@ -119,7 +119,7 @@ export class Filters {
     const total = this.total();
     const isFiltered = this.where.trim() !== "";
     this.heading.textContent = isFiltered && total !== null
-      ? `${number(all.total)} of ${count(total, "picture")} pass` : count(all.total, "picture");
+      ? `${number(all.total)} of ${count(total, "picture")} ${all.total === 1 ? "passes" : "pass"}` : count(all.total, "picture");
     this.clear.hidden = !isFiltered;
     if (focused) this.groups.querySelector(`[data-condition="${CSS.escape(focused)}"]`)?.focus();
   }

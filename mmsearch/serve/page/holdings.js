@@ -126,7 +126,7 @@ export class Holdings {
     if (running) {
       const { source, step, done, total } = running;
       const more = queued.length ? `, then ${count(queued.length, "other source")}` : "";
-      const far = total ? `: ${number(done)} of ${number(total)} ${step}` : done ? `: ${number(done)} files` : "";
+      const far = total ? `: ${number(done)} of ${number(total)} ${step}` : done ? `: ${count(done, "file")}` : "";
       byId("live-text").textContent = `Reading ${source}${far}${more}`;
     } else if (this.isBusy) {
       byId("live-text").textContent = "New pictures are being read on this machine";

@@ -25,8 +25,8 @@ export function noteNoTexts() {
   );
 }
 
-/** Nothing answers. onNearest: show what is too weak all the same; onUnfiltered: without the filter. */
-export function noteNothing({ allowed, onNearest, onUnfiltered }) {
+/** No picture or text answers. onNearest: show what is too weak all the same; onUnfiltered: without the filter. */
+export function noteNothing({ what, allowed, onNearest, onUnfiltered }) {
   if (allowed === 0 && onUnfiltered) {
     showNote(
       el("h2", {}, "No picture passes these filters"),
@@ -35,13 +35,13 @@ export function noteNothing({ allowed, onNearest, onUnfiltered }) {
     return;
   }
   if (!onNearest) {
-    showNote(el("h2", {}, "Nothing to show"), el("p", {}, "There is no picture that could be compared."));
+    showNote(el("h2", {}, "Nothing to show"), el("p", {}, `There is no ${what} that could be compared.`));
     return;
   }
   const were = allowed === 1 ? "was" : "were";
   showNote(
     el("h2", {}, onUnfiltered ? "Nothing here matches" : "Nothing in this library matches"),
-    el("p", {}, onUnfiltered ? `${count(allowed, "picture")} passed the filters and ${were} compared.` : `${count(allowed, "picture")} ${were} compared.`),
+    el("p", {}, `${count(allowed, what)} ${onUnfiltered ? "passed the filters and " : ""}${were} compared.`),
     el("div", { className: "choose" },
       el("button", { type: "button", className: "plain", onclick: onNearest }, "Show what comes nearest"),
       onUnfiltered ? el("button", { type: "button", className: "plain", onclick: onUnfiltered }, "Take the filters off") : null,

@@ -34,6 +34,12 @@ export function parseQuery(line) {
   return parts.map(({ sign, words }) => term(words.join(" "), sign));
 }
 
+/**
+ * The relevance below which an answer to these parts is not shown unasked: who asks for what is like
+ * a picture wants to see what comes nearest (mmsearch.query.least_relevance).
+ */
+export const leastRelevance = (parts) => (parts.some(({ text, weight }) => text && weight > 0) ? 0.5 : 0);
+
 /** What stands in the box, as a line: a sign at its end waits for words to come. */
 export const asLine = (typed) => `${typed.trim()} `;
 

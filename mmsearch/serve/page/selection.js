@@ -1,7 +1,7 @@
 // Pictures that were picked out, and what can be done with them.
 
 import { zip } from "./api.js";
-import { byId, copy, count, number } from "./dom.js";
+import { byId, copy, count } from "./dom.js";
 
 /** The service puts so many pictures into one file. */
 const MAX_ZIPPED = 500;
@@ -60,7 +60,7 @@ export class Selection {
     byId("bar-count").textContent = n ? `${count(n, "picture")} selected` : "";
     byId("bar-zip").hidden = isMany;
     if (n && !isMany) byId("bar-zip").href = zip([...this.hits.keys()]);
-    byId("bar-zip").title = `One file of ${number(n)} pictures`;
+    byId("bar-zip").title = `One file of ${count(n, "picture")}`;
     this.onChange();
   }
 }
