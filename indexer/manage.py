@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.targets import check_path, is_within
-from mmsearch import indexes
 from mmsearch.encode import presets
+from mmsearch.erasing import Erasure
 from mmsearch.errors import (
     LibraryNotFoundError,
     ModelUnavailableError,
@@ -30,7 +30,7 @@ from mmsearch.overview import (
 from mmsearch.store import Catalog, CatalogWriter
 from mmsearch.store.engine import delete_old_catalogs, is_there
 from mmsearch.store.lock import writing
-from mmsearch.store.manage import Removal
+from mmsearch.store.manage import Lost, Removal
 from mmsearch.types import (
     MODALITIES,
     Space,
@@ -272,19 +272,21 @@ class _Derived:
 
     def __init__(self, library: Path, catalog: Catalog) -> None:
         self._library = library
-        self._catalog = catalog
+        self._erasure = Erasure(library / INDEX_FOLDER, catalog)
 
-    def __call__(self, removal: Removal, pictures: Iterator[str]) -> None:
-        delete_thumbnails(self._library / THUMBS_FOLDER, pictures)
+    def __call__(self, removal: Removal, lost: Lost, gone: bool) -> None:
+        delete_thumbnails(self._library / THUMBS_FOLDER, lost.pictures())
         if removal.contents:
             delete_old_catalogs(self._library / CATALOG_NAME)
-            # An index hides what is gone but holds its vectors on: the files are written anew.
-            for item in self._catalog.spaces():
-                indexes.forget(self._library / INDEX_FOLDER, item.space)
+            # An index hides what is gone but holds its vectors on.
+            if gone:
+                self._erasure.finish()
+            else:
+                self._erasure.begin(lost.ids())
 
 
 def _save_indexes(library: Path) -> None:
-    """Writes the index files anew."""
+    """Writes the index files that are worth writing anew."""
     with Library(library) as opened:
         opened.save_indexes()
 
