@@ -100,7 +100,7 @@ def index(
     with _opened(library, options, progress, models, clock) as (run, catalog):
         report = run.run(
             find_targets(
-                catalog.sources(),
+                catalog.places(),
                 targets,
                 captions,
                 exclude=run.options.exclude,
@@ -129,7 +129,7 @@ def index_parts(
     if not is_there(library / CATALOG_NAME):
         raise LibraryNotFoundError(str(library))  # none is made: it was deleted
     with _opened(library, options, progress, models) as (run, catalog):
-        return run.run(parts_of(catalog.sources(), parts))
+        return run.run(parts_of(catalog.places(), parts))
 
 
 @contextmanager
@@ -310,7 +310,7 @@ class _Run:
         active = self._catalog.active_space()
         if self._space_id is None or active is None or active[0] == self._space_id:
             return
-        for target in find_targets(self._catalog.sources(), (), ()):
+        for target in find_targets(self._catalog.places(), (), ()):
             if self._done.get(target.location) != self._space_id:
                 self._source(target)
         lacking = self._catalog.vectors.count_lacking(self._space_id, active[0])

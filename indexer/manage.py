@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.targets import check_path, is_within
-from mmsearch import indexes
 from mmsearch.encode import presets
+from mmsearch.erasing import Erasure
 from mmsearch.errors import (
     LibraryNotFoundError,
     ModelUnavailableError,
@@ -24,14 +24,14 @@ from mmsearch.files import delete_thumbnails
 from mmsearch.index import manifest
 from mmsearch.library import CATALOG_NAME, INDEX_FOLDER, THUMBS_FOLDER, Library
 from mmsearch.overview import (
-    SourceRecord,
+    SourcePlace,
     SpaceStatus,
 )
 from mmsearch.plaintext import counted
 from mmsearch.store import Catalog, CatalogWriter
 from mmsearch.store.engine import delete_old_catalogs, is_there
 from mmsearch.store.lock import writing
-from mmsearch.store.manage import Removal
+from mmsearch.store.manage import Lost, Removal
 from mmsearch.types import (
     MODALITIES,
     Space,
@@ -97,7 +97,7 @@ def _at(path: str) -> tuple[str, ...]:
     return (spelled(path), real(path)) if path else ()
 
 
-def find_source(known: Sequence[SourceRecord], given: str) -> SourceRecord:
+def find_source(known: Sequence[SourcePlace], given: str) -> SourcePlace:
     """The source of this name, or else at this path. Raises UnknownNameError."""
     for source in known:
         if source.name == given:
@@ -109,7 +109,7 @@ def find_source(known: Sequence[SourceRecord], given: str) -> SourceRecord:
     raise UnknownNameError("source", given, [source.name for source in known])
 
 
-def rename_source(library: Path, given: str, name: str) -> SourceRecord:
+def rename_source(library: Path, given: str, name: str) -> SourcePlace:
     """Calls a source `name`. Returns it as it was.
 
     Raises:
@@ -123,7 +123,7 @@ def rename_source(library: Path, given: str, name: str) -> SourceRecord:
             "without slashes or line breaks"
         )
     with _opened(library) as (writer, catalog):
-        known = catalog.sources()
+        known = catalog.places()
         source = find_source(known, given)
         taken = next((s for s in known if s.name == name and s.id != source.id), None)
         if taken is not None:
@@ -151,7 +151,7 @@ def relocate(library: Path, old: str, new: Path, *, force: bool = False) -> list
     check_path(new)
     target = real(new)
     with _opened(library) as (writer, catalog):
-        known = catalog.sources()
+        known = catalog.places()
         root, moving = _below(known, old)
         _check_kind(moving, root, new)
         places = {s.id: _moved(s.location, root, target) for s in moving}
@@ -172,7 +172,7 @@ def relocate(library: Path, old: str, new: Path, *, force: bool = False) -> list
     return found
 
 
-def _below(known: Sequence[SourceRecord], old: str) -> tuple[str, list[SourceRecord]]:
+def _below(known: Sequence[SourcePlace], old: str) -> tuple[str, list[SourcePlace]]:
     """The path that `old` means, and the sources at or below it."""
     named = [source.location for source in known if source.name == old]
     for root in (*named, *_at(old)):
@@ -182,7 +182,7 @@ def _below(known: Sequence[SourceRecord], old: str) -> tuple[str, list[SourceRec
     raise UnknownNameError("source", old, [source.name for source in known])
 
 
-def _check_kind(moving: Sequence[SourceRecord], root: str, new: Path) -> None:
+def _check_kind(moving: Sequence[SourcePlace], root: str, new: Path) -> None:
     is_file = any(source.location == root and source.kind == "file" for source in moving)
     if is_file and new.is_dir():
         raise SourceError(str(new), f"this is a folder, and {root} is a file: name the file itself")
@@ -196,7 +196,7 @@ def _moved(location: str, root: str, target: str) -> str:
 
 
 def _check_free(
-    source: SourceRecord, place: str, known: Sequence[SourceRecord], places: dict[int, str]
+    source: SourcePlace, place: str, known: Sequence[SourcePlace], places: dict[int, str]
 ) -> None:
     """Raises RefusedError when the new place of a source is one of another source, in part even."""
     if place == source.location:
@@ -219,7 +219,7 @@ def _check_free(
         )
 
 
-def _compare(files: Sequence[tuple[str, int]], source: SourceRecord, place: str) -> Moved:
+def _compare(files: Sequence[tuple[str, int]], source: SourcePlace, place: str) -> Moved:
     """How many of these files, (path, size), are at the new place."""
     found = 0
     for path, size in files:
@@ -231,17 +231,17 @@ def _compare(files: Sequence[tuple[str, int]], source: SourceRecord, place: str)
     return Moved(source.name, source.location, place, len(files), found)
 
 
-def count_removal(library: Path, given: str) -> tuple[SourceRecord, Removal]:
+def count_removal(library: Path, given: str) -> tuple[SourcePlace, Removal]:
     """What `remove_source` would forget. Raises UnknownNameError."""
     with _opened(library) as (writer, catalog):
-        source = find_source(catalog.sources(), given)
+        source = find_source(catalog.places(), given)
         return source, writer.sources.count_removal(source.id)
 
 
 def remove_source(library: Path, given: str) -> Removal:
     """Forgets a source, and for good what only its files held. Raises UnknownNameError."""
     with _opened(library) as (writer, catalog):
-        source = find_source(catalog.sources(), given)
+        source = find_source(catalog.places(), given)
         removal = writer.sources.remove(source.id, _Derived(library, catalog))
         _save_indexes(library)
     return removal
@@ -265,7 +265,7 @@ def forget_gone(library: Path, given: str | None) -> Removal:
 
 
 def _source_id(catalog: Catalog, given: str | None) -> int | None:
-    return None if given is None else find_source(catalog.sources(), given).id
+    return None if given is None else find_source(catalog.places(), given).id
 
 
 class _Derived:
@@ -273,19 +273,21 @@ class _Derived:
 
     def __init__(self, library: Path, catalog: Catalog) -> None:
         self._library = library
-        self._catalog = catalog
+        self._erasure = Erasure(library / INDEX_FOLDER, catalog)
 
-    def __call__(self, removal: Removal, pictures: Iterator[str]) -> None:
-        delete_thumbnails(self._library / THUMBS_FOLDER, pictures)
+    def __call__(self, removal: Removal, lost: Lost, gone: bool) -> None:
+        delete_thumbnails(self._library / THUMBS_FOLDER, lost.pictures())
         if removal.contents:
             delete_old_catalogs(self._library / CATALOG_NAME)
-            # An index hides what is gone but holds its vectors on: the files are written anew.
-            for item in self._catalog.spaces():
-                indexes.forget(self._library / INDEX_FOLDER, item.space)
+            # An index hides what is gone but holds its vectors on.
+            if gone:
+                self._erasure.finish()
+            else:
+                self._erasure.begin(lost.ids())
 
 
 def _save_indexes(library: Path) -> None:
-    """Writes the index files anew."""
+    """Writes the index files that are worth writing anew."""
     with Library(library) as opened:
         opened.save_indexes()
 

@@ -22,7 +22,7 @@ from mmsearch.errors import SourceError
 from mmsearch.filenames import joined, real, relative
 from mmsearch.overview import (
     ScanProblem,
-    SourceRecord,
+    SourcePlace,
 )
 
 
@@ -111,7 +111,7 @@ def check_path(path: Path) -> None:
 
 
 def find_targets(
-    known: Sequence[SourceRecord],
+    known: Sequence[SourcePlace],
     paths: Sequence[Path],
     captions: Sequence[Path],
     *,
@@ -172,7 +172,7 @@ def find_targets(
     return _with_patterns(targets.values(), known, patterns)
 
 
-def parts_of(known: Sequence[SourceRecord], parts: Mapping[str, Sequence[str]]) -> list[Target]:
+def parts_of(known: Sequence[SourcePlace], parts: Mapping[str, Sequence[str]]) -> list[Target]:
     """The targets that are parts of sources: location of a source → paths below it ("": all).
 
     A source that the library no longer has is passed over; of a path that is gone, the nearest
@@ -193,7 +193,7 @@ def parts_of(known: Sequence[SourceRecord], parts: Mapping[str, Sequence[str]]) 
     )
 
 
-def _known(source: SourceRecord, follow_links: bool | None) -> Target:
+def _known(source: SourcePlace, follow_links: bool | None) -> Target:
     """The whole of a source, with its own patterns."""
     return Target(
         source.location,
@@ -219,7 +219,7 @@ def _joined(kept: tuple[str, ...], added: Sequence[str], folder: str) -> tuple[s
 
 def _with_patterns(
     targets: Iterable[Target],
-    known: Sequence[SourceRecord],
+    known: Sequence[SourcePlace],
     patterns: Mapping[str, tuple[str, ...]],
 ) -> list[Target]:
     """The targets with these patterns (location → of the source), and those of what they adopt.
@@ -231,7 +231,7 @@ def _with_patterns(
 
 
 def _with_inner(
-    target: Target, known: Sequence[SourceRecord], patterns: Mapping[str, tuple[str, ...]]
+    target: Target, known: Sequence[SourcePlace], patterns: Mapping[str, tuple[str, ...]]
 ) -> tuple[str, ...]:
     exclude = patterns.get(target.location, ())
     if target.kind == "file":

@@ -34,7 +34,7 @@ from mmsearch.errors import (
 from mmsearch.filenames import real, shared, spelled
 from mmsearch.library import CATALOG_NAME
 from mmsearch.overview import (
-    SourceRecord,
+    SourcePlace,
 )
 from mmsearch.store import Catalog
 
@@ -81,7 +81,7 @@ class Listener(Protocol):
 class _Place:
     """What is watched: a folder of a source (`under`, "" for all of it), or a file."""
 
-    source: SourceRecord
+    source: SourcePlace
     under: str
 
     @property
@@ -167,9 +167,9 @@ class Watch:
 
     def _begin(self, stop: threading.Event) -> None:
         """Makes sources of the paths that are none yet, and finds out what to watch."""
-        known: list[SourceRecord] = []
+        known: list[SourcePlace] = []
         if (self._library / CATALOG_NAME).exists() or not self._paths:
-            known = self._open().sources()
+            known = self._open().places()
         locations = {source.location for source in known}
         targets = find_targets(known, self._paths, ()) if self._paths else []
         new = [Path(t.location) for t in targets if t.location not in locations]
@@ -233,7 +233,7 @@ class Watch:
         if revision == self._revision:
             return
         self._revision = revision
-        sources = self._open().sources()
+        sources = self._open().places()
         if self._scope is not None:
             self._follow(self._scope, sources)
         places = [
@@ -247,7 +247,7 @@ class Watch:
             self._stop_notifications()
             self._warn(f"{path} is no source of this library any more: it is not watched")
 
-    def _follow(self, scope: dict[int, set[str]], sources: Sequence[SourceRecord]) -> None:
+    def _follow(self, scope: dict[int, set[str]], sources: Sequence[SourcePlace]) -> None:
         """Brings the scope up to date with the sources.
 
         One that moved is still the same. What was of one that is gone may be of another now, such

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -284,28 +283,6 @@ class Indexes:
         ):
             index.restore(ids, vectors)
         index.hide(hidden)
-
-
-def forget(folder: Path, space: Space) -> None:
-    """Leaves none of a space's vectors in its index files, whose next `save` makes them anew.
-
-    What `mmsearch optimize` learned and measured stays: that takes minutes, and says nothing of a
-    single picture. So do the captions of relevance.
-
-    Raises StoreError when a file cannot be deleted, or the folder not be written.
-    """
-    paths = {modality: manifest.index_file(folder, space, modality) for modality in MODALITIES}
-    optimized = any(measured.about_file(path).exists() for path in paths.values())
-    with optimizing(folder) if optimized else nullcontext(False) as alone:
-        for modality, path in paths.items():
-            keep: set[Path] = set()
-            if alone and measured.about_file(path).exists():
-                from mmsearch.index import fast
-
-                about = fast.empty(path)
-                if about is not None:
-                    keep = {measured.about_file(path), path.with_name(about.file)}
-            manifest.delete(folder, space, modality, keep=keep)
 
 
 def _far_behind(about: Manifest, last_seq: int) -> bool:

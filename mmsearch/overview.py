@@ -34,23 +34,31 @@ class ScanProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceRecord:
+class SourcePlace:
     """A place that pictures or texts come from. `kind` is "folder" or "file".
 
-    name: what people call it, unlike that of any other source. texts: of caption files and
-    sidecars; missing: pictures that are gone.
+    name: what people call it, unlike that of any other source. indexed_at: when it was last read to
+    its end; UTC, without a zone.
     """
 
     id: int
     name: str
     location: str
     kind: str
+    indexed_at: datetime | None
+    exclude: tuple[str, ...]
+    follow_links: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord(SourcePlace):
+    """The same, and how much of it there is. texts: of caption files and sidecars; missing:
+    pictures that are gone.
+    """
+
     images: int
     texts: int
     missing: int
-    indexed_at: datetime | None
-    exclude: tuple[str, ...] = ()
-    follow_links: bool = False
 
 
 @dataclass(frozen=True, slots=True)

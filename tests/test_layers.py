@@ -62,6 +62,7 @@ LEVELS = {
     "mmsearch.doctor": 2,
     "mmsearch.files": 2,
     "mmsearch.indexes": 2,
+    "mmsearch.erasing": 2,
     "mmsearch.opened": 2,
     "mmsearch.answering": 2,
     "mmsearch.library": 2,

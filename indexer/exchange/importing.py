@@ -22,7 +22,7 @@ from mmsearch.encode import load_encoder, presets, space_at_hand
 from mmsearch.errors import RefusedError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.overview import (
-    SourceRecord,
+    SourcePlace,
 )
 from mmsearch.store import Catalog, CatalogWriter
 from mmsearch.store.lock import writing
@@ -128,11 +128,11 @@ def _held(library: Path, name: str) -> Space | None:
 
 def _places(library: Path, found: Found, space: Space, images: Path | None) -> Places:
     """Where the pictures are. Raises RefusedError, also for a library of another space."""
-    known: Sequence[SourceRecord] = ()
+    known: Sequence[SourcePlace] = ()
     if (library / CATALOG_NAME).exists():
         with closing(Catalog(library / CATALOG_NAME)) as catalog:
             _check_space(library, catalog, space)
-            known = catalog.sources()
+            known = catalog.places()
     places = Places(known, found.sources, images)
     for shard in found.pictures:
         for _, columns in read_columns(shard, ["image_path"], _ROWS_A_SURVEY):

@@ -132,7 +132,7 @@ class Intake:
 
     def _source(self, home: Home) -> int:
         if home not in self._sources:
-            known = next((s for s in self._catalog.sources() if s.location == home.location), None)
+            known = next((s for s in self._catalog.places() if s.location == home.location), None)
             self._sources[home] = (
                 known.id
                 if known is not None

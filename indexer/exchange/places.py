@@ -12,7 +12,7 @@ from mmsearch import archive
 from mmsearch.errors import RefusedError
 from mmsearch.filenames import joined, real, relative, shared, spelled
 from mmsearch.overview import (
-    SourceRecord,
+    SourcePlace,
 )
 from mmsearch.store.exchange import as_named
 
@@ -38,7 +38,7 @@ class Place:
     member: str = ""
 
 
-def _takes_in(source: SourceRecord, home: Home) -> bool:
+def _takes_in(source: SourcePlace, home: Home) -> bool:
     """Whether runs over a source read these files, too: what it passes over is its own source."""
     if source.kind != "folder":
         return source.location == home.location
@@ -57,7 +57,7 @@ class Places:
 
     def __init__(
         self,
-        known: Sequence[SourceRecord],
+        known: Sequence[SourcePlace],
         named: Sequence[tuple[str, str]],
         images: Path | None,
     ) -> None:

@@ -190,6 +190,37 @@ def refit(path: Path, base: Manifest, rows: NDArray[np.float16]) -> Measured | N
     return install(path, index, now)
 
 
+def erase(path: Path, about: Measured, base: str, at: NDArray[np.int64]) -> bool:
+    """Takes the codes of the vectors at these positions (n,) out of the approximate index beside
+    the index file `path`; whether that could be done.
+
+    base: the `measured.tie` of the file now. Raises VectorIndexError as `measured.install` does.
+    """
+    index = _read(path, about)
+    if index is None:
+        return False
+    lists: Any = faiss.downcast_InvertedLists(index.invlists)
+    for number in range(index.nlist):
+        size = lists.list_size(number)
+        if not size:
+            continue
+        doomed = np.flatnonzero(np.isin(faiss.rev_swig_ptr(lists.get_ids(number), size), at))
+        blocks = -(-size // lists.n_per_block)
+        codes = faiss.rev_swig_ptr(lists.get_codes(number), blocks * lists.block_size)
+        for place in doomed.tolist():
+            # Codes that others are not moved over would stay.
+            lists.packer.pack_1(
+                np.zeros(lists.packer.code_size, np.uint8),
+                place,
+                codes.reshape(blocks, lists.block_size),
+            )
+    index.remove_ids(np.ascontiguousarray(at, np.int64))
+    # Positions of the others stay what they are.
+    index.ntotal = about.ntotal
+    install(path, index, replace(about, base=base))
+    return True
+
+
 def empty(path: Path) -> Measured | None:
     """Takes the codes of all vectors out of the approximate index beside the index file `path`.
 

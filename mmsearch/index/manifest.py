@@ -39,7 +39,7 @@ FACTORY = "SQfp16"
 
 
 #: Bytes at the start of a file that its checksum covers: more than FAISS's head has.
-_HEAD = 4096
+HEAD_BYTES = 4096
 _ID_BYTES = 8
 #: The share of an index that may differ from its file before that is written anew.
 _CHANGE_ALLOWED = 0.1
@@ -131,7 +131,7 @@ def digest(vector: bytes) -> str:
 def checksums(file: BinaryIO, n: int) -> tuple[int, int]:
     """CRC-32 of the head of an index file, and of the n ids at its end."""
     file.seek(0)
-    head = zlib.crc32(file.read(_HEAD))
+    head = zlib.crc32(file.read(HEAD_BYTES))
     file.seek(-min(n * _ID_BYTES, os.fstat(file.fileno()).st_size), os.SEEK_END)
     return head, zlib.crc32(file.read())
 
@@ -193,6 +193,20 @@ def amend(path: Path, manifest: Manifest) -> None:
     reached("index: manifest amended")
 
 
+def withdraw(path: Path) -> None:
+    """Deletes the manifest of an index file, so that the file is not trusted from now on, whatever
+    happens. Raises StoreError when it cannot be deleted."""
+    try:
+        path.with_suffix(".json").unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as exc:
+        raise StoreError(
+            f"{path.with_suffix('.json')} cannot be deleted ({os_reason(exc)}), so nothing was "
+            "changed. Check the disk, and run the command again"
+        ) from exc
+    reached("index: manifest withdrawn")
+
+
 def remove(path: Path) -> None:
     """Deletes an index file or its manifest, if it is there.
 
@@ -236,8 +250,13 @@ def move(temporary: Path, path: Path) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """What came into a folder, or went from it, is on the disk."""
     if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:

@@ -108,7 +108,7 @@ class Uploads:
             # by `sources relocate`, which could not be done once it was a source by this name too.
             return not any(
                 Path(record.location).name == UPLOADS_FOLDER and not Path(record.location).exists()
-                for record in catalog.sources()
+                for record in catalog.places()
             )
         if known.gone or not known.held <= there.keys():
             return True

@@ -18,6 +18,7 @@ from mmsearch.store.guesses import failed_at
 from mmsearch.store.incoming import stage
 from mmsearch.store.naming import Place, Sources, beside, from_root, is_bare, last_part
 from mmsearch.store.schema import image, incoming
+from mmsearch.store.transaction import is_not_ascii
 
 _UNLINK = (
     "UPDATE text SET image_id = NULL WHERE id IN ("
@@ -92,7 +93,7 @@ class _Pictures:
         # SQLite's lower() knows ASCII: the others are looked at one by one.
         may_be = sa.or_(
             sa.func.lower(image.c.name).in_(sa.select(incoming.c.path)),
-            image.c.name.op("GLOB")("*[^ -~]*"),
+            is_not_ascii(image.c.name),
         )
         for row in connection.execute(
             sa.select(

@@ -17,6 +17,7 @@ from mmsearch.errors import NotFoundError, StoreError
 from mmsearch.filenames import joined
 from mmsearch.overview import (
     Failure,
+    SourcePlace,
     SourceRecord,
     SpaceStatus,
 )
@@ -418,43 +419,52 @@ class Catalog:
             for row in rows
         ]
 
-    def sources(self) -> list[SourceRecord]:
-        here = image.c.missing_since.is_(None)
-        images = dict(
-            self._pairs(
-                sa.select(image.c.source_id, sa.func.count())
-                .where(here)
-                .group_by(image.c.source_id)
-            )
-        )
-        missing = dict(
-            self._pairs(
-                sa.select(image.c.source_id, sa.func.count())
-                .where(~here)
-                .group_by(image.c.source_id)
-            )
-        )
-        texts = dict(
-            self._pairs(
-                sa.select(text_.c.source_id, sa.func.count())
-                .where(text_.c.missing_since.is_(None), text_.c.origin != "embedded")
-                .group_by(text_.c.source_id)
-            )
-        )
+    def places(self) -> list[SourcePlace]:
+        """The sources, by location. What they hold is not counted, which reads every row of it."""
         return [
-            SourceRecord(
+            SourcePlace(
                 row.id,
                 row.name,
                 row.location,
                 row.kind,
-                images.get(row.id, 0),
-                texts.get(row.id, 0),
-                missing.get(row.id, 0),
                 row.indexed_at,
                 tuple(row.exclude),
                 row.follow_links,
             )
             for row in self._read.rows(sa.select(source).order_by(source.c.location))
+        ]
+
+    def sources(self) -> list[SourceRecord]:
+        """The same, counted."""
+        here, given = image.c.missing_since.is_(None), text_.c.origin != "embedded"
+        images, missing, texts = (
+            dict(
+                self._pairs(
+                    sa.select(table.c.source_id, sa.func.count())
+                    .where(which)
+                    .group_by(table.c.source_id)
+                )
+            )
+            for table, which in (
+                (image, here),
+                (image, ~here),
+                (text_, text_.c.missing_since.is_(None) & given),
+            )
+        )
+        return [
+            SourceRecord(
+                place.id,
+                place.name,
+                place.location,
+                place.kind,
+                place.indexed_at,
+                place.exclude,
+                place.follow_links,
+                images.get(place.id, 0),
+                texts.get(place.id, 0),
+                missing.get(place.id, 0),
+            )
+            for place in self.places()
         ]
 
     def _pairs(self, statement: sa.Executable) -> list[tuple[int, int]]:

@@ -246,7 +246,7 @@ def _blobs(vectors: Sequence[NDArray[np.float32]]) -> Iterator[memoryview]:
 
 def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> None:
     places = [(row.source_id, row.path, row.member) for row in rows if not row.key]
-    new = news(connection, places)
+    new = news(connection, places, failed=True)
     upsert(
         connection,
         failure,

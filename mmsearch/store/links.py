@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from mmsearch.batches import batches
 from mmsearch.store.alike import find_alike, unlink_alike
-from mmsearch.store.claims import claims_of, forget_claims
+from mmsearch.store.claims import claims_of, claims_on, forget_claims
 from mmsearch.store.guesses import guess, known_of
 from mmsearch.store.incoming import images_at, stage
 from mmsearch.store.naming import Holder, Place, Sources, all_holders, beside, from_root
@@ -145,14 +145,17 @@ def _write(connection: sa.Connection, rows: Sequence[Any], found: dict[int, int]
         run_many(connection, _FORGET_FAILURE, keys)
 
 
-def news(connection: sa.Connection, places: Iterable[Place]) -> set[Holder]:
-    """The folders and archives that the library knows once something is at these places.
+def news(
+    connection: sa.Connection, places: Iterable[Place], *, failed: bool = False
+) -> set[Holder]:
+    """The folders and archives that the library knows once there are pictures at these places, or
+    what could not be used (`failed`).
 
     Of interest to `relink` alone: nothing where no texts are linked that it could find.
     """
     if not _any_of_files(connection):
         return set()
-    around = {each for place in places for each in all_holders(place)}
+    around = {each for place in places for each in all_holders(place, failed=failed)}
     return around - known_of(connection, around)
 
 
@@ -212,7 +215,7 @@ def unlink_guessed(connection: sa.Connection, new: Collection[Holder] | None = N
         claims_of(connection).unlink_all(connection)
         forget_claims(connection)
     elif new:
-        claims_of(connection).unlink(connection, new)
+        claims_on(connection, new).unlink(connection, new)
 
 
 def _linked_from_afar(which: sa.ColumnElement[bool]) -> sa.Select[Any]:

@@ -18,6 +18,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+#: The file of the lock for approximate indexes, in the folder of index files.
+_OPTIMIZING = "optimize.lock"
+
+
 @contextmanager
 def writing(library: Path) -> Iterator[None]:
     """Makes the library folder if need be and holds its write lock.
@@ -82,6 +86,11 @@ def _sign(holder: Path) -> IO[str] | None:
     return file
 
 
+def lock_is_there(folder: Path) -> bool:
+    """Whether the file of that lock lies in the folder: without it nobody holds the lock."""
+    return (folder / _OPTIMIZING).exists()
+
+
 @contextmanager
 def optimizing(folder: Path) -> Iterator[bool]:
     """Holds the lock for putting approximate indexes into the folder of index files.
@@ -92,7 +101,7 @@ def optimizing(folder: Path) -> Iterator[bool]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / "optimize.lock")
+    lock = FileLock(folder / _OPTIMIZING)
     try:
         lock.acquire(timeout=0)
     except Timeout:

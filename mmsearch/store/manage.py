@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -70,8 +70,18 @@ class Removal:
     contents: int
 
 
-#: Told what goes for good, and the hashes (SHA-256 in hexadecimal) of the pictures among it.
-Derived = Callable[[Removal, Iterator[str]], None]
+class Lost(Protocol):
+    """The contents that go for good."""
+
+    def ids(self) -> list[int]:
+        """Their ids, in no certain order."""
+
+    def pictures(self) -> Iterator[str]:
+        """The hashes (SHA-256 in hexadecimal) of the pictures among them."""
+
+
+#: Told what goes for good, and whether it is gone: see `Sources.remove`.
+Derived = Callable[[Removal, Lost, bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +247,9 @@ class Sources:
         """Forgets a source and all that only its files held.
 
         derived: deletes what was made outside of the catalog from what goes for good. It is called
-            before the commit: after a crash in between that is made anew; the other way round it
-            would stay for ever. And once more after it, for what was made meanwhile.
+            before the commit (False): after a crash in between that is made anew; the other way
+            round it would stay for ever. And once more (True) when that is on the disk, for what
+            was made meanwhile.
         """
         return self._forget(_Doomed(source_id, only_gone=False), derived, "source removed")
 
@@ -253,6 +264,8 @@ class Sources:
             # disk and not only from the answers: freed pages are overwritten with zeros. That
             # writes each of them once more, which such a rare command may cost.
             self._connection.exec_driver_sql("PRAGMA secure_delete=ON").close()
+            # What `derived` does last must not come before the commit after a power cut.
+            self._connection.exec_driver_sql("PRAGMA synchronous=FULL").close()
             for table in (_touched, _lost):
                 run(sa.schema.CreateTable(table, if_not_exists=True))
                 run(sa.delete(table))
@@ -272,8 +285,9 @@ class Sources:
             self._bury()
             if not doomed.only_gone:
                 run(sa.delete(source).where(source.c.id == doomed.source_id))
+            lost = _Lost(self._connection)
             try:
-                derived(removal, self._lost_pictures())
+                derived(removal, lost, False)
             except StoreError as exc:
                 raise StoreError(
                     f"{exc}. Nothing was removed; check that the disk works and can be written, "
@@ -282,7 +296,10 @@ class Sources:
             # What was written for them may be meant for pictures that are still there.
             link_texts(self._connection)
             renew(self._connection)
-            scrub(self._connection)
+            if removal.pictures or lost.any("image"):
+                scrub(self._connection, "image_words")
+            if lost.any("text"):
+                scrub(self._connection, "text_words")
             commit(self._connection, what)
         # The log holds earlier states of the same pages. Readers may keep it for a while.
         with writing(self._connection, self._path):
@@ -291,7 +308,7 @@ class Sources:
         # Until the commit the pictures could be seen, and a thumbnail of one be made again.
         with writing(self._connection, self._path):
             try:
-                derived(removal, self._lost_pictures())
+                derived(removal, lost, True)
             except StoreError as exc:
                 raise StoreError(f"{what}, but {exc}; delete it by hand") from exc
             for table in (_touched, _lost):
@@ -318,7 +335,22 @@ class Sources:
             .values(hidden=True, hash=sa.func.randomblob(32))
         )
 
-    def _lost_pictures(self) -> Iterator[str]:
+
+class _Lost:
+    """What is noted in `lost`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def any(self, modality: str) -> bool:
+        """Whether there is any of this modality among it."""
+        there = sa.exists().where(_lost.c.modality == modality)
+        return bool(self._connection.scalar(sa.select(there)))
+
+    def ids(self) -> list[int]:
+        return list(self._connection.execute(sa.select(_lost.c.content_id)).scalars())
+
+    def pictures(self) -> Iterator[str]:
         statement = sa.select(_lost.c.hash).where(_lost.c.modality == "image")
         rows = self._connection.execution_options(yield_per=_HASHES_A_CHUNK).execute(statement)
         for digest in rows.scalars():

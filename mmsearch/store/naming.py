@@ -97,11 +97,13 @@ def holder(place: Place) -> str:
     return f"{path}!" if member else path.rpartition("/")[0]
 
 
-def all_holders(place: Place) -> Iterator[Holder]:
-    """All folders and archives that what is at a place makes known: also itself, as one of them."""
+def all_holders(place: Place, *, failed: bool) -> Iterator[Holder]:
+    """All folders and archives that what is at a place makes known. What could not be used may be
+    one of them itself: an archive, or a folder that cannot be listed."""
     source_id, path, member = place
     shown = f"{path}!/{member}" if member else path
-    yield from ((source_id, shown), (source_id, f"{shown}!"))
+    if failed:
+        yield from ((source_id, shown), (source_id, f"{shown}!"))
     at = shown.rfind("/")
     while at > 0:
         yield source_id, shown[:at]

@@ -188,10 +188,12 @@ class Scan:
         picture_now = (
             sa.select(name_of(seen.c.of)).where(seen.c.path == text_.c.path).scalar_subquery()
         )
+        # Not all sidecars of the source are asked, but those that were seen.
+        met = sa.select(seen.c.path).where(seen.c.of.is_not(None)).correlate(None)
         statement = (
             sa.update(text_)
-            .where(text_.c.source_id == source_id, text_.c.origin == "sidecar")
-            .where(picture_now != text_.c.image_ref)
+            .where(text_.c.source_id == source_id, text_.c.path.in_(met))
+            .where(text_.c.origin == "sidecar", picture_now != text_.c.image_ref)
             .values(image_ref=picture_now, image_id=None)
         )
         return int(self._connection.execute(statement).rowcount)

@@ -183,6 +183,7 @@ image = Table(
         "content_id",
         sqlite_where=text("missing_since IS NULL"),
     ),
+    Index("ix_image_gone", "source_id", "path", sqlite_where=text("missing_since IS NOT NULL")),
 )
 
 #: A text: line `key` of a file, a sidecar, or what a picture says of itself (`origin`).
@@ -205,7 +206,18 @@ text_ = Table(
     Index(
         "ix_text_unlinked", "id", sqlite_where=text("image_ref IS NOT NULL AND image_id IS NULL")
     ),
+    Index("ix_text_gone", "source_id", "path", sqlite_where=text("missing_since IS NOT NULL")),
 )
+
+#: Of what is gone, which is little of a library: found without reading the rest. No migration makes
+#: them but whoever writes (CatalogWriter): they change nothing but how long it takes, and a library
+#: that cannot be written now is read on without them.
+ADDED_INDEXES = [
+    index
+    for table in (image, text_)
+    for index in table.indexes
+    if index.name in ("ix_image_gone", "ix_text_gone")
+]
 
 #: What people, or `mmsearch classify`, call a picture or a text. score: the probability, if any.
 tag = Table(

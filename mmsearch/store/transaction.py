@@ -112,6 +112,11 @@ def name_of(path: Any) -> Any:
     return sa.func.substr(path, sa.func.length(folder_of(path)) + 1, type_=path.type)
 
 
+def is_not_ascii(column: Any) -> sa.ColumnElement[bool]:
+    """Whether a text has other characters than ASCII's; GLOB takes three times as long to tell."""
+    return sa.func.length(column) != sa.func.length(sa.cast(column, sa.LargeBinary))
+
+
 #: That a file holds a content, in the one way or the other.
 _HELD = [
     sa.exists().where(table.c.content_id == content.c.id, table.c.missing_since.is_(None))

@@ -208,13 +208,15 @@ class Vectors:
         )
         return None if blob is None else np.frombuffer(blob, "<f2").astype(np.float32)[None]
 
-    def last(self) -> tuple[int, int, bytes] | None:
-        """What was embedded last, in whatever space: seq, content id, vector; None for nothing."""
-        rows = self._read.rows(
-            sa.select(embedding.c.seq, embedding.c.content_id, embedding.c.vector)
-            .order_by(embedding.c.seq.desc())
-            .limit(1)
-        )
+    def last(self, *, up_to: int | None = None) -> tuple[int, int, bytes] | None:
+        """What was embedded last, in whatever space: seq, content id, vector; None for nothing.
+
+        up_to: of what came up to this seq.
+        """
+        statement = sa.select(embedding.c.seq, embedding.c.content_id, embedding.c.vector)
+        if up_to is not None:
+            statement = statement.where(embedding.c.seq <= up_to)
+        rows = self._read.rows(statement.order_by(embedding.c.seq.desc()).limit(1))
         return tuple(rows[0]) if rows else None
 
     def at(self, seq: int) -> tuple[int, bytes] | None:

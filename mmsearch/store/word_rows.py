@@ -195,15 +195,14 @@ def _each_once(texts: list[str]) -> str:
     return " ".join(dict.fromkeys(texts)) if len(texts) > 1 else texts[0]
 
 
-def scrub(connection: sa.Connection) -> None:
-    """Leaves no trace of deleted words in the indexes. The caller commits.
+def scrub(connection: sa.Connection, table: str) -> None:
+    """Leaves no trace of deleted words in the index of a table. The caller commits.
 
     A deleted term stays in its segment, marked, until that is merged: this merges them all, which
-    writes each index once. The connection overwrites what it frees (PRAGMA secure_delete). FTS5's
+    writes the index once. The connection overwrites what it frees (PRAGMA secure_delete). FTS5's
     own "secure-delete" is younger than the SQLite of many systems, and they could then not read it.
     """
-    for table in TABLES:
-        connection.exec_driver_sql(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
+    connection.exec_driver_sql(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
 
 
 def rebuild(connection: sa.Connection) -> None:

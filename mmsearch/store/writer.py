@@ -25,6 +25,7 @@ from mmsearch.store.manage import Sources, Spaces
 from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow, now
 from mmsearch.store.scan import Scan
 from mmsearch.store.schema import (
+    ADDED_INDEXES,
     container,
     embedding,
     failure,
@@ -67,6 +68,8 @@ class CatalogWriter:
             # texts are linked all the same.
             sa.event.listen(self._engine, "connect", _prepare_scratch)
             self._connection = self._engine.connect()
+            for index in ADDED_INDEXES:
+                self._connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
             self._connection.execute(
                 insert(state).values(id=1, revision=0).on_conflict_do_nothing()
             )

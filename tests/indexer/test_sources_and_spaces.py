@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from collection import encoded, found, run, same, titled, write, write_captions
 
 from indexer import manage
 from indexer.manage import Moved
+from mmsearch.doctor import doctor
 from mmsearch.encode.protocol import Encoder
 from mmsearch.errors import (
     LibraryLockedError,
@@ -331,26 +333,61 @@ def test_a_catalog_kept_from_before_a_migration_goes_too(indexed: Path, drive: P
     assert not old.exists()
 
 
-def test_index_files_hold_nothing_of_what_was_removed(
-    library: Path, tmp_path: Path, model: str
-) -> None:
-    """They are written anew, at once, however little it was."""
+@pytest.fixture
+def crowd(library: Path, tmp_path: Path, model: str) -> Path:
+    """A library of 20 pictures, and one that is a source of its own."""
     for n in range(20):
         write(tmp_path / "many" / f"{n}.png", encoded(n))
     one = write(tmp_path / "one.png", encoded(99))
     run(library, tmp_path / "many", one, model=model)
-    where = f"content_id = {image_id(library, 'one.png')}"
+    return library
+
+
+def vector_of(library: Path, name: str) -> bytes:
+    where = f"content_id = {image_id(library, name)}"
     vector = query(library, f"SELECT vector FROM embedding WHERE {where}")[0][0]
     assert isinstance(vector, bytes)
+    return vector
 
-    def holding() -> list[str]:
-        files = (library / INDEX_FOLDER).iterdir()
-        return [file.name for file in files if vector in file.read_bytes()]
 
-    assert len(holding()) == 1
-    assert manage.remove_source(library, "one.png") == Removal(1, 0, 1)
-    assert list((library / INDEX_FOLDER).glob("*-image.faiss"))
-    assert holding() == []
+def holding(library: Path, vector: bytes) -> list[str]:
+    """The index files with these bytes in them."""
+    files = (library / INDEX_FOLDER).iterdir()
+    return [file.name for file in files if vector in file.read_bytes()]
+
+
+def test_index_files_hold_nothing_of_what_was_removed(crowd: Path) -> None:
+    """At once, however little it was; what it cost has nothing to do with the others."""
+    vector = vector_of(crowd, "one.png")
+    (file,) = (crowd / INDEX_FOLDER).glob("*-image.faiss")
+    before = file.stat()
+    assert holding(crowd, vector) == [file.name]
+    with Library(crowd, device="cpu") as served:
+        others = [hit.image.path for hit in served.search("waves", k=100)]
+        assert manage.remove_source(crowd, "one.png") == Removal(1, 0, 1)
+        assert holding(crowd, vector) == []
+        assert (file.stat().st_ino, file.stat().st_size) == (before.st_ino, before.st_size)
+        others = [path for path in others if not path.endswith("one.png")]
+        assert [hit.image.path for hit in served.search("waves", k=100)] == others
+    with Library(crowd, device="cpu") as opened:
+        assert [hit.image.path for hit in opened.search("waves", k=100)] == others
+        assert len(opened.index("image")) == 20
+        assert opened.index("image").delta == 0
+        assert opened.index("image").loaded is not None
+    assert [finding for finding in doctor(crowd) if finding.state == "problem"] == []
+
+
+def test_what_was_removed_comes_back_as_new(crowd: Path, tmp_path: Path) -> None:
+    """Its vector is another content's: the place of the old one stays empty."""
+    with Library(crowd, device="cpu") as opened:
+        before = [(hit.image.path, hit.score) for hit in opened.search("waves", k=100)]
+    for name in ("one.png", "one.png"):
+        manage.remove_source(crowd, name)
+        run(crowd, tmp_path / "one.png")
+    with Library(crowd, device="cpu") as opened:
+        found_ = [(hit.image.path, hit.score) for hit in opened.search("waves", k=100)]
+    assert found_ == before
+    assert [finding for finding in doctor(crowd) if finding.state == "problem"] == []
 
 
 #: Removes a source and is killed at a named point.
@@ -364,7 +401,7 @@ def kill(event, arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(kill)
-manage.remove_source(Path(sys.argv[1]), "more")
+manage.remove_source(Path(sys.argv[1]), sys.argv[3])
 """
 
 
@@ -373,7 +410,7 @@ def test_a_kill_while_a_source_is_removed(indexed: Path, drive: Path, point: str
     """It is all there, or it is gone; what is derived is made anew."""
     before = found(indexed, drive, QUERIES)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, indexed, f"source removed: {point}"],
+        [sys.executable, "-c", KILLED, indexed, f"source removed: {point}", "more"],
         cwd=Path(__file__).parents[2],
         check=False,
     )
@@ -387,6 +424,60 @@ def test_a_kill_while_a_source_is_removed(indexed: Path, drive: Path, point: str
     assert len(list((indexed / INDEX_FOLDER).glob("*.faiss"))) == 2
     run(indexed, drive / "more")
     assert same(found(indexed, drive, QUERIES), before)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "index: manifest withdrawn",
+        "source removed: to be committed",
+        "source removed: committed",
+        "erase: overwritten",
+        "index: manifest amended",
+    ],
+)
+def test_a_kill_while_one_picture_is_taken_out_of_the_index(
+    crowd: Path, tmp_path: Path, point: str
+) -> None:
+    vector = vector_of(crowd, "one.png")
+    with Library(crowd, device="cpu") as opened:
+        before = [(hit.image.path, hit.score) for hit in opened.search("waves", k=100)]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, crowd, point, "one.png"],
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    kept = point in ("index: manifest withdrawn", "source removed: to be committed")
+    wanted = [hit for hit in before if kept or not hit[0].endswith("one.png")]
+    for after_a_run in (False, True):
+        if after_a_run:
+            run(crowd, tmp_path / "many")
+        with Library(crowd, device="cpu") as opened:
+            there = [(hit.image.path, hit.score) for hit in opened.search("waves", k=100)]
+            assert there == wanted
+    assert bool(holding(crowd, vector)) == kept
+    assert [finding for finding in doctor(crowd) if finding.state == "problem"] == []
+
+
+@pytest.mark.parametrize("what", ["a disk that does not take it", "a file nobody can read"])
+def test_an_index_that_cannot_be_changed_is_built_anew(
+    crowd: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    from mmsearch.index import erase
+
+    vector = vector_of(crowd, "one.png")
+    name = "overwrite" if what == "a disk that does not take it" else "places"
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(erase, name, fail)
+    manage.remove_source(crowd, "one.png")
+    assert holding(crowd, vector) == []
+    with Library(crowd, device="cpu") as opened:
+        assert opened.index("image").total == 20
+        assert opened.index("image").loaded is not None
 
 
 def test_gone_files_are_forgotten(indexed: Path, drive: Path) -> None:

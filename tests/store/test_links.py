@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from catalog_rows import SPACE, digest, failure, image, saw, text
 
-from mmsearch.store import Catalog, CatalogWriter
+from mmsearch.store import Catalog, CatalogWriter, claims
 
 
 @pytest.fixture
@@ -465,6 +465,49 @@ def test_a_folder_that_becomes_known_later(
     sweep("2020/IMG_1.jpg")  # 2019 is gone for good: it may be called otherwise
     writer.link()
     assert linked(catalog, "words") == ["/photos/2020/IMG_1.jpg"]
+
+
+@pytest.mark.parametrize("looks", [0, 3])  # all claims are read at once; those that are asked for
+@pytest.mark.parametrize(
+    ("folder", "ref"),
+    [
+        ("2019", "2019/IMG_1.jpg"),
+        ("2019", "./2019/IMG_1.jpg"),
+        ("2019", "/photos/2019/IMG_1.jpg"),
+        ("2019", "elsewhere/../2019/IMG_1.jpg"),
+        ("2019", "%32019/IMG_1.jpg"),
+        ("trips/2019", "trips/2019/IMG_1.jpg"),
+        ("t\u00e9", "te\u0301/IMG_1.jpg"),
+        ("te\u0301", "t\u00e9/IMG_1.jpg"),
+    ],
+)
+def test_a_folder_that_becomes_known_however_it_is_written(
+    writer: CatalogWriter,
+    catalog: Catalog,
+    source: int,
+    space_id: int,
+    folder: str,
+    ref: str,
+    looks: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(claims, "_FEW_LOOKS", looks)
+    other = writer.ensure_source("/other", "folder", (), False)
+    writer.commit(space_id, images=[image(other, "2020/IMG_1.jpg", "shark")])
+    writer.commit(
+        space_id,
+        texts=[
+            text(source, "c.csv", "1", "words", ref),
+            text(source, "c.csv", "2", "no others", "2018/IMG_1.jpg"),
+        ],
+    )
+    writer.link()
+    first = ["/other/2020/IMG_1.jpg"]
+    assert linked(catalog, "no others") == first
+    assert linked(catalog, "words") == first
+    writer.commit(space_id, images=[image(source, f"{folder}/x.jpg", "x")])
+    assert linked(catalog, "words") == []
+    assert linked(catalog, "no others") == first
 
 
 # --- names that are alike -------------------------------------------------------------------------

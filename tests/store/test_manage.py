@@ -4,7 +4,6 @@ and nothing goes that should stay."""
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 from catalog_rows import OTHER, SPACE, digest, failure, image, saw, text
 
 from mmsearch.store import Catalog, CatalogWriter
-from mmsearch.store.manage import Removal
+from mmsearch.store.manage import Lost, Removal
 from mmsearch.store.rows import Pending
 from mmsearch.types import Space
 
@@ -61,9 +60,11 @@ class Derived:
         self.pictures: list[str] = []
         self.hidden: list[int] = []
 
-    def __call__(self, removal: Removal, pictures: Iterator[str]) -> None:
+    def __call__(self, removal: Removal, lost: Lost, gone: bool) -> None:
         self.removal = removal
-        self.pictures = sorted(pictures)
+        self.pictures = sorted(lost.pictures())
+        self.ids = sorted(lost.ids())
+        assert gone == bool(len(self.hidden) % 2)
         self.hidden.append(len(self._catalog.hidden("image")))
 
 
@@ -198,7 +199,7 @@ def test_removing_a_source_forgets_what_only_it_held(
     derived: Derived,
 ) -> None:
     a, b, z = (id_of(catalog, "image", name) for name in "ABZ")
-    only, both = id_of(catalog, "text", "only here"), id_of(catalog, "text", "both")
+    only, both, says = (id_of(catalog, "text", body) for body in ("only here", "both", "says A"))
     revision = catalog.revision()
     expected = Removal(pictures=3, texts=2, contents=4)  # A and Z; "only here" and "says A"
     assert writer.sources.count_removal(source) == expected
@@ -206,6 +207,7 @@ def test_removing_a_source_forgets_what_only_it_held(
     assert writer.sources.remove(source, derived) == expected
     assert derived.removal == expected
     assert derived.pictures == sorted([digest("A").hex(), digest("Z").hex()])
+    assert derived.ids == sorted([a, z, only, says])
     assert derived.hidden == [0, 2]  # before the commit, and after it once more
     assert catalog.revision() > revision
     assert [s.name for s in catalog.sources()] == ["other"]
@@ -381,7 +383,7 @@ def test_nothing_of_it_is_left_in_the_files(
         return any(secret.encode() in file.read_bytes() for file in files)
 
     assert on_disk()
-    writer.sources.remove(source, lambda _removal, pictures: list(pictures) and None)
+    writer.sources.remove(source, lambda _removal, lost, _gone: list(lost.pictures()) and None)
     assert not on_disk()
 
 
@@ -391,7 +393,7 @@ def test_a_failure_on_the_way_undoes_it_all(
     class StoppedError(Exception):
         pass
 
-    def stop(_removal: Removal, _pictures: Iterator[str]) -> None:
+    def stop(_removal: Removal, _lost: Lost, _gone: bool) -> None:
         raise StoppedError
 
     revision = catalog.revision()
@@ -401,7 +403,7 @@ def test_a_failure_on_the_way_undoes_it_all(
     assert catalog.content_id("image", digest("A")) is not None
     assert len(catalog.sources()) == 2
     assert is_sound(catalog_path)
-    assert writer.sources.remove(source, lambda _r, _p: None).pictures == 3
+    assert writer.sources.remove(source, lambda _r, _l, _g: None).pictures == 3
 
 
 def test_plans_use_indexes(writer: CatalogWriter, source: int, filled: None) -> None:
