@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from indexer import beside
 from indexer.ignore import expression, without_end
 from indexer.texts import is_caption_file, sidecar_for
 from mmsearch.archive import is_archive
@@ -45,13 +46,15 @@ IGNORED_NAMES = frozenset({
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """A file to index. `path` is relative to the root, '/'-separated, undecodable bytes kept
-    (surrogateescape); `of` is the path of the picture that a sidecar describes."""
+    (surrogateescape); `of` is the path of the picture that a sidecar describes; `beside` notes what
+    lies beside a picture (`indexer.beside`), None where that could not be looked at."""
 
     path: str
     size: int
     mtime_ns: int
     kind: Kind
     of: str | None = None
+    beside: str | None = beside.NONE
 
 
 @dataclass(slots=True)
@@ -212,11 +215,11 @@ def _walk(
     sights: Sights,
 ) -> Iterator[FileEntry | ScanProblem]:
     start = f"{under}/" if under else ""
-    if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
-        yield from _one(base, under)
-        return
     for at in (i for i, mark in enumerate(f"/{under}" if under else "") if mark == "/"):
         rules += _ignore_file(f"{base}/{under[:at]}{IGNORE_FILE}", under[:at])
+    if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
+        yield from _one(base, under, rules, follow_links)
+        return
     seen: set[tuple[int, int]] = set()
     # Path relative to the root with a trailing slash, and the rules that hold there; last is next.
     folders = [(start, rules)]
@@ -266,6 +269,8 @@ def _folder(
     """The files of one folder; its folders are added to `below`."""
     texts: list[os.DirEntry[str]] = []
     pictures: list[str] = []
+    around = _around(entries, prefix, rules, follow_links)
+    yield from _closed(around, prefix)
     for entry in entries:
         name = entry.name
         if not _is_visible(entry):
@@ -296,7 +301,8 @@ def _folder(
                 continue
             if kind is not None:
                 info = entry.stat()
-                yield FileEntry(path, info.st_size, modified_ns(info), kind)
+                near = around.of(name) if kind == "image" else beside.NONE
+                yield FileEntry(path, info.st_size, modified_ns(info), kind, beside=near)
         except OSError as exc:
             yield ScanProblem(path, os_reason(exc), closed=True)
     described = Described(pictures if texts else ())
@@ -312,6 +318,29 @@ def _folder(
             continue
         picture = prefix + of if of is not None else None
         yield FileEntry(prefix + entry.name, info.st_size, modified_ns(info), kind, picture)
+
+
+def _around(
+    entries: list[os.DirEntry[str]], prefix: str, rules: tuple[_Rule, ...], follow_links: bool
+) -> beside.Around:
+    """The files of one folder that tell of the pictures there."""
+    files = {
+        e.name: e
+        for e in entries
+        if beside.is_beside(e.name)
+        and _is_visible(e)
+        and kind_of(e.name) is None
+        and (follow_links or not _is_link(e))
+        and not (rules and _excluded(rules, prefix + e.name, e.name, False))
+    }
+    return beside.Around(
+        files, [e.name for e in entries if kind_of(e.name) == "image"] if files else ()
+    )
+
+
+def _closed(around: beside.Around, prefix: str) -> Iterator[ScanProblem]:
+    for name, exc in around.closed:
+        yield ScanProblem(prefix + name, os_reason(exc), closed=True)
 
 
 class Described:
@@ -337,25 +366,42 @@ class Described:
         return next((picture for picture in chain(same, alike) if picture is not None), None)
 
 
-def _one(base: str, path: str) -> Iterator[FileEntry | ScanProblem]:
+def _one(
+    base: str, path: str, rules: tuple[_Rule, ...], follow_links: bool
+) -> Iterator[FileEntry | ScanProblem]:
     """scan(under=...) of what is no folder: a single file, or nothing if it is gone."""
     full = Path(base, path)
     kind = kind_of(full.name)
     if kind is None or not os.path.lexists(full):
         return
+    near: str | None = beside.NONE
     try:
         info = full.stat()
+        if kind == "image":
+            prefix = path[: len(path) - len(full.name)]
+            with os.scandir(full.parent) as listing:
+                entries = sorted(listing, key=_name)
+            around = _around(entries, prefix, rules, follow_links)
+            yield from _closed(around, prefix)
+            near = around.of(full.name)
     except OSError as exc:
         yield ScanProblem(path, os_reason(exc), closed=True)
         return
     if stat.S_ISREG(info.st_mode):
-        yield FileEntry(path, info.st_size, modified_ns(info), kind)
+        yield FileEntry(path, info.st_size, modified_ns(info), kind, beside=near)
     else:
         yield ScanProblem(path, _not_a_file(info.st_mode))
 
 
 def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_symlink()
+    except OSError:  # a drive that does not even tell what it is
+        return True
 
 
 def _is_visible(entry: os.DirEntry[str]) -> bool:
