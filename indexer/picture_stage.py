@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from indexer import beside
-from indexer.beside import Heard
+from indexer.beside import Heard, Inside
 from indexer.clock import Clock, bottleneck
 from indexer.load import Loader
 from indexer.model_thread import ModelThread
@@ -43,7 +43,7 @@ from mmsearch.store import (
     TextRow,
     ToldRow,
 )
-from mmsearch.told import told_json, with_told
+from mmsearch.told import Told, told_json, with_told
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder
@@ -117,28 +117,45 @@ class PictureStage:
         """What lies beside pictures that are known, where that is something else by now."""
         known = self._writer.scan.other_beside(source_id, space_id)
         for part in batches(known, _TOLD_A_BATCH):
-            files = [file for _, file in part]
-            heard = [heard_beside(target.absolute(f.path), f.beside) for f in files]
-            own = self._catalog.image_infos([content_id for content_id, _ in part])
-            drafts: list[DraftText] = []
-            told: list[ToldRow] = []
-            faults: list[FailureRow] = []
-            for (content_id, file), found in zip(part, heard, strict=True):
-                faults += _faults(source_id, file.path, "", found)
-                if not found.whole:
-                    continue  # what is known stays, and the next run tries again
-                told.append(
-                    ToldRow(source_id, file.path, "", file.beside or "", told_json(found.told))
-                )
-                if content_id in own:  # else the doctor has something to mend
-                    info = with_told(own[content_id], [found.told])
-                    drafts += embedded_texts(file.path, "", info)
-            rows = self._texts.rows(source_id, space_id, drafts)
-            places = [(source_id, file.path, "") for file in files]
-            self._writer.commit(space_id, texts=rows, failures=faults, told=told, read=places)
+            heard = [heard_beside(target.absolute(f.path), f.beside) for _, f in part]
+            faults = [
+                fault
+                for (_, file), found in zip(part, heard, strict=True)
+                for fault in _faults(source_id, file.path, "", found)
+            ]
+            # Where one could not be read, what is known stays, and the next run tries again.
+            told = [
+                (content_id, (file.path, "", file.beside or ""), found.told)
+                for (content_id, file), found in zip(part, heard, strict=True)
+                if found.whole
+            ]
+            places = [(source_id, file.path, "") for _, file in part]
+            self._tell(source_id, space_id, told, faults, places)
             self._report.told += len(told)
-            self._report.carried += len(rows)
             self._report.failed += len(faults)
+
+    def _tell(
+        self,
+        source_id: int,
+        space_id: int,
+        pictures: Sequence[tuple[int, tuple[str, str, str], Told]],
+        faults: Sequence[FailureRow] = (),
+        read: Sequence[tuple[int, str, str]] = (),
+    ) -> None:
+        """Writes down what files beside known pictures tell: content id, (path, member, what is
+        noted of the files), what they tell."""
+        own = self._catalog.image_infos([content_id for content_id, *_ in pictures])
+        again = 0  # texts of members that were written before
+        told: list[ToldRow] = []
+        drafts: list[DraftText] = []
+        for content_id, (path, member, note), said in pictures:
+            told.append(ToldRow(source_id, path, member, note, told_json(said)))
+            if content_id in own:  # else the doctor has something to mend
+                drafts += embedded_texts(path, member, with_told(own[content_id], [said]))
+                again += len(embedded_texts(path, member, own[content_id])) if member else 0
+        rows = self._texts.rows(source_id, space_id, drafts)
+        self._writer.commit(space_id, texts=rows, failures=faults, told=told, read=read)
+        self._report.carried += len(rows) - again
 
     def archive(self, source_id: int, space_id: int, target: Target, file: Pending) -> None:
         """The pictures of an archive; marks it as read when that worked to the end.
@@ -155,11 +172,12 @@ class PictureStage:
             return
         self._writer.begin_containers(source_id, [file.path])
         problems: list[ScanProblem] = []
-        texts = BesidePictures()
+        texts, inside = BesidePictures(), Inside()
         before = self._to_be_tried_again
         self._members_read = []
-        jobs = self._members(target.absolute(file.path), file, problems, texts)
+        jobs = self._members(target.absolute(file.path), file, problems, texts, inside)
         self._run(source_id, space_id, jobs)
+        self._tell_members(source_id, space_id, file.path, inside, problems)
         for drafts in texts.drafts(file.path, self._members_read, problems):
             rows = self._texts.rows(source_id, space_id, drafts)
             self._writer.commit(space_id, texts=rows)
@@ -168,6 +186,31 @@ class PictureStage:
         self._complain(source_id, space_id, file, problems, again=again)
         if not again:
             self._writer.finish_containers(source_id, space_id, [file])
+
+    def _tell_members(
+        self,
+        source_id: int,
+        space_id: int,
+        path: str,
+        inside: Inside,
+        problems: list[ScanProblem],
+    ) -> None:
+        """What files inside an archive tell of the pictures of it that were read."""
+        contents: dict[str, int] = {}
+        for part in batches(inside.heard(self._members_read), _TOLD_A_BATCH):
+            contents = contents or self._catalog.members(source_id, path)
+            told = [
+                (contents[member], (path, member, beside.NONE), heard.told)
+                for member, heard in part
+                if heard.told and member in contents
+            ]
+            self._tell(source_id, space_id, told)
+            for _, heard in part:
+                problems += [ScanProblem(f.file.name, f.reason) for f in heard.faults]
+        if inside.left_out and self._members_read:
+            what = f"{inside.left_out:,} files about pictures"
+            reason = f"{what} in it are left out: more than can be kept"
+            problems.append(ScanProblem("", reason))
 
     def _complain(
         self,
@@ -204,12 +247,14 @@ class PictureStage:
         file: Pending,
         problems: list[ScanProblem],
         texts: BesidePictures,
+        inside: Inside,
     ) -> Iterator[Job]:
         for item in archive.contents(Path(location), text_bytes=MAX_LINE_BYTES):
             if isinstance(item, Member):
                 yield Job(file.path, location, item.name, item.size, file.mtime_ns, item.data)
             elif isinstance(item, archive.Text):
-                texts.add(item)
+                if not inside.add(item):
+                    texts.add(item)
             else:
                 problems.append(item)
 

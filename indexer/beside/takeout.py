@@ -34,7 +34,7 @@ def read(data: bytes, name: str) -> Told | None:
     try:
         said = json.loads(data)
     except (ValueError, RecursionError) as exc:
-        if any(mark in data for mark in _MARKS):
+        if may_be_one(data):
             raise NotReadableError("broken: not the JSON that Google Takeout writes") from exc
         return None
     if not _is_takeout(said):
@@ -48,6 +48,11 @@ def read(data: bytes, name: str) -> Told | None:
             place=_place(said.get("geoData")) or _place(said.get("geoDataExif")),
         ),
     )
+
+
+def may_be_one(data: bytes) -> bool:
+    """Whether it looks like one of Takeout's, whole or not."""
+    return any(mark in data for mark in _MARKS)
 
 
 def _is_takeout(said: Any) -> bool:

@@ -285,6 +285,13 @@ class Catalog:
             found.update({row.content_id: own_info(row) for row in rows})
         return found
 
+    def members(self, source_id: int, path: str) -> dict[str, int]:
+        """The content ids of the pictures of an archive that are there, by member."""
+        statement = sa.select(image.c.member, image.c.content_id).where(
+            image.c.source_id == source_id, image.c.path == path, image.c.missing_since.is_(None)
+        )
+        return {row.member: row.content_id for row in self._read.rows(statement)}
+
     def text_records(self, ids: Sequence[int]) -> dict[int, TextRecord]:
         """The texts with these ids; `source` is the first place, `image_ids` are all links."""
         bodies: dict[int, str] = {}
