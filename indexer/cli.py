@@ -182,14 +182,19 @@ def summary(report: Report) -> str:
         if report.carried:
             texts = counted(report.carried, "text")
             lines.append(f"{texts} that pictures carry themselves")
+        if report.told:
+            pictures = counted(report.told, "picture")
+            lines.append(f"{pictures} that files beside them tell something new of")
         parts = [
             (report.known, "already known by content (copies, moved files)"),
             (report.returned, "came back"),
             (report.missing, "gone (forgotten in searches until they come back)"),
-            (report.developed, "raw files passed over: the same pictures lie beside them"),
             (report.failed, "could not be used: mmsearch status --failed"),
         ]
         lines += [f"{count:,} {what}" for count, what in parts if count]
+        if report.developed:
+            raws = counted(report.developed, "raw file")
+            lines.append(f"{raws} passed over: the same in another format lies beside")
     # In any case: "all known" is not true of what was never looked at.
     passed_over = [
         (report.closed, "file or folder", "files and folders", "that could not be looked at"),

@@ -389,6 +389,8 @@ class _Run:
         self._report.developed += sights.developed
         if self._anything_readable(target, source_id):
             self._read(target, source_id)
+        if self._space_id is not None:
+            self._pictures.files_beside(source_id, self._space_id, target)
         if target.under:
             return
         self._writer.finish_source(source_id, started)
@@ -406,7 +408,7 @@ class _Run:
         entries = target.scan(self._library.resolve(), sights)
         for part in batches(entries, 5000):
             found = [
-                Pending(e.path, e.kind, e.size, e.mtime_ns, e.of)
+                Pending(e.path, e.kind, e.size, e.mtime_ns, e.of, e.beside)
                 for e in part
                 if isinstance(e, FileEntry)
             ]

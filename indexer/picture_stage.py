@@ -16,6 +16,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from indexer import beside
+from indexer.beside import Heard, Inside
 from indexer.clock import Clock, bottleneck
 from indexer.load import Loader
 from indexer.model_thread import ModelThread
@@ -26,11 +28,22 @@ from indexer.text_stage import BesidePictures, DraftText, TextEmbedder, embedded
 from indexer.texts.items import MAX_LINE_BYTES
 from mmsearch import archive
 from mmsearch.archive import Member
+from mmsearch.batches import batches
 from mmsearch.errors import os_reason
 from mmsearch.overview import (
     ScanProblem,
 )
-from mmsearch.store import Catalog, CatalogWriter, FailureRow, ImageRow, Pending, TextRow
+from mmsearch.plaintext import in_utf8
+from mmsearch.store import (
+    Catalog,
+    CatalogWriter,
+    FailureRow,
+    ImageRow,
+    Pending,
+    TextRow,
+    ToldRow,
+)
+from mmsearch.told import Told, told_json, with_told
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder
@@ -47,15 +60,18 @@ _WITH_THE_MODEL = 3
 #: Encoded pictures wait for others to be written with, up to so many, or for so long: a transaction
 #: costs as much as the rows of 30 pictures.
 _A_TRANSACTION = 256
+#: Known pictures a transaction whose files beside them are others.
+_TOLD_A_BATCH = 512
 _WAIT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """items: without their pixels. hashes: of the new ones, in the order of their vectors.
-    put: when it was given to the model, by `perf_counter`."""
+    """items: without their pixels. heard: from the files beside each. hashes: of the new ones, in
+    the order of their vectors. put: when it was given to the model, by `perf_counter`."""
 
     items: list[Loaded]
+    heard: list[Heard]
     hashes: tuple[bytes, ...]
     encoded: Future[tuple[Vectors, list[TextRow]]]
     put: float
@@ -91,8 +107,55 @@ class PictureStage:
         self, source_id: int, space_id: int, target: Target, files: Iterable[Pending]
     ) -> None:
         """Picture files, by name."""
-        jobs = (Job(f.path, target.absolute(f.path), "", f.size, f.mtime_ns) for f in files)
+        jobs = (
+            Job(f.path, target.absolute(f.path), "", f.size, f.mtime_ns, beside=f.beside)
+            for f in files
+        )
         self._run(source_id, space_id, jobs)
+
+    def files_beside(self, source_id: int, space_id: int, target: Target) -> None:
+        """What lies beside pictures that are known, where that is something else by now."""
+        known = self._writer.scan.other_beside(source_id, space_id)
+        for part in batches(known, _TOLD_A_BATCH):
+            heard = [heard_beside(target.absolute(f.path), f.beside) for _, f in part]
+            faults = [
+                fault
+                for (_, file), found in zip(part, heard, strict=True)
+                for fault in _faults(source_id, file.path, "", found)
+            ]
+            # Where one could not be read, what is known stays, and the next run tries again.
+            told = [
+                (content_id, (file.path, "", file.beside or ""), found.told)
+                for (content_id, file), found in zip(part, heard, strict=True)
+                if found.whole
+            ]
+            places = [(source_id, file.path, "") for _, file in part]
+            self._tell(source_id, space_id, told, faults, places)
+            self._report.told += len(told)
+            self._report.failed += len(faults)
+
+    def _tell(
+        self,
+        source_id: int,
+        space_id: int,
+        pictures: Sequence[tuple[int, tuple[str, str, str], Told]],
+        faults: Sequence[FailureRow] = (),
+        read: Sequence[tuple[int, str, str]] = (),
+    ) -> None:
+        """Writes down what files beside known pictures tell: content id, (path, member, what is
+        noted of the files), what they tell."""
+        own = self._catalog.image_infos([content_id for content_id, *_ in pictures])
+        again = 0  # texts of members that were written before
+        told: list[ToldRow] = []
+        drafts: list[DraftText] = []
+        for content_id, (path, member, note), said in pictures:
+            told.append(ToldRow(source_id, path, member, note, told_json(said)))
+            if content_id in own:  # else the doctor has something to mend
+                drafts += embedded_texts(path, member, with_told(own[content_id], [said]))
+                again += len(embedded_texts(path, member, own[content_id])) if member else 0
+        rows = self._texts.rows(source_id, space_id, drafts)
+        self._writer.commit(space_id, texts=rows, failures=faults, told=told, read=read)
+        self._report.carried += len(rows) - again
 
     def archive(self, source_id: int, space_id: int, target: Target, file: Pending) -> None:
         """The pictures of an archive; marks it as read when that worked to the end.
@@ -109,12 +172,13 @@ class PictureStage:
             return
         self._writer.begin_containers(source_id, [file.path])
         problems: list[ScanProblem] = []
-        beside = BesidePictures()
+        texts, inside = BesidePictures(), Inside()
         before = self._to_be_tried_again
         self._members_read = []
-        jobs = self._members(target.absolute(file.path), file, problems, beside)
+        jobs = self._members(target.absolute(file.path), file, problems, texts, inside)
         self._run(source_id, space_id, jobs)
-        for drafts in beside.drafts(file.path, self._members_read, problems):
+        self._tell_members(source_id, space_id, file.path, inside, problems)
+        for drafts in texts.drafts(file.path, self._members_read, problems):
             rows = self._texts.rows(source_id, space_id, drafts)
             self._writer.commit(space_id, texts=rows)
             self._report.carried += len(rows)
@@ -122,6 +186,31 @@ class PictureStage:
         self._complain(source_id, space_id, file, problems, again=again)
         if not again:
             self._writer.finish_containers(source_id, space_id, [file])
+
+    def _tell_members(
+        self,
+        source_id: int,
+        space_id: int,
+        path: str,
+        inside: Inside,
+        problems: list[ScanProblem],
+    ) -> None:
+        """What files inside an archive tell of the pictures of it that were read."""
+        contents: dict[str, int] = {}
+        for part in batches(inside.heard(self._members_read), _TOLD_A_BATCH):
+            contents = contents or self._catalog.members(source_id, path)
+            told = [
+                (contents[member], (path, member, beside.NONE), heard.told)
+                for member, heard in part
+                if heard.told and member in contents
+            ]
+            self._tell(source_id, space_id, told)
+            for _, heard in part:
+                problems += [ScanProblem(f.file.name, f.reason) for f in heard.faults]
+        if inside.left_out and self._members_read:
+            what = f"{inside.left_out:,} files about pictures"
+            reason = f"{what} in it are left out: more than can be kept"
+            problems.append(ScanProblem("", reason))
 
     def _complain(
         self,
@@ -157,13 +246,15 @@ class PictureStage:
         location: str,
         file: Pending,
         problems: list[ScanProblem],
-        beside: BesidePictures,
+        texts: BesidePictures,
+        inside: Inside,
     ) -> Iterator[Job]:
         for item in archive.contents(Path(location), text_bytes=MAX_LINE_BYTES):
             if isinstance(item, Member):
                 yield Job(file.path, location, item.name, item.size, file.mtime_ns, item.data)
             elif isinstance(item, archive.Text):
-                beside.add(item)
+                if not inside.add(item):
+                    texts.add(item)
             else:
                 problems.append(item)
 
@@ -237,12 +328,15 @@ class PictureStage:
         for digest in [d for d in new if d in there or d in flying]:
             del new[digest]
         drafts: list[DraftText] = []
+        heard: list[Heard] = []
         for item in items:
-            info = item.info
+            job, info = item.job, item.info
             if info is None and item.content_id is not None:
                 info = self._catalog.image_info(item.content_id)
+            heard.append(heard_beside(job.location, job.beside if info is not None else ""))
             if info is not None:
-                drafts += embedded_texts(item.job.path, item.job.member, info)
+                info = with_told(info, [heard[-1].told])
+                drafts += embedded_texts(job.path, job.member, info)
         size = self._encoder().image_size
         pixels = np.stack(list(new.values())) if new else np.empty((0, 3, size, size), np.uint8)
         encoded = model.put(
@@ -250,7 +344,7 @@ class PictureStage:
         )
         # The pixels are the batch's now: those of its items would be held until it is written.
         bare = [replace(item, pixels=None) for item in items]
-        return _Batch(bare, tuple(new), encoded, perf_counter())
+        return _Batch(bare, heard, tuple(new), encoded, perf_counter())
 
     def _commit(self, source_id: int, space_id: int, batches: list[_Batch]) -> None:
         """Writes batches in one transaction; where the model fails, those before it, and raises."""
@@ -267,7 +361,10 @@ class PictureStage:
             texts += some
         began = perf_counter()
         items = [item for batch in batches for item in batch.items]
-        good = [item for item in items if item.reason is None]
+        heard = [found for batch in batches for found in batch.heard]
+        good = [
+            (item, near) for item, near in zip(items, heard, strict=True) if item.reason is None
+        ]
         failures = [
             FailureRow(
                 source_id,
@@ -282,6 +379,8 @@ class PictureStage:
             for item in items
             if item.reason is not None
         ]
+        for item, near in good:
+            failures += _faults(source_id, item.job.path, item.job.member, near)
         self._writer.commit(
             space_id,
             images=[
@@ -294,15 +393,20 @@ class PictureStage:
                     hash=item.hash,
                     info=item.info,
                     vector=vectors.get(item.hash),
+                    beside=item.job.beside if item.job.beside is not None and near.whole else "?",
+                    told=told_json(near.told),
                 )
-                for item in good
+                for item, near in good
             ],
             texts=texts,
             failures=failures,
+            read=[
+                (source_id, item.job.path, item.job.member) for item in items if not item.transient
+            ],
         )
         self._wrote = began, perf_counter()
         self._clock.add([("write", *self._wrote)])
-        self._members_read += [item.job.member for item in good if item.job.member]
+        self._members_read += [item.job.member for item, _ in good if item.job.member]
         self._report.encoded_images += len(vectors)
         self._report.known += len(good) - len(vectors)
         self._report.carried += len(texts)
@@ -310,6 +414,29 @@ class PictureStage:
         self._to_be_tried_again += sum(failure.transient for failure in failures)
         self._progress.limited(self._report.failed, bottleneck(self._clock.seconds))
         self._progress.advanced(len(items))
+
+
+def heard_beside(location: str, note: str | None) -> Heard:
+    """What was noted beside the picture file at an absolute path tells."""
+    folder, _, name = location.rpartition("/")
+    return beside.read(folder, name, note)
+
+
+def _faults(source_id: int, path: str, member: str, heard: Heard) -> list[FailureRow]:
+    """What is wrong with files beside a picture, as complaints about the picture's place."""
+    return [
+        FailureRow(
+            source_id,
+            path,
+            member,
+            in_utf8(fault.file.name),
+            fault.file.size,
+            fault.file.mtime_ns,
+            fault.reason,
+            fault.transient,
+        )
+        for fault in heard.faults
+    ]
 
 
 def _encoded(batches: Sequence[_Batch], at_least: int) -> list[_Batch]:

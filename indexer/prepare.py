@@ -34,7 +34,7 @@ class Job:
     """A picture to prepare: a file to read, or a member of an archive with its bytes at hand.
 
     path: relative to the source. location: absolute. size and mtime_ns: of the file, or the
-    member's size and its archive's time.
+    member's size and its archive's time. beside: as of `indexer.sources.FileEntry`.
     """
 
     path: str
@@ -43,6 +43,7 @@ class Job:
     size: int = 0
     mtime_ns: int = 0
     data: bytes | None = None
+    beside: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,11 @@ class Report:
     files: pictures seen by the scan. encoded_images, encoded_texts: contents that went through the
     model. known: files that are copies of known pictures, or were moved. texts: read from caption
     files and sidecars; linked: those of them that found their picture; carried: texts that
-    pictures carry themselves. failed: inputs of this run that could not be used; skipped: what was
-    passed over in folders, which every run tells again; of it, links: that are not followed,
-    closed: files and folders that could not be looked at. developed: raw files beside which the
-    same picture lies, which is read. picture_seconds: of `seconds`, reading
+    pictures carry themselves. told: known pictures that other files lie beside than before. failed:
+    inputs of this run that could not be used; skipped: what was passed over in folders, which every
+    run tells again; of it, links: that are not followed, closed: files and folders that could not
+    be looked at. developed: raw files beside which the same picture lies, which is read.
+    picture_seconds: of `seconds`, reading
     and encoding pictures, the loading of the model left out. missing, returned: files gone and come
     back since the last run. old_space: names the space that searches used before the run switched
     them to its own.
@@ -63,6 +64,7 @@ class Report:
     encoded_texts: int = 0
     texts: int = 0
     carried: int = 0
+    told: int = 0
     linked: int = 0
     failed: int = 0
     skipped: int = 0
@@ -84,4 +86,5 @@ class Report:
     def changed(self) -> bool:
         """Whether the run wrote anything down that was not known before."""
         new = self.encoded_images + self.known + self.texts + self.carried + self.failed
+        new += self.told
         return bool(new or self.missing or self.returned)

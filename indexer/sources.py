@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from indexer import beside
 from indexer.ignore import expression, without_end
 from indexer.texts import is_caption_file, sidecar_for
 from mmsearch.archive import is_archive
@@ -47,13 +48,15 @@ IGNORED_NAMES = frozenset({
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """A file to index. `path` is relative to the root, '/'-separated, undecodable bytes kept
-    (surrogateescape); `of` is the path of the picture that a sidecar describes."""
+    (surrogateescape); `of` is the path of the picture that a sidecar describes; `beside` notes what
+    lies beside a picture (`indexer.beside`), None where that could not be looked at."""
 
     path: str
     size: int
     mtime_ns: int
     kind: Kind
     of: str | None = None
+    beside: str | None = beside.NONE
 
 
 @dataclass(slots=True)
@@ -97,8 +100,7 @@ def scan(
     under: str = "",
     sights: Sights | None = None,
 ) -> Iterator[FileEntry | ScanProblem]:
-    """Walk `root`: in each folder the files by name (raw files and .txt last), then its folders by
-    name.
+    """Walk `root`: in each folder the files by name, then its folders by name.
 
     exclude: patterns as in .gitignore, read without case: "*.png" matches names, "2019/raw*" paths
         below the root ("*" stays within a name, "**" is any folders), "old/" folders only,
@@ -218,11 +220,11 @@ def _walk(
     sights: Sights,
 ) -> Iterator[FileEntry | ScanProblem]:
     start = f"{under}/" if under else ""
+    for at in (i for i, mark in enumerate(f"/{under}" if under else "") if mark == "/"):
+        rules += _ignore_file(f"{base}/{under[:at]}{IGNORE_FILE}", under[:at])
     if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
         yield from _one(base, under, rules, follow_links, sights)
         return
-    for at in (i for i, mark in enumerate(f"/{under}" if under else "") if mark == "/"):
-        rules += _ignore_file(f"{base}/{under[:at]}{IGNORE_FILE}", under[:at])
     seen: set[tuple[int, int]] = set()
     # Path relative to the root with a trailing slash, and the rules that hold there; last is next.
     folders = [(start, rules)]
@@ -270,9 +272,24 @@ def _folder(
     sights: Sights,
 ) -> Iterator[FileEntry | ScanProblem]:
     """The files of one folder; its folders are added to `below`."""
-    texts: list[os.DirEntry[str]] = []
-    pictures: list[str] = []
-    raws: list[os.DirEntry[str]] = []
+    files: list[os.DirEntry[str]] = []
+    yield from _looked_at(entries, prefix, rules, follow_links, below, files, sights)
+    together = _Together(files, prefix)
+    sights.developed += len(together.same)
+    yield from together.closed()
+    yield from (found for entry in files if (found := together.entry(entry)) is not None)
+
+
+def _looked_at(
+    entries: list[os.DirEntry[str]],
+    prefix: str,
+    rules: tuple[_Rule, ...],
+    follow_links: bool,
+    below: list[os.DirEntry[str]],
+    files: list[os.DirEntry[str]],
+    sights: Sights,
+) -> Iterator[ScanProblem]:
+    """What of one folder is to be read: its folders are added to `below`, its files to `files`."""
     for entry in entries:
         name = entry.name
         if not _is_visible(entry):
@@ -284,55 +301,61 @@ def _folder(
             sights.any_file |= not folder
             if rules and _excluded(rules, path, name, folder):
                 continue
-            kind = None if folder else kind_of(name)
             if link and not follow_links:
-                if folder or kind or not os.path.lexists(entry.path):
+                if folder or kind_of(name) or not os.path.lexists(entry.path):
                     yield ScanProblem(path, LINK)
-                continue
-            if folder:
+            elif folder:
                 below.append(entry)
-                continue
-            if not entry.is_file():
+            elif entry.is_file():
+                files.append(entry)
+            else:
                 # stat() of a broken or circular link raises, and says why
                 yield ScanProblem(path, _not_a_file(entry.stat().st_mode))
-                continue
-            if kind == "image" and is_raw_name(name):
-                raws.append(entry)  # unless the same picture is here
-                continue
-            if kind == "image":
-                pictures.append(name)
-            elif name.lower().endswith(".txt"):
-                texts.append(entry)  # a sidecar, if its picture is here
-                continue
-            if kind is not None:
-                info = entry.stat()
-                yield FileEntry(path, info.st_size, modified_ns(info), kind)
         except OSError as exc:
             yield ScanProblem(path, os_reason(exc), closed=True)
-    developed = Developed(pictures if raws else ())
-    same = {e.name: picture for e in raws if (picture := developed.of(e.name)) is not None}
-    sights.developed += len(same)
-    for entry in (e for e in raws if e.name not in same):
-        pictures.append(entry.name)
-        try:
-            info = entry.stat()
-        except OSError as exc:
-            yield ScanProblem(prefix + entry.name, os_reason(exc), closed=True)
-            continue
-        yield FileEntry(prefix + entry.name, info.st_size, modified_ns(info), "image")
-    described = Described(sorted(pictures) if texts else (), same)
-    for entry in texts:
-        of = described.by(entry.name)
-        kind = "sidecar" if of is not None else kind_of(entry.name)
+
+
+class _Together:
+    """The files of one folder: which of them are what is seen from their names together."""
+
+    def __init__(self, files: Sequence[os.DirEntry[str]], prefix: str) -> None:
+        """same: the raw files that are passed over, and the same picture beside each."""
+        self._prefix = prefix
+        self._kinds = {entry.name: kind_of(entry.name) for entry in files}
+        images = [name for name, kind in self._kinds.items() if kind == "image"]
+        raws = [name for name in images if is_raw_name(name)]
+        developed = Developed(images if raws else ())
+        self.same = {name: of for name in raws if (of := developed.of(name)) is not None}
+        pictures = [name for name in images if name not in self.same] if self.same else images
+        self._described = Described(pictures, self.same)
+        tell = {
+            entry.name: entry
+            for entry in files
+            if beside.is_beside(entry.name) and self._kinds[entry.name] is None
+        }
+        self._around = beside.Around(tell, pictures if tell else (), self.same)
+
+    def closed(self) -> Iterator[ScanProblem]:
+        """The files about pictures that could not be looked at."""
+        for name, exc in self._around.closed:
+            yield ScanProblem(self._prefix + name, os_reason(exc), closed=True)
+
+    def entry(self, entry: os.DirEntry[str]) -> FileEntry | ScanProblem | None:
+        """What one of them is to be read as; None: not at all."""
+        name = entry.name
+        kind, of = self._kinds[name], None
+        if name in self.same:
+            return None
+        if name.lower().endswith(".txt") and (of := self._described.by(name)) is not None:
+            kind, of = "sidecar", self._prefix + of
         if kind is None:
-            continue
+            return None
         try:
             info = entry.stat()
         except OSError as exc:
-            yield ScanProblem(prefix + entry.name, os_reason(exc), closed=True)
-            continue
-        picture = prefix + of if of is not None else None
-        yield FileEntry(prefix + entry.name, info.st_size, modified_ns(info), kind, picture)
+            return ScanProblem(self._prefix + name, os_reason(exc), closed=True)
+        near = self._around.of(name) if kind == "image" else beside.NONE
+        return FileEntry(self._prefix + name, info.st_size, modified_ns(info), kind, of, near)
 
 
 class Described:
@@ -368,41 +391,42 @@ def _one(
 ) -> Iterator[FileEntry | ScanProblem]:
     """scan(under=...) of what is no folder: a single file, or nothing if it is gone.
 
-    Patterns do not keep it away; but a raw file is passed over as in the scan of its folder.
+    Patterns do not keep it away, nor that it is a link; what lies beside it counts as in a scan of
+    its folder.
     """
     full = Path(base, path)
-    kind = kind_of(full.name)
-    if kind is None or not os.path.lexists(full):
+    if kind_of(full.name) is None or not os.path.lexists(full):
         return
+    prefix = path[: len(path) - len(full.name)]
+    files: list[os.DirEntry[str]] = []
     try:
-        if is_raw_name(full.name):
-            beside = _beside(base, path, rules, follow_links)
-            if Developed(beside).of(path) is not None:
-                sights.developed += 1
-                return
-        info = full.stat()
+        mode = full.stat().st_mode
+        if not stat.S_ISREG(mode):
+            yield ScanProblem(path, _not_a_file(mode))
+            return
+        with os.scandir(full.parent) as listing:
+            entries = sorted(listing, key=_name)
     except OSError as exc:
         yield ScanProblem(path, os_reason(exc), closed=True)
         return
-    if stat.S_ISREG(info.st_mode):
-        yield FileEntry(path, info.st_size, modified_ns(info), kind)
-    else:
-        yield ScanProblem(path, _not_a_file(info.st_mode))
-
-
-def _beside(base: str, path: str, rules: tuple[_Rule, ...], follow_links: bool) -> list[str]:
-    """The paths of the pictures that a scan finds in the folder of this one. Raises OSError."""
-    folder, slash, _ = path.rpartition("/")
-    with os.scandir(f"{base}/{folder}") as listing:
-        entries = sorted(listing, key=_name)
-    for at in (i for i, mark in enumerate(f"/{folder}{slash}") if mark == "/"):
-        rules += _ignore_file(f"{base}/{path[:at]}{IGNORE_FILE}", path[:at])
-    found = _folder(entries, folder + slash, rules, follow_links, [], Sights())
-    return [e.path for e in found if isinstance(e, FileEntry) and e.kind == "image"]
+    others = [e for e in entries if e.name != full.name]
+    deque(_looked_at(others, prefix, rules, follow_links, [], files, Sights()), maxlen=0)
+    own = [e for e in entries if e.name == full.name]
+    together = _Together(sorted([*files, *own], key=_name), prefix)
+    sights.developed += full.name in together.same
+    yield from together.closed()
+    yield from (found for entry in own if (found := together.entry(entry)) is not None)
 
 
 def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_symlink()
+    except OSError:  # a drive that does not even tell what it is
+        return True
 
 
 def _is_visible(entry: os.DirEntry[str]) -> bool:

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from watchfiles import watch as notifications
 from watchfiles.main import FileChange
 
+from indexer.beside import is_beside
 from indexer.ingest import Options, index, index_parts
 from indexer.models import Models
 from indexer.report import Progress, Report
@@ -432,5 +433,7 @@ def _matters(path: str) -> bool:
     """Whether what happened at `path` may change what is found: not for files of other kinds."""
     name = path.rpartition("/")[2]
     if kind_of(name) is not None or name.lower().endswith(".txt") or name == IGNORE_FILE:
+        return True
+    if is_beside(name):
         return True
     return not os.path.isfile(path)  # noqa: PTH113 -- a folder, or what may have been one

@@ -37,6 +37,8 @@ ARCHIVE_SUFFIXES = (
 )  # fmt: skip
 SEPARATOR = "!/"
 
+#: Of files that may be about the pictures beside them.
+_TEXT_SUFFIXES = (".txt", ".xmp", ".json")
 _ZIP_SUFFIXES = (".zip", ".cbz")
 _PACKED = _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _CHUNK = 1 << 20
@@ -44,7 +46,8 @@ _MAX_NAME = 4096
 _IGNORED = frozenset({"__macosx", "@eadir"})
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _HERE = re.compile(r"^(?:\./)+")
-_TOO_LONG = "too long for a text"
+TOO_LONG = "too long for a text"
+"""The problem of a text that is."""
 
 # What zipfile, tarfile and the decompressors below them raise on damage.
 _DAMAGE = (
@@ -94,7 +97,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A .txt file of an archive. problem: why its bytes are not here."""
+    """A .txt, .xmp or .json file of an archive. problem: why its bytes are not here."""
 
     name: str
     data: bytes
@@ -131,7 +134,7 @@ def members(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Memb
 def contents(
     path: Path, limits: ArchiveLimits = DEFAULT_LIMITS, *, text_bytes: int
 ) -> Iterator[Member | Text | ScanProblem]:
-    """The pictures of an archive and its .txt files, as they come, one in memory at a time.
+    """The pictures of an archive and its .txt, .xmp and .json files, as they come, one at a time.
 
     text_bytes: a text has at most so many; 0 passes texts over. What is wrong with a text is told
         with it: most files of that kind are about something else.
@@ -252,7 +255,7 @@ def _scan_zip(
                 if not is_text:
                     links.pass_over(name)
             elif is_text and info.file_size > text_bytes:
-                yield Text(name, b"", _TOO_LONG)
+                yield Text(name, b"", TOO_LONG)
             elif name:
                 try:
                     data = _zip_bytes(archive, info, packed, limits, total)
@@ -341,7 +344,7 @@ def _scan_tar(
                 is_text = _is_text(name) and not problem
                 if is_text and (info.size > text_bytes or not info.isreg()):
                     if info.isreg():
-                        yield Text(name, b"", _TOO_LONG)
+                        yield Text(name, b"", TOO_LONG)
                 elif not problem and name and name not in seen and developed.of(name) is None:
                     content = links.content(name, info)
                     if content is not None:
@@ -431,7 +434,7 @@ def _plain(stored: str) -> str:
 
 
 def _is_text(name: str) -> bool:
-    return name.lower().endswith(".txt")
+    return name.lower().endswith(_TEXT_SUFFIXES)
 
 
 def _judge(stored: str, *, texts: bool) -> tuple[str, str]:

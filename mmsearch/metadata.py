@@ -1,4 +1,4 @@
-"""What a picture says of itself: EXIF, IPTC, XMP and PNG text, read with Pillow and defusedxml.
+"""What a picture says of itself: EXIF, IPTC, XMP and PNG text, read with Pillow.
 
 Bad metadata never makes a picture bad: each block is read on its own, and one that is broken is
 left out.
@@ -10,25 +10,20 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
-from xml.etree.ElementTree import Element, ParseError
 
-import defusedxml.ElementTree
-from defusedxml.common import DefusedXmlException
 from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
+from mmsearch import xmp
 from mmsearch.plaintext import clean
+from mmsearch.told import MAX_KEYWORD, MAX_TEXT, distinct
 
 logger = logging.getLogger(__name__)
 
-MAX_TEXT = 10_000
-"""Longest title or description kept, in characters."""
-MAX_KEYWORDS = 100
-MAX_KEYWORD = 200
-MAX_BLOCK_BYTES = 4 << 20
+MAX_BLOCK_BYTES = xmp.MAX_PACKET_BYTES
 """Largest block of EXIF or XMP that is looked at."""
 
 # Cameras write these where a description belongs; found in Exiftool's and Flickr's lists of
@@ -43,16 +38,12 @@ _CAMERA_DEFAULTS = frozenset({
     "created with gimp",
 })  # fmt: skip
 
-_DC = "{http://purl.org/dc/elements/1.1/}"
-_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
-_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-
 # What the parsers of these blocks raise on damage; see Pillow's Exif, TiffImagePlugin and
 # IptcImagePlugin.
 _DAMAGE = (
     OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, AttributeError,
     OverflowError, ZeroDivisionError, RecursionError, AssertionError, struct.error,
-    ParseError, DefusedXmlException,
+    *xmp.DAMAGE,
 )  # fmt: skip
 
 _T = TypeVar("_T")
@@ -105,10 +96,10 @@ def read_metadata(image: ImageFile.ImageFile) -> Metadata:
     return _together(exif, words)
 
 
-def read_blocks(exif: Image.Exif | None, xmp: bytes | None) -> Metadata:
+def read_blocks(exif: Image.Exif | None, packet: bytes | None) -> Metadata:
     """The same of a file that Pillow does not open, from its EXIF and its packet of XMP."""
     words = [
-        _tolerant(lambda: _xmp_words(xmp), _Words()),
+        _tolerant(lambda: _xmp_words(packet), _Words()),
         _tolerant(lambda: _exif_words(exif), _Words()) if exif else _Words(),
     ]
     return _together(exif, words)
@@ -137,7 +128,7 @@ def _together(exif: Image.Exif | None, words: Sequence[_Words]) -> Metadata:
         longitude=place[1] if place else None,
         title=next((w.title for w in words if w.title), None),
         description=next((w.description for w in words if w.description), None),
-        keywords=_distinct(keyword for w in words for keyword in w.keywords),
+        keywords=distinct(keyword for w in words for keyword in w.keywords),
     )
 
 
@@ -226,10 +217,10 @@ def _degrees(
 def _exif_words(exif: Image.Exif) -> _Words:
     keywords = _wide(exif.get(ExifTags.Base.XPKeywords)) or ""
     return _Words(
-        title=_worth(_wide(exif.get(ExifTags.Base.XPTitle))),
-        description=_worth(_text(exif.get(ExifTags.Base.ImageDescription)))
-        or _worth(_wide(exif.get(ExifTags.Base.XPSubject)))
-        or _worth(_wide(exif.get(ExifTags.Base.XPComment))),
+        title=worth(_wide(exif.get(ExifTags.Base.XPTitle))),
+        description=worth(_text(exif.get(ExifTags.Base.ImageDescription)))
+        or worth(_wide(exif.get(ExifTags.Base.XPSubject)))
+        or worth(_wide(exif.get(ExifTags.Base.XPComment))),
         keywords=tuple(re.split(r"[;,]", keywords)),
     )
 
@@ -255,32 +246,14 @@ def _xmp_words(packet: object) -> _Words:
         packet = packet.encode()
     if not isinstance(packet, bytes) or len(packet) > MAX_BLOCK_BYTES or b"<" not in packet:
         return _Words()
-    root = defusedxml.ElementTree.fromstring(packet.strip(b"\0 \r\n\t"))
-    title = list(_xmp_values(root, "title"))
-    description = list(_xmp_values(root, "description"))
+    root = xmp.parse(packet.strip(b"\0 \r\n\t"))
+    title = list(xmp.values(root, xmp.DC + "title"))
+    description = list(xmp.values(root, xmp.DC + "description"))
     return _Words(
-        title=_worth(title[0]) if title else None,
-        description=_worth(description[0]) if description else None,
-        keywords=tuple(_xmp_values(root, "subject")),
+        title=worth(title[0]) if title else None,
+        description=worth(description[0]) if description else None,
+        keywords=tuple(xmp.values(root, xmp.DC + "subject")),
     )
-
-
-def _xmp_values(root: Element, name: str) -> Iterator[str]:
-    """The texts of a Dublin Core property, that of the default language first."""
-    for holder in root.iter(f"{_RDF}Description"):
-        attribute = holder.get(_DC + name)
-        if attribute:
-            yield attribute
-    for element in root.iter(_DC + name):
-        # In a list and nowhere deeper (XMP, part 1, C.2.4): elements within elements of the same
-        # name would be gone through again and again.
-        items = list(element.iterfind(f"*/{_RDF}li"))
-        items.sort(key=lambda item: item.get(_LANG, "x-default") != "x-default")
-        if not items and element.text:
-            yield element.text
-        for item in items:
-            if item.text:
-                yield item.text
 
 
 def _iptc_words(image: ImageFile.ImageFile) -> _Words:
@@ -297,8 +270,8 @@ def _iptc_words(image: ImageFile.ImageFile) -> _Words:
     titles = values(5) or values(105)
     captions = values(120)
     return _Words(
-        title=_worth(titles[0]) if titles else None,
-        description=_worth(captions[0]) if captions else None,
+        title=worth(titles[0]) if titles else None,
+        description=worth(captions[0]) if captions else None,
         keywords=tuple(values(25)),
     )
 
@@ -307,8 +280,8 @@ def _png_words(image: Image.Image) -> _Words:
     if image.format != "PNG":
         return _Words()
     return _Words(
-        title=_worth(_text(image.info.get("Title"))),
-        description=_worth(_text(image.info.get("Description"))),
+        title=worth(_text(image.info.get("Title"))),
+        description=worth(_text(image.info.get("Description"))),
     )
 
 
@@ -332,15 +305,7 @@ def _text(value: object) -> str | None:
     return clean(text) or None
 
 
-def _worth(text: str | None) -> str | None:
+def worth(text: str | None) -> str | None:
     """`text` cleaned and cut, None for what a camera writes by itself."""
     text = clean(text or "")[:MAX_TEXT]
     return None if text.casefold() in _CAMERA_DEFAULTS else text or None
-
-
-def _distinct(keywords: Iterable[str]) -> tuple[str, ...]:
-    kept: dict[str, str] = {}
-    for keyword in (clean(keyword)[:MAX_KEYWORD] for keyword in keywords):
-        if keyword:
-            kept.setdefault(keyword.casefold(), keyword)
-    return tuple(kept.values())[:MAX_KEYWORDS]

@@ -31,6 +31,8 @@ LEVELS = {
     "mmsearch.stages": 0,
     "mmsearch.query": 0,
     "mmsearch.plaintext": 0,
+    "mmsearch.told": 0,
+    "mmsearch.xmp": 0,
     "mmsearch.filenames": 0,
     "mmsearch.filetimes": 0,
     "mmsearch.filters": 0,
@@ -76,6 +78,8 @@ LEVELS = {
 SIBLINGS = {
     ("mmsearch.backgrounds", "mmsearch.relevance"),
     ("mmsearch.overview", "mmsearch.types"),
+    ("mmsearch.told", "mmsearch.types"),
+    ("mmsearch.told", "mmsearch.plaintext"),
     ("mmsearch.decode", "mmsearch.metadata"),
     ("mmsearch.decode", "mmsearch.structure"),
     ("mmsearch.decode", "mmsearch.raw"),

@@ -164,7 +164,7 @@ def _vectors(
 def _details(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Finding:
     found = check.bare()
     if not found:
-        return Finding("details", "ok", "there for every picture and text")
+        return _told(check, mender, repair=repair)
     if repair:
         mender.forget(found)
     return mended(
@@ -173,6 +173,20 @@ def _details(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Fin
         f"their vectors are removed; {NEXT_RUN} reads them again",
         repair=repair,
     )
+
+
+def _told(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Finding:
+    wrong, triggers = check.unsettled()
+    if not wrong and not triggers:
+        return Finding("details", "ok", "there for every picture and text")
+    if repair:
+        mender.settle_details()
+    faults = []
+    if wrong:
+        faults.append(f"{len(wrong):,} pictures have others than they or files beside them say")
+    if triggers:
+        faults.append(f"changes go unnoticed (no {', '.join(triggers)})")
+    return mended("details", "; ".join(faults), "put together anew", repair=repair)
 
 
 def _visible(check: CatalogCheck, mender: CatalogMender, *, repair: bool) -> Finding:

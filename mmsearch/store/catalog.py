@@ -22,6 +22,7 @@ from mmsearch.overview import (
     SpaceStatus,
 )
 from mmsearch.store import engine as db
+from mmsearch.store.details import own_info, picture_info
 from mmsearch.store.reading import IDS_A_QUERY, Reading, among_ids, ids_parameter
 from mmsearch.store.schema import (
     IS_HIDDEN,
@@ -113,22 +114,6 @@ def absolute(location: str, kind: str, path: str) -> str:
 def shown(path: str, member: str) -> str:
     """A path for people: members of archives read "archive.zip!/name.jpg"."""
     return f"{path}!/{member}" if member else path
-
-
-def picture_info(row: Any) -> PictureInfo:
-    """The PictureInfo of a row of `picture`."""
-    return PictureInfo(
-        format=row.format,
-        width=row.width,
-        height=row.height,
-        taken_at=row.taken_at,
-        camera=row.camera,
-        latitude=row.latitude,
-        longitude=row.longitude,
-        title=row.title,
-        description=row.description,
-        keywords=tuple(row.keywords),
-    )
 
 
 def _space(row: Any) -> Space:
@@ -291,7 +276,22 @@ class Catalog:
     def image_info(self, content_id: int) -> PictureInfo | None:
         """What a picture says of itself, whether or not a file still holds it."""
         rows = self._read.rows(sa.select(picture).where(picture.c.content_id == content_id))
-        return picture_info(rows[0]) if rows else None
+        return own_info(rows[0]) if rows else None
+
+    def image_infos(self, ids: Sequence[int]) -> dict[int, PictureInfo]:
+        """The same of several."""
+        found: dict[int, PictureInfo] = {}
+        for part in batches(ids, IDS_A_QUERY):
+            rows = self._read.rows(_PICTURES, ids=ids_parameter(part))
+            found.update({row.content_id: own_info(row) for row in rows})
+        return found
+
+    def members(self, source_id: int, path: str) -> dict[str, int]:
+        """The content ids of the pictures of an archive that are there, by member."""
+        statement = sa.select(image.c.member, image.c.content_id).where(
+            image.c.source_id == source_id, image.c.path == path, image.c.missing_since.is_(None)
+        )
+        return {row.member: row.content_id for row in self._read.rows(statement)}
 
     def text_records(self, ids: Sequence[int]) -> dict[int, TextRecord]:
         """The texts with these ids; `source` is the first place, `image_ids` are all links."""

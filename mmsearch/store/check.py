@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mmsearch.store.connect import complaints, translate_errors
+from mmsearch.store.details import find_unsettled, missing_triggers
 from mmsearch.store.schema import (
     container,
     content,
@@ -177,6 +178,12 @@ class CatalogCheck:
         """What is wrong with the words that pictures and texts are found by."""
         with translate_errors(self._path):
             return find_word_faults(self._connection)
+
+    def unsettled(self) -> tuple[list[int], list[str]]:
+        """Pictures of which something else is known than they and the files beside them tell, and
+        the triggers that are lacking."""
+        with translate_errors(self._path):
+            return find_unsettled(self._connection), missing_triggers(self._connection)
 
     def unread(self, space_id: int) -> tuple[int, list[int]]:
         """Visible contents without a vector in a space.

@@ -1,6 +1,7 @@
-"""What never changes about contents, as arrays in memory: on a million a condition takes 1 ms.
+"""What hardly changes about contents, as arrays in memory: on a million a condition takes 1 ms.
 
-The rows of `picture` are written once and ids only grow, so what is new comes after what is there.
+Ids only grow, so what is new comes after what is there. Files beside pictures may make details of
+older rows others (`picture.changed`): those columns are then read anew.
 Each column is read when it is first asked for. Aggregates hand a whole column over as one string:
 fetching the rows takes several times as long.
 """
@@ -28,6 +29,8 @@ _ROWS_A_QUERY = 250_000
 #: What a date of SQLAlchemy looks like, and one that is not there.
 _NO_DATE = "0000-00-00 00:00:00.000000"
 _DATE_DIGITS = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 22, 23, 24, 25]
+#: What is known of a picture and may become something else (mmsearch.told), of what is asked here.
+_TOLD = ("taken_at", "latitude", "longitude", "keywords")
 #: Between texts, where it becomes a blank; no text that people can read has it.
 _UNIT = "\x1f"
 
@@ -103,6 +106,12 @@ class Columns:
                 return
             new = np.fromstring(found, np.int64, sep=",")
             self.ids = np.concatenate([self.ids, new])
+
+    def forget_details(self) -> None:
+        """What files beside pictures may tell is read anew when it is asked for."""
+        for name in _TOLD:
+            self._numbers.pop(name, None)
+            self._lists.pop(name, None)
 
     def mask_of(self, found: Ids) -> Mask:
         """(n,): which contents are among these, in any order, known or not."""

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from mmsearch.batches import batches
 from mmsearch.store.incoming import images_at, stage
 from mmsearch.store.links import news, note_texts_of_files, relink
-from mmsearch.store.rows import FailureRow, ImageRow, TextRow, now
+from mmsearch.store.naming import Place
+from mmsearch.store.rows import FailureRow, ImageRow, TextRow, ToldRow, now
 from mmsearch.store.schema import (
     container,
     embedding,
@@ -45,7 +46,7 @@ _PICTURES = into(
 _PASSAGES = into(passage, "content_id", "body")
 _IMAGES = into(
     image, "source_id", "path", "member", "name", "size", "mtime_ns", "content_id", "missing_since",
-    key=("source_id", "path", "member"),
+    "beside", "told", key=("source_id", "path", "member"),
 )  # fmt: skip
 _TEXTS = into(
     text_, "source_id", "path", "member", "key", "origin", "content_id", "image_ref", "image_id",
@@ -78,7 +79,11 @@ _SAID_THERE = (
     "SELECT t.id, t.content_id FROM incoming AS p CROSS JOIN text AS t "
     f"ON {_AT_PLACE.format('t')} WHERE t.origin = 'embedded'"
 )
+_TOLD = "UPDATE image SET beside = ?, told = ? WHERE source_id = ? AND path = ? AND member = ?"
 _ANY_FAILURE = "SELECT EXISTS (SELECT 1 FROM failure)"
+_FORGET_BESIDE = (
+    "DELETE FROM failure WHERE source_id = ? AND path = ? AND member = ? AND \"key\" != ''"
+)
 _FORGET_FAILURES = (
     "DELETE FROM failure WHERE id IN (SELECT f.id FROM incoming AS p CROSS JOIN failure AS f "
     f"ON {_AT_PLACE.format('f')} AND f.key = p.key)"
@@ -121,6 +126,8 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
                 row.mtime_ns,
                 id_,
                 None,
+                row.beside,
+                row.told,
             )
             for id_, name, row in zip(ids, names, rows, strict=True)
         ],
@@ -137,6 +144,22 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
             if before.get(n) != (id_, True)
         ],
         new,
+    )
+
+
+def write_told(connection: sa.Connection, rows: Sequence[ToldRow]) -> None:
+    """What files beside known pictures tell; the texts they carry go, to be written anew."""
+    if not rows:
+        return
+    stage(connection, ((r.source_id, r.path, r.member, "", b"") for r in rows))
+    drop(connection, [], connection.exec_driver_sql(_SAID_THERE).all())
+    run_many(
+        connection,
+        _TOLD,
+        [
+            (row.beside, row.told, row.source_id, stored_path(row.path), stored_path(row.member))
+            for row in rows
+        ],
     )
 
 
@@ -242,6 +265,13 @@ def _blobs(vectors: Sequence[NDArray[np.float32]]) -> Iterator[memoryview]:
     data, size = matrix.data.cast("B"), matrix.shape[1] * 2
     for at in range(0, len(data), size):
         yield data[at : at + size]
+
+
+def forget_beside(connection: sa.Connection, pictures: Iterable[Place]) -> None:
+    """Forgets what was wrong with files beside pictures."""
+    places = [(id_, stored_path(path), stored_path(member)) for id_, path, member in pictures]
+    if places and connection.exec_driver_sql(_ANY_FAILURE).scalar():
+        run_many(connection, _FORGET_BESIDE, places)
 
 
 def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> None:

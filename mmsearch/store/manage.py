@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from mmsearch.errors import StoreError
+from mmsearch.store.details import settle
 from mmsearch.store.links import link_texts, unlink_from_afar, unlink_guessed
 from mmsearch.store.schema import (
     IS_HIDDEN,
@@ -295,6 +296,7 @@ class Sources:
                 ) from exc
             # What was written for them may be meant for pictures that are still there.
             link_texts(self._connection)
+            settle(self._connection)
             renew(self._connection)
             if removal.pictures or lost.any("image"):
                 scrub(self._connection, "image_words")

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from mmsearch.batches import batches
 from mmsearch.store.check import CatalogCheck, held
 from mmsearch.store.connect import create_engine, translate_errors, writable
+from mmsearch.store.details import resettle
 from mmsearch.store.rows import now
 from mmsearch.store.schema import container, content, embedding, image, space, text_
 from mmsearch.store.transaction import VALUES_A_QUERY, commit, writing
@@ -65,6 +66,12 @@ class CatalogMender:
         """Makes everything that pictures and texts are found by words with anew, from the rows."""
         with writing(self._connection, self._path):
             rebuild(self._connection)
+            commit(self._connection, "repair")
+
+    def settle_details(self) -> None:
+        """Puts what is known of pictures together anew, from them and the files beside them."""
+        with writing(self._connection, self._path):
+            resettle(self._connection)
             commit(self._connection, "repair")
 
     def drop_dangling(self) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class ImageRow:
     """A picture file to write down. `info` is None when the content is known already.
 
-    hash: SHA-256 of the file's bytes. vector: (dim,) float, or None when the space has it.
+    hash: SHA-256 of the file's bytes. vector: (dim,) float, or None when the space has it. beside:
+    which files beside it were read, "?" where they are to be read again; told: what they tell
+    (`mmsearch.told.told_json`).
     """
 
     source_id: int
@@ -28,6 +30,8 @@ class ImageRow:
     hash: bytes
     info: PictureInfo | None
     vector: NDArray[np.float32] | None
+    beside: str = ""
+    told: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,17 @@ class TextRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ToldRow:
+    """What files beside a known picture tell of it now. The fields are those of ImageRow."""
+
+    source_id: int
+    path: str
+    member: str
+    beside: str
+    told: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class FailureRow:
     """An input that could not be used. `transient`: try again next time, changed or not."""
 
@@ -61,13 +76,17 @@ class FailureRow:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A file that the scan saw and the catalog does not have as it is now."""
+    """A file that the scan saw and the catalog does not have as it is now.
+
+    beside: what lies beside a picture, as `image.beside`; None: that could not be looked at.
+    """
 
     path: str
     kind: str
     size: int
     mtime_ns: int
     of: str | None
+    beside: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)

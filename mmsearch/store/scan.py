@@ -59,6 +59,7 @@ class Scan:
                             "size": f.size,
                             "mtime_ns": f.mtime_ns,
                             "of": f.of,
+                            "beside": f.beside,
                         }
                         for f in part
                     ],
@@ -151,7 +152,12 @@ class Scan:
             unlink_alike(self._connection, {row.name for row in rows})
             places = ((source_id, row.path, row.member) for row in rows)
             unlink_guessed(self._connection, news(self._connection, places))
-        return int(run(sa.update(image).where(came_back).values(missing_since=None)).rowcount)
+        # What was wrong with files beside them is forgotten: they are read again.
+        look_again = sa.case(
+            (sa.func.coalesce(image.c.beside, "") == "", image.c.beside), else_="?"
+        )
+        back_now = sa.update(image).where(came_back).values(missing_since=None, beside=look_again)
+        return int(run(back_now).rowcount)
 
     def _bring_back_texts(self, source_id: int) -> int:
         """Shows the texts that returned: those that pictures carry with the pictures."""
@@ -292,7 +298,34 @@ class Scan:
             if not rows:
                 return
             for row in rows:
-                yield Pending(row.path, row.kind, row.size, row.mtime_ns, row.of)
+                yield Pending(row.path, row.kind, row.size, row.mtime_ns, row.of, row.beside)
+            last = rows[-1].id
+
+    def other_beside(self, source_id: int, space_id: int) -> Iterator[tuple[int, Pending]]:
+        """The pictures that are known, but not what lies beside them now: content id and file."""
+        embedded = sa.exists().where(
+            embedding.c.space_id == space_id, embedding.c.content_id == image.c.content_id
+        )
+        query = (
+            sa.select(seen, image.c.content_id)
+            .join(image, image.c.path == seen.c.path)
+            .where(image.c.source_id == source_id, image.c.member == "")
+            .where(seen.c.kind == "image", image.c.missing_since.is_(None))
+            .where(image.c.size == seen.c.size, image.c.mtime_ns == seen.c.mtime_ns)
+            # Where it could not be looked at (NULL), what is known stays.
+            .where(seen.c.beside != sa.func.coalesce(image.c.beside, ""), embedded)
+        )
+        last = 0
+        while True:
+            with writing(self._connection, self._path):
+                rows = self._connection.execute(
+                    query.where(seen.c.id > last).order_by(seen.c.id).limit(2000)
+                ).all()
+            if not rows:
+                return
+            for row in rows:
+                file = Pending(row.path, row.kind, row.size, row.mtime_ns, row.of, row.beside)
+                yield row.content_id, file
             last = rows[-1].id
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
 
 #: The newest migration this code knows; a test ties it to the migration scripts.
-SCHEMA_HEAD = "0003"
+SCHEMA_HEAD = "0004"
 
 
 _BYTES = range(0xDC80, 0xDD00)
@@ -139,6 +139,11 @@ picture = Table(
     Column("keywords", sa.JSON, nullable=False),
     # When it first came into the library, in UTC; NULL for what came before the column did.
     Column("added_at", sa.DateTime),
+    # What it says of itself, while files beside it tell something else (mmsearch.store.details).
+    Column("own", sa.Text),
+    # The revision that last made these details others; NULL: they are as they came.
+    Column("changed", sa.BigInteger),
+    Index("ix_picture_changed", "changed", sqlite_where=text("changed IS NOT NULL")),
 )
 
 passage = Table(
@@ -161,6 +166,10 @@ image = Table(
     Column("mtime_ns", sa.BigInteger, nullable=False),
     Column("content_id", BigKey, ForeignKey("content.id"), nullable=False),
     Column("missing_since", sa.DateTime),
+    # The files beside it that tell of it, as they were read ("" or NULL: none; "?": they are to be
+    # read again), and what they tell.
+    Column("beside", sa.Text),
+    Column("told", sa.Text),
     # As people see it, up to the last slash: "2019/", "2019/a.zip!/", "" at the top of its source.
     Column(
         "folder",
@@ -278,6 +287,14 @@ words_stale = Table(
     Column("content_id", BigKey, primary_key=True),
 )
 
+#: Pictures whose details are to be put together anew. Filled by triggers, emptied before each
+#: commit (mmsearch.store.details).
+details_stale = Table(
+    "details_stale",
+    metadata,
+    Column("content_id", BigKey, primary_key=True),
+)
+
 _scratch = MetaData()
 
 #: What the scan of one source found. Temporary: it lives and dies with the writer's connection.
@@ -290,6 +307,7 @@ seen = Table(
     Column("size", sa.BigInteger, nullable=False),
     Column("mtime_ns", sa.BigInteger, nullable=False),
     Column("of", FilePath),
+    Column("beside", sa.Text),  # of a picture, as in image; NULL: could not be looked at
     prefixes=["TEMPORARY"],
 )
 

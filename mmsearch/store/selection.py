@@ -1,6 +1,6 @@
 """From a filter to the contents that pass it, and what those have in common.
 
-What never changes is asked of arrays (mmsearch.store.columns); what does, of SQL, and the answer is
+What hardly changes is asked of arrays (mmsearch.store.columns); all else of SQL, and the answer is
 kept until the next commit.
 """
 
@@ -43,7 +43,7 @@ from mmsearch.store.columns import Columns, Ids, Mask, RowsGoneError
 from mmsearch.store.facets import Groups, count_facets
 from mmsearch.store.places import Places, joined_ids, parsed_ids
 from mmsearch.store.reading import Reading
-from mmsearch.store.schema import IS_HIDDEN, content, image, space, state, tag, text_
+from mmsearch.store.schema import IS_HIDDEN, content, image, picture, space, state, tag, text_
 from mmsearch.types import MODALITIES, Modality
 
 T = TypeVar("T")
@@ -139,6 +139,12 @@ class Selection:
         if kept.revision >= 0 and (revision < kept.revision or origins != kept.origins):
             self._kept[kept.modality] = _Kept(kept.modality)
             return False
+        if kept.modality == "image" and len(kept):
+            known = sa.exists().where(
+                picture.c.changed > kept.revision, picture.c.content_id <= int(kept.columns.ids[-1])
+            )
+            if connection.execute(sa.select(known)).scalar():
+                kept.columns.forget_details()
         kept.columns.extend(connection)
         kept.places, kept.groups = Places(), None
         kept.answers.clear()

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from mmsearch.points import reached
+from mmsearch.store.details import settle
 from mmsearch.store.engine import translate_errors
 from mmsearch.store.schema import IS_HIDDEN, content, image, state, text_
 from mmsearch.store.word_rows import renew
@@ -88,8 +89,10 @@ def upsert(
 def commit(connection: sa.Connection, what: str) -> None:
     """Commits, and lets readers notice by the new revision. `what` names the commit point.
 
-    The words of what changed are written first, so that they are always those of the rows.
+    The details and words of what changed are written first, so that they are always those of the
+    rows.
     """
+    settle(connection)
     renew(connection)
     connection.execute(sa.update(state).values(revision=state.c.revision + 1))
     reached(f"{what}: to be committed")

@@ -7,7 +7,7 @@ that missing.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,18 @@ from sqlalchemy.dialects.sqlite import insert
 from mmsearch.batches import batches
 from mmsearch.store import engine as db
 from mmsearch.store.claims import forget_claims
-from mmsearch.store.items import drop, write_failures, write_images, write_texts
+from mmsearch.store.items import (
+    drop,
+    forget_beside,
+    write_failures,
+    write_images,
+    write_texts,
+    write_told,
+)
 from mmsearch.store.links import Linked, link_texts
 from mmsearch.store.manage import Sources, Spaces
-from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow, now
+from mmsearch.store.naming import Place
+from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow, ToldRow, now
 from mmsearch.store.scan import Scan
 from mmsearch.store.schema import (
     ADDED_INDEXES,
@@ -262,13 +270,19 @@ class CatalogWriter:
         images: Sequence[ImageRow] = (),
         texts: Sequence[TextRow] = (),
         failures: Sequence[FailureRow] = (),
+        *,
+        told: Sequence[ToldRow] = (),
+        read: Iterable[Place] = (),
     ) -> None:
         """Writes a batch down in one transaction. Writing the same again changes nothing.
 
-        `space_id` may be None when nothing but failures is written.
+        `space_id` may be None when nothing but failures is written. read: pictures; what
+        was wrong with files beside them is forgotten first.
         """
         with writing(self._connection, self._path):
+            forget_beside(self._connection, read)
             write_images(self._connection, space_id, images)
+            write_told(self._connection, told)
             write_texts(self._connection, space_id, texts)
             write_failures(self._connection, failures)
             commit(self._connection, "items")

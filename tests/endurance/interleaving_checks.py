@@ -19,11 +19,25 @@ _PROBLEMS = {
     "a link to a picture that is gone": """
         SELECT text.id FROM text JOIN image ON image.id = image_id
         WHERE image.missing_since IS NOT NULL AND text.missing_since IS NULL""",
+    "details that a commit left stale": "SELECT content_id FROM details_stale",
     "two active spaces": "SELECT 1 FROM space WHERE active GROUP BY active HAVING count(*) > 1",
 }
 _UNANSWERED = """
     SELECT id FROM content WHERE NOT hidden AND id NOT IN
     (SELECT content_id FROM embedding JOIN space ON space.id = space_id WHERE active)"""
+
+
+_DETAILS = """
+    SELECT location, path, member, title, description, keywords, taken_at, latitude, longitude, told
+    FROM image JOIN picture USING (content_id) JOIN source ON source.id = source_id
+    WHERE missing_since IS NULL ORDER BY location, path, member"""
+
+
+def _details(library: Path) -> list[str]:
+    """What is known of every picture that is there, read with nothing of mmsearch."""
+    with contextlib.closing(sqlite3.connect(library / "catalog.db")) as connection:
+        connection.text_factory = bytes
+        return [str(row) for row in connection.execute(_DETAILS)]
 
 
 def problems(library: Path, *, finished: bool) -> list[str]:
@@ -78,6 +92,7 @@ def same_books(library: Path, clean: Path) -> None:
                     "sources": [source.location for source in opened.sources()],
                     "failures": sorted((f.path, f.reason) for f in opened.failures()),
                     "counts": (status.images, status.texts, status.links, status.carried),
+                    "details": _details(path),
                 }
             )
     for what, ours in books[0].items():

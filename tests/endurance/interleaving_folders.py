@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 _KINDS_OF_PICTURE = (".png", ".jpg")
-_KINDS_OF_FILE = (*_KINDS_OF_PICTURE, ".txt", ".jsonl", ".zip")
+_KINDS_BESIDE = (".xmp", ".json")
+_KINDS_OF_FILE = (*_KINDS_OF_PICTURE, *_KINDS_BESIDE, ".txt", ".jsonl", ".zip")
+_XMP = """<x xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+ xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:exif="http://ns.adobe.com/exif/1.0/"
+ xmlns:lr="http://ns.adobe.com/lightroom/1.0/"><rdf:Description dc:title="titled {0}"
+ dc:subject="word {0}" exif:DateTimeOriginal="202{0}-01-01" exif:GPSLatitude="{0},30N"
+ exif:GPSLongitude="5,0E"/></x>"""
 
 
 @cache
@@ -129,7 +135,7 @@ class Folders(RuleBasedStateMachine):
 
     @rule(number=picks)
     def spoil(self, number: int) -> None:
-        picked = self._pick(number, (*_KINDS_OF_PICTURE, ".zip", ".txt"))
+        picked = self._pick(number, (*_KINDS_OF_PICTURE, ".zip", ".txt", ".xmp"))
         # What is wrong with that one depends on whether it is a sidecar or a list.
         if picked and not picked[1].endswith("captions.txt"):
             self._write(*picked, b"\xff\xfeno picture any more")
@@ -208,6 +214,8 @@ class Folders(RuleBasedStateMachine):
             for n in members:
                 content = 60 + n + shift
                 file.writestr(f"z{n}.jpg", _titled(content, f"said in an archive {content % 3}"))
+                if (n + shift) % 2:
+                    file.writestr(f"z{n}.jpg.xmp", _XMP.format(n % 4))
         self._write(root, name, path.read_bytes())
         self.done["archive"] += 1
 
@@ -230,6 +238,21 @@ class Folders(RuleBasedStateMachine):
             beside = f"{name}.txt" if full else str(Path(name).with_suffix(".txt"))
             self._write(root, beside, f"beside number {said}".encode())
             self.done["sidecar"] += 1
+
+    @rule(number=picks, said=st.integers(0, 3), full=st.booleans(), google=st.booleans())
+    def tell(self, number: int, said: int, full: bool, google: bool) -> None:
+        """What other programs write beside pictures."""
+        if picked := self._pick(number, _KINDS_OF_PICTURE):
+            root, name = picked
+            of = name if full else name.rpartition(".")[0]
+            if google:
+                taken = {"timestamp": str(1_600_000_000 + said)}
+                about = {"title": f"title {said}", "description": f"said at Google {said}"}
+                data = json.dumps(about | {"photoTakenTime": taken}).encode()
+            else:
+                data = _XMP.format(said).encode()
+            self._write(root, of + (".json" if google else ".xmp"), data)
+            self.done["tell"] += 1
 
     # --- drives ---------------------------------------------------------------------------------
 

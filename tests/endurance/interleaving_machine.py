@@ -17,7 +17,7 @@ from mmsearch.errors import LibraryNotFoundError
 from mmsearch.library import Library
 
 # A picture that never is in the library: of one that is, the vector is at hand in full precision.
-_QUERIES: list[str | bytes] = ["waves", "line 3", "said by 2", picture(99)]
+_QUERIES: list[str | bytes] = ["waves", "line 3", "titled 2", "said by 2", picture(99)]
 
 kills = st.tuples(st.just("point"), st.integers(1, 30)) | st.tuples(
     st.just("statement"), st.integers(1, 150)

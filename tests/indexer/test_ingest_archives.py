@@ -164,3 +164,52 @@ def test_archive_that_breaks_and_is_mended(library: Path, photos: Path, model: s
     assert list(failures(library)) == ["z.zip!/b.png"]
     assert "z.zip!/a.png" in names(library)
     assert texts(library) == ["of a"]
+
+
+@pytest.mark.parametrize("name", ["takeout.zip", "takeout.tgz"])
+def test_what_other_programs_write_beside_pictures_in_archives(
+    library: Path, photos: Path, model: str, name: str
+) -> None:
+    taken = {"photoTakenTime": {"timestamp": "1500000000"}}
+
+    def google(title: str, description: str) -> bytes:
+        return json.dumps({"title": title, "description": description} | taken).encode()
+
+    files = {
+        "T/Photos/a.jpg.supplemental-metadata.json": google("a.jpg", "harbour at noon"),
+        "T/Photos/a.jpg": titled(10, "in itself"),
+        "T/Other/b.png": encoded(11),
+        "T/Other/b.xmp": b"<x xmlns:dc='http://purl.org/dc/elements/1.1/'>"
+        b"<dc:subject>kites</dc:subject></x>",
+        "T/Other/b.png.txt": b"a caption",
+        "T/Other/a.jpg.json": google("a.jpg", "of no picture here"),
+        "T/Other/c.png": encoded(12),
+        "T/Other/c.png.xmp": b"<broken",
+        "T/Other/d.png": encoded(13),
+        "T/Other/d.png.json": b'{"caption": "another program\'s"}',
+        "T/Other/d.json": b"[" * 2_000_000,
+    }
+    shard_of(photos / name, files, "w:gz" if name.endswith("gz") else "w")
+    report = run(library, photos, model=model)
+    assert written_in(library, name) == {
+        "T/Photos/a.jpg": ["harbour at noon"],
+        "T/Other/b.png": ["a caption", "kites"],
+    }
+    assert report.carried == 3
+    assert failures(library) == {f"{name}!/T/Other/c.png.xmp": "broken, or not XMP"}
+    with Library(library, device="cpu") as opened:
+        (hit,) = opened.search("x", where="keyword:kites", k=5)
+        assert hit.image.name == "b.png"
+        (hit,) = opened.search("x", where="taken:2017", k=5)
+        assert hit.image.info.description == "harbour at noon"
+    assert unchanged(run(library))
+    # The same picture outside says what it says itself, until the archive comes to it.
+    write(photos / "a.jpg", titled(10, "in itself"))
+    run(library)
+    assert texts(library).count("in itself") == 1
+    (photos / name).unlink()
+    run(library)
+    assert texts(library) == ["in itself"]
+    with Library(library, device="cpu") as opened:
+        (hit,) = opened.search("x", where="path:**/a.jpg", k=5)
+        assert (hit.image.info.description, hit.image.info.taken_at) == ("in itself", None)

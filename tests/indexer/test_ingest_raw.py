@@ -33,6 +33,13 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
+DARKTABLE = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/">
+<dc:subject><rdf:Seq><rdf:li>sea</rdf:li></rdf:Seq></dc:subject>
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
+
+
 def test_they_are_found_by_what_they_show(photos: Path, library: Path, model: str) -> None:
     report = run(library, photos, model=model)
     assert (report.files, report.encoded_images, report.failed) == (4, 4, 0)
@@ -58,10 +65,15 @@ def test_the_same_picture_is_read_once(photos: Path, library: Path, model: str) 
     write(photos / "2.nef.txt", b"a boat")
     report = run(library, photos, model=model)
     assert (report.files, report.encoded_images, report.developed) == (4, 4, 1)
-    assert "1 raw files passed over: the same pictures lie beside them" in summary(report)
+    assert "1 raw file passed over: the same in another format lies beside" in summary(report)
     assert names(library) == ["0.png", "1.dng", "2.jpg", "3.dng"]
     assert texts(library) == ["a boat", "a kite"]
     assert unchanged(run(library))
+    # What darktable writes of the one is true of the other.
+    write(photos / "2.NEF.xmp", DARKTABLE)
+    assert run(library).told == 1
+    with Library(library, device="cpu") as lib:
+        assert [h.image.name for h in lib.search("waves", k=9, where="keyword:sea")] == ["2.jpg"]
 
     (photos / "2.jpg").unlink()
     assert run(library).encoded_images == 1
@@ -79,7 +91,7 @@ def test_the_same_picture_is_read_once(photos: Path, library: Path, model: str) 
     assert names(library) == ["0.png", "1.dng", "2.jpg", "3.dng"]
     with Library(library, device="cpu") as lib:
         hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
-    assert (hits["1.dng"], hits["2.jpg"]) == (("a kite",), ("a boat",))
+    assert (hits["1.dng"], hits["2.jpg"]) == (("a kite",), ("a boat", "sea"))
 
 
 def test_one_that_is_named_by_itself(photos: Path, library: Path, model: str) -> None:

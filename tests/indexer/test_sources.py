@@ -333,8 +333,8 @@ def test_a_raw_file_beside_the_same_picture_is_passed_over(tmp_path: Path) -> No
     sights = sources.Sights()
     found = [e.path for e in scan(tmp_path, sights=sights) if isinstance(e, FileEntry)]
     assert found == [
-        "C.heic", "a.jpg", "d.arw.jpg", "g.png", "b.dng", "e.nef", "f.dng", "f.raf", "e.txt",
-        "x/b.jpg", "x/a.nef",
+        "C.heic", "a.jpg", "b.dng", "d.arw.jpg", "e.nef", "e.txt", "f.dng", "f.raf", "g.png",
+        "x/a.nef", "x/b.jpg",
     ]  # fmt: skip
     assert sights.developed == 4
 
@@ -344,7 +344,7 @@ def test_what_is_not_read_stands_for_no_raw_file(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").symlink_to(tmp_path / "e.jpg")
     exclude = ("a.jpg",)
     assert paths(tmp_path, exclude=exclude) == [
-        "e.jpg", "a.nef", "b.nef", "c.nef", "d.nef", "c.jpg/x.png",
+        "a.nef", "b.nef", "c.nef", "d.nef", "e.jpg", "c.jpg/x.png",
     ]  # fmt: skip
     assert "b.nef" not in paths(tmp_path, follow_links=True)
 
