@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmsearch.cli.options import (
+    FileThere,
     condition_of,
     device_option,
     json_option,
@@ -21,6 +22,8 @@ from mmsearch.cli.options import (
     load_settings,
     print_json,
     printable,
+    said,
+    understood,
     where_option,
 )
 from mmsearch.plaintext import counted
@@ -43,7 +46,7 @@ _ERRORS_SHOWN = 10
 @click.option(
     "--labels",
     "labels_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FileThere(),
     help="A file of labels, one a line: a name, or a name, a tab, and prompts with | between them.",
 )
 @click.option("--label", "named", multiple=True, help="A label; may be given several times.")
@@ -53,11 +56,11 @@ _ERRORS_SHOWN = 10
 @click.option(
     "--texts",
     "texts_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FileThere(),
     help="Classify the texts of a file.",
 )
 @click.option("--top", type=click.IntRange(1, 1000), default=1, show_default=True,
-              help="How many labels to give for each.")  # fmt: skip
+              help="How many labels to give for each, and to tag it with.")  # fmt: skip
 @click.option("--multi", is_flag=True, help="Several labels may be true at once, or none.")
 @click.option(
     "--templates",
@@ -123,7 +126,9 @@ def classify(
     from mmsearch.classify import Classifier, Label, Tally, checked, read_labels
 
     found: tuple[Label, ...] = () if labels_file is None else read_labels(labels_file)
-    labels = checked([*found, *map(Label, named)])
+    # What a file says wrongly was understood.
+    with understood() if labels_file is None else nullcontext():
+        labels = checked([*found, *map(Label, named)])
     if len(labels) == 1 and not multi:
         raise click.UsageError(
             f"with one label everything is {labels[0].name!r}: name others beside it, or add "
@@ -154,6 +159,8 @@ def classify(
         tally = None if known_truth is None else Tally(classifier.names)
         out = _Output(as_csv=as_csv, as_json=as_json)
         tags = _Tagging(models, classifier) if write_tags else None
+        # Of several that may be true at once all are, unless it was said how many.
+        most_tags = len(labels) if multi and not said("top") else top
         for items in batches:
             # With several true at once, any number of them may be; the truth is looked for in five.
             guesses = _guesses(classifier, items, len(labels) if multi else max(top, 5))
@@ -162,12 +169,12 @@ def classify(
                     out.failed(item)
                     continue
                 kept = [guess for guess in ranked if guess.probability >= at_least]
-                said = None if known_truth is None else known_truth.of(item.name)
-                if tally is not None and said is not None:
-                    tally.add(said, ranked)
-                out.item(item, kept[:top], said)
+                true = None if known_truth is None else known_truth.of(item.name)
+                if tally is not None and true is not None:
+                    tally.add(true, ranked)
+                out.item(item, kept[:top], true)
                 if tags is not None:
-                    tags.take(item, kept if multi else kept[:1])
+                    tags.take(item, kept[:most_tags])
             if tags is not None:
                 tags.write()
         out.end(

@@ -11,6 +11,7 @@ import click
 
 from indexer.cli_progress import Bar
 from mmsearch.cli.options import (
+    FileThere,
     device_option,
     json_option,
     library_option,
@@ -73,7 +74,7 @@ def export(to: Path, shard_size: int, gps: bool, as_json: bool, library: Path | 
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--images",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=FileThere(folder=True),
     metavar="DIR",
     help="The folder where the pictures are now, if they are not where their paths say.",
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmsearch.cli.options import (
+    FileThere,
     json_option,
     library_option,
     only_the_list,
@@ -17,6 +18,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
 )
+from mmsearch.errors import QueryError
 from mmsearch.plaintext import counted
 
 if TYPE_CHECKING:
@@ -53,11 +55,8 @@ def tags(ctx: click.Context, as_json: bool, library: Path | None) -> None:
         )
 
 
-class _Picture(click.Path):
+class _Picture(FileThere):
     """The path of a picture as searches print it: a file, or a member of an archive (a.zip!/b)."""
-
-    def __init__(self) -> None:
-        super().__init__(exists=True, dir_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if _member(Path(value)) is not None:
@@ -171,9 +170,9 @@ def _look_up(lib: Library, path: Path) -> int | None:
 
 
 def _ids(lib: Library, pictures: tuple[Path, ...]) -> list[int]:
-    """The ids of these files in the library. Raises UsageError for one that it does not have."""
+    """The ids of these files in the library. Raises QueryError for one that it does not have."""
     ids = {path: _look_up(lib, path) for path in pictures}
     for path, id_ in ids.items():
         if id_ is None:
-            raise click.UsageError(f"{path} is not in the library: mmsearch index adds it")
+            raise QueryError(f"{path} is not in the library: mmsearch index adds it")
     return [id_ for id_ in ids.values() if id_ is not None]

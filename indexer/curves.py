@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmsearch.errors import QueryError, StoreError
+from mmsearch.errors import MmsearchError, QueryError, StoreError
 from mmsearch.evaluate import Ranks
 
 #: Endings of the files that can be drawn.
@@ -21,7 +21,7 @@ def check(file: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as exc:
-        raise QueryError(
+        raise MmsearchError(
             "--plot needs matplotlib, which is not installed: pip install 'mmsearch[plot]'"
         ) from exc
     if not file.parent.is_dir():

@@ -31,8 +31,9 @@ Everything stays on this machine, in one folder (-l/--library PATH or MMSEARCH_L
 The first run of `mmsearch index` fetches a model (0.6 GB, once); with `--model tiny` it needs none,
 to try it out. See `mmsearch models`.
 
-Exit codes: 0 done, 1 it could not be done (the reason is on stderr), 2 the command was not
-understood, 75 another process is writing to the library, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 it could not be done (the reason is on stderr) or a check found something
+wrong, 2 the command was not understood, 75 another process is writing to the library, 130 stopped
+by Ctrl-C.
 """
 
 #: name → (module:attribute, line of help). The write commands live in `indexer`, which this

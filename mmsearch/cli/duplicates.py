@@ -131,6 +131,8 @@ def duplicates(
 
     if null and not paths:
         raise click.UsageError("-0 goes with --paths")
+    if paths and as_json:
+        raise click.UsageError("--paths and --json exclude each other: leave one out")
     if exact_only and (alike := said("threshold", "burst_s", "burst_threshold", "check_pixels")):
         name = {"burst_s": "--burst"}.get(alike[0], f"--{alike[0].replace('_', '-')}")
         raise click.UsageError(f"{name} is for near-duplicates, and --exact-only leaves them out")

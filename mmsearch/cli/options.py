@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mmsearch import devices
+from mmsearch.errors import QueryError, SourceError
 from mmsearch.filenames import from_home
 from mmsearch.plaintext import in_utf8
 from mmsearch.plaintext import printable as printable
@@ -116,13 +118,50 @@ def where_option(what: str, *names: str) -> Callable[[F], F]:
     )
 
 
-def condition_of(where: Sequence[str]) -> Filter | None:
-    """The filter that every --where together says; None without any. Raises QueryError."""
+@contextmanager
+def understood() -> Iterator[None]:
+    """Around what makes sense of what was typed: its QueryError is a UsageError (exit code 2)."""
+    try:
+        yield
+    except QueryError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+class FileThere(click.Path):
+    """A file, or a folder, that is there to be read. Where it is not, the command was understood,
+    and cannot be done: a SourceError."""
+
+    def __init__(self, *, folder: bool = False) -> None:
+        super().__init__(exists=True, file_okay=not folder, dir_okay=folder, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as exc:
+            path = Path(value)
+            if not path.exists():
+                reason = "not found"
+            elif path.is_dir() is not self.dir_okay:
+                reason = "not a folder" if self.dir_okay else "a folder, not a file"
+            else:
+                reason = "no permission to read it"
+            raise SourceError(str(value), reason) from exc
+
+
+def condition_of(where: Sequence[str], *, texts: bool = False) -> Filter | None:
+    """The filter that every --where together says; None without any. Raises UsageError.
+
+    texts: whether it is for texts, of which less can be asked.
+    """
     if not where:
         return None
     from mmsearch import filters
 
-    return filters.parse_all(where)
+    with understood():
+        found = filters.parse_all(where)
+        return filters.checked_for_texts(found) if texts else found
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 import click
 
 from mmsearch.cli.options import (
+    FileThere,
     condition_of,
     device_option,
     json_option,
@@ -24,6 +25,7 @@ from mmsearch.cli.options import (
     print_json,
     printable,
     rounded,
+    understood,
     where_option,
 )
 from mmsearch.cli.remote import NotHereError, Remote, remote_for, server_options
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from mmsearch.filters import Filter
     from mmsearch.library import Library
 
-_image_path = click.Path(exists=True, dir_okay=False, path_type=Path)
+_image_path = FileThere()
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 
 R = TypeVar("R", bound=Callable[..., Any])
@@ -87,7 +89,8 @@ def _weighted_image(
             sign, rest = (-1, value[1:]) if value.startswith("-") else (1, value)
             weight, path = split_weight(rest)
             weight *= sign
-        terms.append(Term(image=_image_path.convert(path, param, ctx), weight=weight))
+        with understood():
+            terms.append(Term(image=_image_path.convert(path, param, ctx), weight=weight))
     return terms
 
 
@@ -100,7 +103,8 @@ def _weighted_ids(
         weight, colon, id_ = value.rpartition(":")
         sign = -1 if param.name == "unlike" else 1
         try:
-            terms.append(Term(image_id=int(id_), weight=sign * float(weight if colon else 1)))
+            with understood():
+                terms.append(Term(image_id=int(id_), weight=sign * float(weight if colon else 1)))
         except ValueError as exc:
             raise click.BadParameter(
                 f"{value!r} is neither the id of a picture nor WEIGHT:ID", ctx, param
@@ -231,7 +235,8 @@ def search(
     )
     if everything and min_relevance is not None:
         raise click.UsageError("--all and --min-relevance exclude each other: leave one out")
-    terms = [*parse_terms(query), *images, *like, *unlike]
+    with understood():
+        terms = [*parse_terms(query), *images, *like, *unlike]
     if not terms:
         said = "there are no words to search for" if query else "say what to look for"
         raise click.UsageError(f'{said}: mmsearch search "a red kite", or -i PICTURE')
@@ -240,16 +245,17 @@ def search(
     elif min_relevance is None:
         min_relevance = least_relevance(terms)
     _tell_what_is_taken_for_words(terms)
-    condition = condition_of(where)
+    condition = condition_of(where, texts=texts)
     asked = _asked(query, terms, where, condition, k, offset)
-    question = Question(
-        tuple(terms),
-        condition,
-        k=k,
-        offset=offset,
-        min_relevance=min_relevance,
-        **ranking,
-    )
+    with understood():
+        question = Question(
+            tuple(terms),
+            condition,
+            k=k,
+            offset=offset,
+            min_relevance=min_relevance,
+            **ranking,
+        )
 
     def answer(source: Library | Remote) -> None:
         if texts:
@@ -319,6 +325,8 @@ def _check_options(
     """Raises UsageError where one would do nothing."""
     if null and not paths:
         raise click.UsageError("-0 goes with --paths")
+    if paths and as_json:
+        raise click.UsageError("--paths and --json exclude each other: leave one out")
     if shown and (paths or as_json):
         name = "--paths" if paths else "--json"
         raise click.UsageError(f"--thumbnails and {name} exclude each other: leave one out")

@@ -18,6 +18,7 @@ from mmsearch.filters.conditions import (
     Source,
     Tag,
     checked,
+    checked_for_texts,
     conditions,
 )
 from mmsearch.filters.facets import FacetCount, Facets
@@ -44,6 +45,7 @@ __all__ = [
     "Source",
     "Tag",
     "checked",
+    "checked_for_texts",
     "conditions",
     "from_json",
     "parse",

@@ -260,6 +260,21 @@ Condition: TypeAlias = (
 Filter: TypeAlias = And | Or | Not | Condition
 
 
+#: What can be asked of texts; all else is about pictures.
+_OF_TEXTS = (Path, Source, Tag)
+
+
+def checked_for_texts(filter_: Filter) -> Filter:
+    """The filter, if it can be asked of texts. Raises QueryError: it is one on pictures."""
+    for part in conditions(filter_):
+        if not isinstance(part, _OF_TEXTS):
+            name = getattr(part, "what", type(part).__name__.lower())
+            raise QueryError(
+                f"{name} is a condition on pictures; of texts there are path, source, tag"
+            )
+    return filter_
+
+
 def conditions(filter_: Filter) -> Iterator[Condition]:
     """The conditions in a filter, from left to right."""
     waiting = [filter_]

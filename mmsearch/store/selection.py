@@ -15,7 +15,6 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mmsearch.errors import QueryError
 from mmsearch.filters import (
     And,
     Camera,
@@ -35,7 +34,7 @@ from mmsearch.filters import (
     Source,
     Tag,
     checked,
-    conditions,
+    checked_for_texts,
 )
 from mmsearch.filters.globs import comparable, name_pattern
 from mmsearch.raw import FORMATS
@@ -52,8 +51,6 @@ T = TypeVar("T")
 _KEPT = 64
 #: IUGG's mean radius of the earth.
 _EARTH_KM = 6371.0088
-#: What can be asked of texts; all else is about pictures.
-_OF_TEXTS = (Path, Source, Tag)
 
 
 class _Kept:
@@ -89,12 +86,7 @@ class Selection:
         """
         checked(filter_)
         if modality == "text":
-            for part in conditions(filter_):
-                if not isinstance(part, _OF_TEXTS):
-                    name = getattr(part, "what", type(part).__name__.lower())
-                    raise QueryError(
-                        f"{name} is a condition on pictures; of texts there are path, source, tag"
-                    )
+            checked_for_texts(filter_)
 
         def found(connection: sa.Connection, kept: _Kept) -> Ids:
             mask = _evaluate(connection, kept, filter_)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from collection import encoded, run, write, write_captions
 
 from indexer.classify import Truth
+from mmsearch.cli import cli
 from mmsearch.library import Library
 
 LABELS = ("--label", "cat", "--label", "dog", "--label", "tree")
@@ -244,3 +246,40 @@ def test_tags_of_what_is_not_there(made: Path) -> None:
     assert "is not in the library" in done.stderr
     assert "(not in the library)" in mmsearch(made, "tags", "show", stranger).stdout
     assert "There are no tags yet" in mmsearch(made, "tags").stderr
+
+
+def test_so_many_tags_are_written_as_labels_are_given(root: Path) -> None:
+    def tags(*args: str) -> list[int]:
+        done = CliRunner().invoke(
+            cli, ["-l", str(root / "library"), "classify", *LABELS, "--all", "--write-tags", *args]
+        )
+        assert done.exit_code == 0, done.exception
+        with Library(root / "library", device="cpu") as library:
+            ids = [hit.image.id for hit in library.search("a cat", k=10)]
+            found = library.catalog.tags(ids)
+        return [len(found.get(id_, ())) for id_ in ids]
+
+    every = ("--min-probability", "0")
+    assert tags("--top", "2", *every) == [2] * 4
+    assert tags(*every) == [1] * 4
+    assert tags("--multi", *every) == [3] * 4
+    assert tags("--multi", "--top", "2", *every) == [2] * 4
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["--all"], 2),
+        (["--label", "a", "--label", "A", "--all"], 2),
+        (["--labels", "twice.txt", "--all"], 1),
+        (["--labels", "none.txt", "--all"], 1),
+        ([*LABELS, "--texts", "none.txt"], 1),
+    ],
+)
+def test_what_is_typed_wrongly_and_what_is_not_there(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], code: int
+) -> None:
+    (tmp_path / "twice.txt").write_text("cat\nCat\n")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["-l", str(made / "library"), "classify", *args])
+    assert getattr(done.exception, "exit_code", done.exit_code) == code, done.output

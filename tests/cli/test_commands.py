@@ -176,7 +176,6 @@ def test_an_empty_library_says_so(empty: Path) -> None:
         (["serach", "boat"], "did you mean 'search'?"),
         (["search"], "say what to look for"),
         (["search", "-k", "0", "boat"], "0 is not in the range"),
-        (["captions", "no-such.jpg"], "does not exist"),
     ],
 )
 def test_a_misunderstood_command_is_exit_code_2(args: list[str], hint: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ def test_the_answer_says_all_of_the_conditions(postcards: Indexed) -> None:
         (["--texts", "--paths", "-0"], "--paths is for pictures"),
         (["--texts", "--open"], "--open is for pictures"),
         (["-0"], "-0 goes with --paths"),
+        (["--json", "--paths"], "--paths and --json exclude"),
         (["--texts", "--thumbnails"], "--thumbnails is for pictures"),
         (["--json", "--thumbnails"], "--thumbnails and --json exclude"),
         (["--paths", "--thumbnails"], "--thumbnails and --paths exclude"),
@@ -130,3 +132,47 @@ def test_words_to_avoid_make_no_search_for_words(postcards: Indexed) -> None:
 
     assert least("--like", "1") == least("--like", "1", "-", "a kite") == 0
     assert least("--like", "1", "+", "a kite") == least("a kite", "-", "sea") == DEFAULT_THRESHOLD
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["kite", "-w", "nonsense"], 2),
+        (["kite", "-w", "taken:2019-13"], 2),
+        (["kite", "--texts", "-w", "taken:2019"], 2),
+        (["--like", "seven"], 2),
+        (["--like", "0:3"], 2),
+        (["-i", "0:README.md"], 2),
+        (["-i", ""], 2),
+        (["kite", "+"], 2),
+        (["-", "kite"], 2),
+        (["--unlike", "3"], 2),
+        (["--min-score", "nan", "kite"], 2),
+        (["--sort", "taken", "kite"], 2),
+        (["-i", "not/there.jpg"], 1),
+        (["-i", "."], 1),
+        (["--like", "999999"], 1),
+        (["kite", "-w", "source:elsewhere"], 1),
+    ],
+)
+def test_what_is_typed_wrongly_and_what_cannot_be_done(
+    postcards: Indexed, monkeypatch: pytest.MonkeyPatch, args: list[str], code: int
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    done = search(postcards, *args)
+    assert getattr(done.exception, "exit_code", done.exit_code) == code, done.exception
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["captions", "not/there.jpg"],
+        ["tags", "show", "not/there.jpg"],
+        ["tags", "add", "x", __file__],
+        ["import", __file__, "--images", "not/there"],
+    ],
+)
+def test_a_file_that_is_not_there_was_understood(postcards: Indexed, args: list[str]) -> None:
+    done = CliRunner().invoke(cli, ["-l", str(postcards.path), *args])
+    assert getattr(done.exception, "exit_code", None) == 1, done.output

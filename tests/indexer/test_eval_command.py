@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,9 +19,10 @@ from indexer.evaluate import evaluate_dataset, evaluate_library
 from indexer.exchange.exporting import export
 from mmsearch.cli import cli
 from mmsearch.encode import load_encoder
-from mmsearch.errors import IndexMissingError, QueryError
+from mmsearch.errors import IndexMissingError, MmsearchError, QueryError
 from mmsearch.evaluate import figures, rank
 from mmsearch.library import Library
+from mmsearch.postcards.evaluate import MEASURES, PostcardFigures, PostcardReport
 
 POSTCARDS = Path(__file__).parents[2] / "data" / "postcards"
 
@@ -209,7 +211,7 @@ def test_without_matplotlib_a_plot_is_refused_before_the_work(
     from indexer import curves
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(QueryError, match=r"mmsearch\[plot\]"):
+    with pytest.raises(MmsearchError, match=r"mmsearch\[plot\]"):
         curves.check(tmp_path / "recall.png")
     with pytest.raises(QueryError, match=r"\.png or \.svg"):
         curves.check(tmp_path / "recall.bmp")
@@ -255,6 +257,8 @@ def test_of_a_large_library_some_queries_are_drawn(
         ),
         (["--most-captions", "1"], "--most-captions goes with"),
         (["--split", "test"], "not with a library"),
+        (["--device", "cpu"], "not with a library"),
+        (["--folder", ".", "--plot", "a.bmp"], ".png or .svg"),
         (["--images", "."], "not with a library"),
         (["--pictures", "20"], "--pictures goes with --postcards, not with a library"),
         (["--folder", ".", "--split", "test"], "not with --folder"),
@@ -272,3 +276,22 @@ def test_a_misunderstood_request_is_exit_code_2(arguments: list[str], hint: str)
     done = CliRunner().invoke(cli, ["eval", *arguments])
     assert done.exit_code == 2
     assert hint in done.stderr
+
+
+@pytest.mark.parametrize(("right", "speed", "code"), [(1.0, 1.0, 0), (0.5, 1_000.0, 1)])
+def test_a_model_below_the_bars_is_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, right: float, speed: float, code: int
+) -> None:
+    encoder = SimpleNamespace(device="cpu", dtype="fp32", encode_texts=None)
+    figures = PostcardFigures(**{**dict.fromkeys(MEASURES, 1.0), "count": right})
+    report = PostcardReport(20, 10, 32, figures, images_per_s=speed)
+    monkeypatch.setattr("mmsearch.encode.load_encoder", lambda *_, **__: encoder)
+    monkeypatch.setattr("mmsearch.encode.untrained.write_untrained", lambda *_: None)
+    monkeypatch.setattr("mmsearch.cli.evaluate._speed", lambda _: speed)
+    monkeypatch.setattr("mmsearch.postcards.evaluate.evaluate_postcards", lambda *_, **__: report)
+    done = CliRunner().invoke(cli, ["eval", "--postcards"])
+    assert done.exit_code == code
+    assert ("below the bar: minimal pairs, count" in done.stderr) == bool(code)
+    done = CliRunner().invoke(cli, ["eval", "--postcards", "--json"])
+    assert done.exit_code == code
+    assert json.loads(done.stdout)["missed"] == (["count"] if code else ["images_per_s"])
