@@ -177,7 +177,7 @@ def summary(report: Report) -> str:
         )
         parts = [
             (report.carried, "texts that pictures carry themselves"),
-            (report.told, "pictures that files beside them tell something new of"),
+            (report.told, "known pictures with something new in files beside them"),
             (report.known, "already known by content (copies, moved files)"),
             (report.returned, "came back"),
             (report.missing, "gone (forgotten in searches until they come back)"),

@@ -136,6 +136,8 @@ def line(report: Report) -> str:
     parts = [f"+{came:,} −{report.missing:,}"]
     if report.texts:
         parts.append(f"{report.texts:,} texts")
+    if report.told:
+        parts.append(f"{report.told:,} with something new beside them")
     if report.failed:
         parts.append(f"{report.failed:,} could not be used: mmsearch status --failed")
     parts.append(f"{report.seconds:.1f} s")
