@@ -183,8 +183,8 @@ def summary(report: Report) -> str:
             texts = counted(report.carried, "text")
             lines.append(f"{texts} that pictures carry themselves")
         if report.told:
-            pictures = counted(report.told, "picture")
-            lines.append(f"{pictures} that files beside them tell something new of")
+            pictures = counted(report.told, "known picture")
+            lines.append(f"{pictures} with something new in files beside them")
         parts = [
             (report.known, "already known by content (copies, moved files)"),
             (report.returned, "came back"),

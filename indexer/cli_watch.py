@@ -137,6 +137,8 @@ def line(report: Report) -> str:
     parts = [f"+{came:,} −{report.missing:,}"]
     if report.texts:
         parts.append(f"{counted(report.texts, 'text')}")
+    if report.told:
+        parts.append(f"{report.told:,} with something new beside them")
     if report.failed:
         parts.append(f"{report.failed:,} could not be used: mmsearch status --failed")
     parts.append(f"{report.seconds:.1f} s")

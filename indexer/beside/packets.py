@@ -32,8 +32,10 @@ def read(data: bytes) -> Told:
         raise NotReadableError(f"larger than {MAX_BYTES >> 20} MB")
     if not data.strip(b"\0 \r\n\t"):
         raise NotReadableError("empty file")
+    # What stands before its first tag would be no XML, nor what pads it; in UTF-16 it is left.
+    plain = data if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data.strip(b"\0 \r\n\t")
     try:
-        root = xmp.parse(data)
+        root = xmp.parse(plain)
     except xmp.DAMAGE as exc:
         raise NotReadableError("broken, or not XMP") from exc
     taken = [_date(root, name) for name in (xmp.EXIF + "DateTimeOriginal", _CREATED)]

@@ -40,7 +40,7 @@ sys.path[:0] = [str(Path(__file__).parents[up]) for up in range(3)]
 import fuzz_seeds
 from fuzz_mutations import mutated
 
-from indexer import texts
+from indexer import beside, texts
 from indexer.sources import FileEntry, scan
 from mmsearch import archive, raw
 from mmsearch.decode import decode, thumbnail
@@ -49,6 +49,7 @@ from mmsearch.overview import (
     ScanProblem,
 )
 from mmsearch.plaintext import clean
+from mmsearch.told import told_json, told_of
 from mmsearch.types import (
     DecodeLimits,
 )
@@ -66,6 +67,7 @@ _PICTURES = (
 _ARCHIVES = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
 # Slow: libaom starts threads for each, LibRaw a process, xz sets much memory aside.
 _RARE = ("avif", "raw", "tar.xz")
+_BESIDE = {"besidexmp": ".xmp", "takeout": ".json"}
 _TEXTS = ("txt", "csv", "tsv", "jsonl", "json", "parquet")
 
 
@@ -109,6 +111,8 @@ def read(kind: str, data: bytes, folder: Path) -> str:
         path.write_bytes(data)
         texts.read_sidecar(path)
         return ""
+    if kind in _BESIDE:
+        return _read_beside(folder / f"input.jpg{_BESIDE[kind]}", data)
     path.write_bytes(data)
     bad = ""
     for item in texts.read_texts(path):
@@ -121,6 +125,20 @@ def read(kind: str, data: bytes, folder: Path) -> str:
             item.key.encode()
             (item.image or "").encode("utf-8", "surrogateescape")
     return bad
+
+
+def _read_beside(path: Path, data: bytes) -> str:
+    path.write_bytes(data)
+    note = json.dumps([[path.name, len(data), 0]])
+    heard = beside.read(str(path.parent), "input.jpg", note)
+    for said in (heard.told.over, heard.told.gaps):
+        for text in (said.title, said.description, *said.keywords):
+            (text or "").encode()
+        if said.place and not (abs(said.place[0]) <= 90 and abs(said.place[1]) <= 180):
+            raise MisbehavedError(f"at {said.place}")
+    if told_of(told_json(heard.told)) != heard.told:
+        raise MisbehavedError(f"{heard.told} is kept as something else")
+    return heard.faults[0].reason if heard.faults else ""
 
 
 def _read_picture(data: bytes) -> str:

@@ -27,7 +27,10 @@ _WORDS = (
     b"<!DOCTYPE x [<!ENTITY a 'b'>]>&a;", b"<a>" * 500, b"../", b"*" * 60, b"[!",
     b"#", b"!", b"\\", b"caption", b"image", b"text",
 )  # fmt: skip
-_TEXTS = frozenset({"txt", "csv", "tsv", "jsonl", "json", "sidecar", "mmsearchignore", "xmp"})
+_TEXTS = frozenset({
+    "txt", "csv", "tsv", "jsonl", "json", "sidecar", "mmsearchignore", "xmp", "besidexmp",
+    "takeout",
+})  # fmt: skip
 _GROWTH = 1 << 16
 _PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "tar.gz": lambda data: gzip.compress(data, 1, mtime=0),

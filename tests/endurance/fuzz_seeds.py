@@ -29,6 +29,20 @@ XMP = (
     b"</rdf:Alt></dc:title><dc:subject><rdf:Bag><rdf:li>kite</rdf:li><rdf:li>sea</rdf:li></rdf:Bag>"
     b"</dc:subject></rdf:Description></rdf:RDF></x:xmpmeta>"
 )
+#: What stands in files beside pictures.
+BESIDE = XMP.replace(
+    b'dc:creator="x"',
+    b'xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:GPSLatitude="48,12.5N" '
+    b'xmlns:lr="http://ns.adobe.com/lightroom/1.0/" lr:hierarchicalSubject="a|b" '
+    b'exif:GPSLongitude="16,22,30W" exif:DateTimeOriginal="2021-08-14T18:30:12.45+02:00"',
+)
+TAKEOUT = {
+    "title": "a kite.jpg",
+    "description": "A red kite",
+    "photoTakenTime": {"timestamp": "1500000000"},
+    "geoData": {"latitude": 48.5, "longitude": -2.25},
+    "people": [{"name": "Anna"}],
+}
 
 
 def drawing(width: int = 48, height: int = 36, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -277,6 +291,8 @@ def _captions() -> dict[str, list[bytes]]:
         "jsonl": ["\n".join(lines).encode(), b'"one"\n["two"]\n{"caption": ["a", {"raw": "b"}]}\n'],
         "json": [json.dumps(each).encode() for each in (coco, karpathy, dict(rows), ["a", "b"])],
         "parquet": parquets,
+        "besidexmp": [XMP, BESIDE],
+        "takeout": [json.dumps(TAKEOUT).encode(), json.dumps(TAKEOUT, indent=1).encode()],
         "sidecar": [b"A note\nof two lines", "é\u0301日本".encode()],
         "mmsearchignore": [b"*.tmp\n!keep.jpg\n/a/**/b\n**/cache/\n[a-z]*.jp?g\n# none\n\\!x\n"],
     }

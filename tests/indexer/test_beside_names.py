@@ -153,6 +153,9 @@ def test_what_is_no_xmp(data: bytes) -> None:
 def test_xmp_in_other_encodings() -> None:
     text = "<?xml version='1.0' encoding='utf-16'?>" + XMP.format("exif:GPSLatitude='1,2N'")
     assert packets.read(text.encode("utf-16")) == Told()
+    padded = "\n<?xml version='1.0'?>" + XMP.format("exif:DateTimeOriginal='2020-02-03'") + "\0\n"
+    for data in (padded.encode(), padded[1:].encode("utf-8-sig")):
+        assert packets.read(data).over.taken_at == datetime(2020, 2, 3)
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,27 @@ def test_texts_are_watched_too(start: Start, photos: Path, tmp_path: Path) -> No
     until(lambda: bodies() == {"of three"})
 
 
+def test_what_other_programs_write_beside_pictures_is_watched(
+    start: Start, photos: Path, tmp_path: Path
+) -> None:
+    watching = start(photos)
+    watching.finds(*ALL)
+    until(lambda: bool(watching.places[0]))
+
+    def titles() -> set[str | None]:
+        with Library(tmp_path / "library", device="cpu") as lib:
+            return {hit.image.info.title for hit in lib.search("waves")} - {None}
+
+    about = "<x xmlns:dc='http://purl.org/dc/elements/1.1/'><dc:title>{}</dc:title></x>"
+    write(photos / "a" / "0.xmp", about.format("one").encode())
+    until(lambda: titles() == {"one"})
+    write(photos / "a" / "0.xmp", about.format("another").encode(), at=2_000_000_000)
+    until(lambda: titles() == {"another"})
+    (photos / "a" / "0.xmp").unlink()
+    until(lambda: titles() == set())
+    assert watching.encoded == len(ALL)
+
+
 def test_a_burst_is_few_runs_and_one_model(
     start: Start, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
