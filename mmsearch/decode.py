@@ -392,6 +392,12 @@ def _unpacked_raw(
         half = min_side is not None and shorter // 2 >= min_side
         try:
             pixels = libraw.develop(data, source, half=half, seconds=limits.max_seconds)
+        except libraw.UnknownRawError:
+            if seems_cut:  # nothing tells whether it is
+                shot = libraw.look_at(data, source, with_preview=True)
+                preview = _preview(shot, source, limits, min_side)
+            if preview is None:
+                raise
         except DecodeError as exc:
             if seems_cut and not isinstance(exc, DecodeTimeoutError):
                 raise DecodeError(source, "truncated") from exc

@@ -395,6 +395,21 @@ def test_tags_that_promise_too_much_do_not_make_a_whole_file_bad() -> None:
     assert read(data, 32).pixels.shape == (32, 48, 3)
 
 
+def test_the_same_where_libraw_cannot_tell() -> None:
+    """Packed in a way that it lacks, by a camera that counts more bytes than there are."""
+    entry = struct.Struct("<HHII").pack
+
+    def unknown(data: bytes) -> bytes:
+        size = len(raws.mosaic(WIDE))
+        data = data.replace(entry(279, 4, 1, size), entry(279, 4, 1, size + 100))
+        return data.replace(entry(259, 3, 1, 1), entry(259, 3, 1, 9))
+
+    data = unknown(dng(WIDE, OTHER))
+    assert raw.seems_cut(data, "DNG")
+    assert near(read(data, 32).pixels, OTHER)
+    assert "LibRaw cannot read" in reason(unknown(dng(WIDE)))
+
+
 def test_what_libraw_does_not_know() -> None:
     assert "LibRaw cannot read" in reason(b"FUJIFILMCCD-RAW 0201".ljust(4000, b"\0"))
 
@@ -442,3 +457,10 @@ def test_which_raw_files_are_developed() -> None:
     assert developed.of("a/IMG_3.nef") == "a/IMG_3.NEF.jpg"
     for name in ("b/IMG_1.cr2", "a/IMG_4.cr2", "a/IMG_1.jpg", "a/IMG_1.png", "a/IMG_10.cr2"):
         assert developed.of(name) is None
+
+
+def test_the_page_takes_them() -> None:
+    """Browsers know no types of theirs: the field for files names the endings."""
+    page = Path(raw.__file__).parents[1] / "serve" / "page" / "index.html"
+    accept = page.read_text(encoding="utf-8").partition('accept="')[2].partition('"')[0]
+    assert raw.RAW_SUFFIXES <= set(accept.split(","))

@@ -27,6 +27,13 @@ _SIGNATURE = b"dcraw v"
 _SCRIPT = Path(__file__).with_name("__main__.py")
 
 
+class UnknownRawError(DecodeError):
+    """LibRaw lacks the camera, or how it packs the sensor's values; the file may be whole."""
+
+    def __init__(self, source: str, reason: str = _UNKNOWN) -> None:
+        super().__init__(source, reason)
+
+
 @dataclass(frozen=True, slots=True)
 class Shot:
     """What is known of a raw file before it is developed.
@@ -64,7 +71,7 @@ def look_at(data: bytes, source: str, *, with_preview: bool) -> Shot:
                 if found is not None and found.format == rawpy.ThumbFormat.JPEG:
                     preview = found.data
     except rawpy.LibRawFileUnsupportedError as exc:
-        raise DecodeError(source, _UNKNOWN) from exc
+        raise UnknownRawError(source) from exc
     except rawpy.LibRawIOError as exc:
         raise DecodeError(source, "truncated") from exc
     except rawpy.LibRawError as exc:
@@ -98,7 +105,8 @@ def develop(data: bytes, source: str, *, half: bool, seconds: float) -> Pixels:
     In a process of its own: that can be ended when it takes too long, may crash on a hostile file,
     and keeps what LibRaw has to say of broken ones from the terminal.
 
-    half: each side half as long, several times as quick. Raises DecodeError, DecodeTimeoutError.
+    half: each side half as long, several times as quick. Raises DecodeError: UnknownRawError,
+    DecodeTimeoutError among them.
     """
     environment = {
         **os.environ,
@@ -125,7 +133,7 @@ def develop(data: bytes, source: str, *, half: bool, seconds: float) -> Pixels:
             if len(pixels) == shape[0] * shape[1] * 3:
                 return np.frombuffer(pixels, np.uint8).reshape(shape)
         case ["error", "LibRawFileUnsupportedError" | "LibRawNotImplementedError"]:
-            raise DecodeError(source, _UNKNOWN)
+            raise UnknownRawError(source)
         case ["error", "LibRawTooBigError" | "LibRawUnsufficientMemoryError" | "MemoryError"]:
             raise DecodeError(source, "too large for the memory of this machine")
         case ["error", "LibRawIOError"]:
