@@ -99,6 +99,17 @@ class LibraryNotFoundError(StoreError):
         self.path = path
 
 
+class LibraryReplacedError(StoreError):
+    """The library is another one than it was when it was opened, or gone."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the library at {path} was moved, deleted or replaced after it was opened: open it "
+            "again (start the service again)"
+        )
+        self.path = path
+
+
 class LibraryLockedError(StoreError):
     """Another process is writing to this library."""
 

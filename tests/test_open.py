@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from collection import encoded, found, run, same, write, write_captions
 from sqlalchemy.exc import OperationalError
 
 from mmsearch.cli import cli
-from mmsearch.errors import StoreError
+from mmsearch.errors import LibraryReplacedError, StoreError
 from mmsearch.library import Library
 from mmsearch.store import Catalog, CatalogWriter, lock
 from mmsearch.store.schema import SCHEMA_HEAD
@@ -364,6 +364,33 @@ def test_a_copy_and_its_original_go_different_ways(
     shutil.rmtree(copy / "index")
     shutil.copytree(library / "index", copy / "index")
     assert same(found(copy, photos, QUERIES), in_copy)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_lies_in_the_place_of_a_library_is_not_read_as_it(
+    library: Path, tmp_path: Path, read_only: bool
+) -> None:
+    """Connections that were there read what was opened; new ones would read the other."""
+    other = shutil.copytree(library, tmp_path / "other")
+    with closing(Catalog(library / "catalog.db", read_only=read_only)) as catalog:
+        before = catalog.counts()
+        shutil.move(library, tmp_path / "moved")
+        library.mkdir()
+        _refuses_to_look(catalog, read_only)
+        assert list(library.iterdir()) == []  # nor is a catalog made
+        shutil.copytree(other, library, dirs_exist_ok=True)
+        _refuses_to_look(catalog, read_only)
+        shutil.rmtree(library)
+        shutil.move(tmp_path / "moved", library)
+        assert catalog.counts() == before
+
+
+def _refuses_to_look(catalog: Catalog, read_only: bool) -> None:
+    with ExitStack() as stack:
+        if not read_only:  # which keeps no connection
+            stack.enter_context(catalog.engine.connect())
+        with pytest.raises(LibraryReplacedError, match="open it again"):
+            catalog.counts()
 
 
 # --- closed -------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ STATUS: dict[type[errors.MmsearchError], int] = {
     errors.ModelUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.LibraryNotFoundError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.LibraryLockedError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.LibraryReplacedError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.SpaceMismatchError: HTTPStatus.CONFLICT,
     errors.IndexMissingError: HTTPStatus.CONFLICT,
     errors.QueryError: HTTPStatus.UNPROCESSABLE_ENTITY,

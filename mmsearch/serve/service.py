@@ -53,6 +53,8 @@ _Said = tuple["Answer[Any] | MmsearchError", str | None]
 LONG_THREADS = min(4, os.cpu_count() or 1)
 #: Those that look deeper are such ones.
 _LONG = 200
+#: How old may be what is known of the library's place.
+_LOOK_EVERY_S = 1.0
 #: How often a question is encoded before it is left to the model's thread whole: each time, what it
 #: needs was forgotten again, or another model has become the library's.
 _TRIES = 3
@@ -121,6 +123,7 @@ class Service:
         self.stopping = False
         #: Set in the loop right after: ends answers that would have no end.
         self.closing = asyncio.Event()
+        self._in_place_until = 0.0
         #: Requests that have come and are not answered yet, but for those without end.
         self.in_flight = 0
 
@@ -163,10 +166,23 @@ class Service:
         if not self.library.catalog.is_in_place():
             path = in_utf8(str(self.library.path))
             return (
-                f"the library {path} was moved, deleted or replaced after it was opened, and is "
-                "shown as it was then: start the service again"
+                f"the library {path} was moved, deleted or replaced after it was opened: start the "
+                "service again"
             )
         return self.problem
+
+    def is_replaced(self) -> bool:
+        """Whether another library lies where this one was, by a look that is a second old at most.
+
+        Answers would be of the old one, files and what is written of the new one.
+        """
+        now = time.monotonic()
+        if now < self._in_place_until:
+            return False
+        replaced = self.library.catalog.is_replaced()
+        if not replaced:
+            self._in_place_until = now + _LOOK_EVERY_S
+        return replaced
 
     @property
     def is_ready(self) -> bool:

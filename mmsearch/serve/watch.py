@@ -8,10 +8,12 @@ from collections.abc import MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmsearch.serve import logs
 from mmsearch.serve.exchange import Exchange, current, request_id
+from mmsearch.serve.login import LOGIN_PATH
 from mmsearch.serve.problems import problem
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 #: What is answered while the service stops: those who start and stop it ask.
 _TO_THE_END = frozenset({"/healthz", "/readyz", "/metrics"})
+#: What is answered where the library was replaced as well: the page, and what says so.
+_WITHOUT_LIBRARY = _TO_THE_END | {"/", "/v1/status", "/openapi.json", LOGIN_PATH}
 #: The label of requests that no route answers: their paths are whatever anybody likes.
 _NO_ROUTE = "none"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -85,7 +89,8 @@ class Watch:
 
 
 class Door:
-    """ASGI middleware around the router alone: notes the route, and is shut once a stop was asked.
+    """ASGI middleware around the router alone: notes the route, and is shut once a stop was asked
+    for, and where the library was replaced.
 
     What is inside then is still answered.
     """
@@ -96,14 +101,8 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope.get(_KEY)
-        if scope["type"] == "http" and self._service.stopping and scope["path"] not in _TO_THE_END:
-            refused = problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the service is stopping; ask again when it is back",
-                kind="stopping",
-                instance=scope["path"],
-                headers={"Connection": "close"},
-            )
+        refused = self._refused(scope["path"]) if scope["type"] == "http" else None
+        if refused is not None:
             if exchange is not None:
                 exchange.is_refused = True
             await refused(scope, receive, send)
@@ -113,6 +112,26 @@ class Door:
         finally:
             if exchange is not None:
                 exchange.route = _template(scope)
+
+    def _refused(self, path: str) -> Response | None:
+        """503 for what is not answered now."""
+        if self._service.stopping and path not in _TO_THE_END:
+            return problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the service is stopping; ask again when it is back",
+                kind="stopping",
+                instance=path,
+                headers={"Connection": "close"},
+            )
+        needs_library = path not in _WITHOUT_LIBRARY and not path.startswith("/assets/")
+        if needs_library and self._service.is_replaced():
+            return problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                self._service.trouble or "start the service again",
+                kind="library-replaced",
+                instance=path,
+            )
+        return None
 
 
 def _template(scope: MutableMapping[str, Any]) -> str:

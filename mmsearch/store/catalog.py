@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mmsearch.batches import batches
-from mmsearch.errors import NotFoundError, StoreError
+from mmsearch.errors import LibraryReplacedError, NotFoundError, StoreError
 from mmsearch.filenames import joined
 from mmsearch.overview import (
     Failure,
@@ -137,7 +137,9 @@ class Catalog:
         db.bring_up_to_date(path, read_only=self.read_only)
         self.path = path
         self._opened = path.stat()
-        self.engine = db.create_engine(path, read_only=self.read_only)
+        # Or some connections would read what lies there by now, and some what was opened; and where
+        # nothing does, SQLite would make a file.
+        self.engine = db.create_engine(path, read_only=self.read_only, before=self._check_place)
         self._read = Reading(path, self.engine)
         self.vectors = Vectors(self._read)
         self._selection_lock = threading.Lock()
@@ -154,16 +156,24 @@ class Catalog:
     def _refuse(self, *_: object) -> None:
         raise StoreError(f"the library at {self.path.parent} was closed")
 
+    def _check_place(self) -> None:
+        if not self.is_in_place():
+            raise LibraryReplacedError(str(self.path.parent))
+
     def is_in_place(self) -> bool:
         """Whether the file at the path still is the one that was opened.
 
-        One that was moved or deleted is read on from what was opened; what lies in its place by now
-        may be seen in part.
+        One that was moved, deleted or replaced is read on from what was opened, by as many threads
+        at once as did so before; more are refused.
         """
         try:
             return os.path.samestat(self._opened, self.path.stat())
         except OSError:
             return False
+
+    def is_replaced(self) -> bool:
+        """Whether there is another file in its place."""
+        return not self.is_in_place() and self.path.exists()
 
     def revision(self) -> int:
         """A number that grows with every committed change."""

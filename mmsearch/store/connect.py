@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,17 +73,25 @@ def _is_stuck(path: Path) -> bool:
     return False
 
 
-def create_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
+def create_engine(
+    path: Path, *, read_only: bool = False, before: Callable[[], None] = lambda: None
+) -> sa.Engine:
     """An engine on the SQLite file `path`, in write-ahead-log mode, that waits 30 s for locks.
 
     read_only: nothing is written, no file made; for a catalog that cannot be written.
+    before: called before each connection is made, which it may refuse.
     """
+
+    def connect() -> sqlite3.Connection:
+        before()
+        return connect_to_read(path)
+
     if read_only:
         # Each connection is new and lives for one query: somebody else may write the file yet,
         # and a connection that takes it for immutable would not notice.
         engine = sa.create_engine(
             "sqlite://",
-            creator=lambda: connect_to_read(path),
+            creator=connect,
             poolclass=sa.pool.NullPool,
             hide_parameters=True,
         )
@@ -92,6 +100,7 @@ def create_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
         url = sa.URL.create("sqlite", database=str(path))
         # Errors end up in logs, where nothing of what people search for is to stand.
         engine = sa.create_engine(url, connect_args={"timeout": _WAIT_S}, hide_parameters=True)
+        sa.event.listen(engine, "do_connect", lambda *_: before())
     pragmas = _READING if read_only else (*_WRITING, *_READING)
 
     @sa.event.listens_for(engine, "connect")

@@ -23,6 +23,7 @@ CASES: list[tuple[errors.MmsearchError, int]] = [
     (errors.StoreError("x"), 500),
     (errors.LibraryNotFoundError("/x"), 503),
     (errors.LibraryLockedError("/x", 7), 503),
+    (errors.LibraryReplacedError("/x"), 503),
     (errors.SpaceMismatchError("a", "b"), 409),
     (errors.IndexMissingError("x"), 409),
     (errors.QueryError("x"), 422),

@@ -125,9 +125,11 @@ def test_a_model_that_cannot_be_loaded(
 
 
 def test_a_library_that_is_not_in_its_place_any_more_is_told(
-    library_folder: Path, tmp_path: Path, settings: Settings
+    library_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read on from what was opened, so that nobody would notice: after a restore, for one."""
+    """One that is gone is read on from what was opened. One that was replaced is not: answers would
+    be of the old one, files and runs of the new."""
+    monkeypatch.setattr("mmsearch.serve.service._LOOK_EVERY_S", 0.0)
     here = tmp_path / "library"
     shutil.copytree(library_folder, here)
     with mmsearch.open(here, device="cpu") as library:
@@ -136,16 +138,26 @@ def test_a_library_that_is_not_in_its_place_any_more_is_told(
             assert client.get("/v1/search?q=x").status_code == 200  # after the model was loaded
             assert client.get("/readyz").status_code == 200
             here.rename(tmp_path / "moved")
-            for _ in range(2):  # gone, and another in its place
+            for there in (False, True):  # gone, and another in its place
+                if there:
+                    shutil.copytree(library_folder, here)
                 problem = is_problem(client.get("/readyz"), 503)
                 assert "start the service again" in problem["detail"]
                 status = client.get("/v1/status").json()
                 assert (status["ready"], status["problem"]) == (False, problem["detail"])
                 assert "\nmmsearch_ready 0.0\n" in client.get("/metrics").text
-                assert client.get("/v1/search?q=x").status_code == 200
-                if not here.exists():
-                    shutil.copytree(library_folder, here)
+                for path in ("/", "/healthz", "/assets/app.js"):
+                    assert client.get(path).status_code == 200
+                for path in ("/v1/search?q=x", "/v1/images/1", "/v1/facets", "/indices-list"):
+                    answer = client.get(path)
+                    if there:
+                        refused = is_problem(answer, 503)
+                        assert refused["type"] == "urn:mmsearch:problem:library-replaced"
+                        assert refused["detail"] == problem["detail"]
+                    else:
+                        assert answer.status_code == 200
             shutil.rmtree(here)
             (tmp_path / "moved").rename(here)
             assert client.get("/readyz").status_code == 200
+            assert client.get("/v1/search?q=x").status_code == 200
             assert client.get("/v1/status").json()["problem"] is None
