@@ -172,7 +172,7 @@ class NotFoundError(QueryError):
         self.item_id = item_id
 
 
-class UnknownNameError(MmsearchError):
+class UnknownNameError(QueryError):
     """A source or a space was asked for by a name that the library does not know."""
 
     def __init__(self, what: str, name: str, known: Sequence[str]) -> None:

@@ -18,6 +18,8 @@ from mmsearch.types import Answer, Hit, ImageHit, ImageRecord, PictureInfo, Text
 
 #: Statuses that a service in trouble answers with for a moment: asking again may help.
 BUSY = frozenset({429, 503})
+#: What a service calls a DecodeError and those that derive from it.
+_OF_PICTURES = frozenset({"decode", "image-too-large", "decode-timeout"})
 
 
 class RemoteError(MmsearchError):
@@ -30,7 +32,8 @@ class RemoteError(MmsearchError):
     def __init__(
         self, message: str, *, status: int = 0, kind: str = "", retry_after_s: float | None = None
     ) -> None:
-        super().__init__(message)
+        # Not by super(): what it stands for in a library may be made of other facts.
+        MmsearchError.__init__(self, message)
         self.status = status
         self.kind = kind
         self.retry_after_s = retry_after_s
@@ -50,6 +53,15 @@ class RemoteNotFoundError(RemoteError, QueryError):
 
 class RemoteQueryError(RemoteError, QueryError):
     """The service cannot answer the question as it was put."""
+
+
+class RemotePictureError(RemoteQueryError, DecodeError):
+    """A picture that the service was sent is none, or not to be read. source: as the service calls
+    it."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.source, _, self.reason = message.rpartition(": ")
 
 
 class BusyError(RemoteError, OverloadedError):
@@ -74,6 +86,8 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> RemoteErro
         429: BusyError,
         503: BusyError,
     }.get(status, RemoteError)
+    if kind in _OF_PICTURES and issubclass(cls, RemoteQueryError):
+        cls = RemotePictureError
     return cls(detail, status=status, kind=kind, retry_after_s=_seconds(headers))
 
 
