@@ -19,7 +19,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
@@ -142,9 +142,11 @@ class _Work:
 
     def begin(self, number: int, content: Any) -> None:
         """Reads a picture, and asks whether it is known or goes on."""
-        *about, data, asks = content
+        *about, asks = content
+        job = Job(*about)
         with self._at(number) as laps:
-            got = read(Job(*about), data, self._recipe.limits, self._stage(number), laps)
+            bare = replace(job, data=None)
+            got = read(bare, job.data, self._recipe.limits, self._stage(number), laps)
             if isinstance(got, Loaded):
                 self._done(number, got, laps)
             elif asks:

@@ -503,3 +503,10 @@ def test_odd_names(library: Path, photos: Path, model: str) -> None:
     run(library)
     assert len(failures(library)) == 1
     assert unchanged(run(library))
+
+
+def test_pictures_that_processes_prepare(library: Path, photos: Path, model: str) -> None:
+    write(photos / "0.png.xmp", darktable())
+    assert run(library, photos, model=model, decode_processes=1).encoded_images == 4
+    assert known(library)["0.png"].keywords == ("mountain",)
+    assert unchanged(run(library))
