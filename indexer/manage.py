@@ -32,6 +32,7 @@ from mmsearch.store import Catalog, CatalogWriter
 from mmsearch.store.engine import delete_old_catalogs, is_there
 from mmsearch.store.lock import writing
 from mmsearch.store.manage import Lost, Removal
+from mmsearch.store.shrink import shrink_if_worth_it
 from mmsearch.types import (
     MODALITIES,
     Space,
@@ -243,7 +244,7 @@ def remove_source(library: Path, given: str) -> Removal:
     with _opened(library) as (writer, catalog):
         source = find_source(catalog.places(), given)
         removal = writer.sources.remove(source.id, _Derived(library, catalog))
-        _save_indexes(library)
+        _clear_up(library)
     return removal
 
 
@@ -260,7 +261,7 @@ def forget_gone(library: Path, given: str | None) -> Removal:
     """
     with _opened(library) as (writer, catalog):
         removal = writer.sources.forget_gone(_source_id(catalog, given), _Derived(library, catalog))
-        _save_indexes(library)
+        _clear_up(library)
     return removal
 
 
@@ -284,6 +285,12 @@ class _Derived:
                 self._erasure.finish()
             else:
                 self._erasure.begin(lost.ids())
+
+
+def _clear_up(library: Path) -> None:
+    """After something was removed. First what gives space back: the rest may need it."""
+    shrink_if_worth_it(library / CATALOG_NAME)
+    _save_indexes(library)
 
 
 def _save_indexes(library: Path) -> None:
@@ -401,4 +408,5 @@ def drop_space(library: Path, given: str) -> Drop:
         # Before the catalog's rows: afterwards nobody would know whose files they are.
         manifest.delete(library / INDEX_FOLDER, drop.space)
         writer.spaces.drop(space_id)
+        shrink_if_worth_it(library / CATALOG_NAME)
     return drop

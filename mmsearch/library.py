@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mmsearch.filters import Facets, Filter
     from mmsearch.index.flat import FlatIndex
     from mmsearch.store.catalog import FileLocation
+    from mmsearch.store.shrink import Room
     from mmsearch.types import Vectors
 
 
@@ -106,7 +107,7 @@ class Library:
         self._opened = Opened(path, path / INDEX_FOLDER, self.catalog, self._encoding)
         self._answering = Answering(self.catalog, self._encoding, self._opened)
         # What was counted at a revision.
-        self._counted: tuple[int, dict[str, int], tuple[SpaceStatus, ...]] | None = None
+        self._counted: tuple[int, dict[str, int], tuple[SpaceStatus, ...], Room] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -468,14 +469,20 @@ class Library:
         # Counting reads all rows, and services are asked every few seconds.
         revision = self.catalog.revision()
         if self._counted is None or self._counted[0] != revision:
-            self._counted = revision, self.catalog.counts(), tuple(self.catalog.spaces())
-        _, counts, spaces = self._counted
+            self._counted = (
+                revision,
+                self.catalog.counts(),
+                tuple(self.catalog.spaces()),
+                self.catalog.room(),
+            )
+        _, counts, spaces, room = self._counted
         counts = counts | {"failed": self.catalog.failed()}
         folder = self.path / INDEX_FOLDER
         return LibraryStatus(
             path=str(self.path),
             **counts,
             bytes=_bytes_in(self.path),
+            free=room.free if room.is_worth_it else 0,
             spaces=spaces,
             index=tuple(
                 measured.status(folder, item.space, modality, vectors)

@@ -30,6 +30,7 @@ from mmsearch.index import manifest, measured
 from mmsearch.index.measured import Measured
 from mmsearch.library import INDEX_FOLDER, Library
 from mmsearch.store.lock import optimizing, writing
+from mmsearch.store.shrink import shrink
 from mmsearch.types import Modality, Space
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def optimize(
         VectorIndexError: the disk does not take it.
         IndexMissingError: the library is empty.
     """
+    from mmsearch.index import fast
     from mmsearch.index.trial import EXACT, Trial, factories
 
     active = _active(library)
@@ -125,6 +127,11 @@ def optimize(
             outcome = _stays_exact(tried, wanted)
         else:
             outcome = f"{best.factory} reaches {best.recall:.3f} in {best.latency_ms:.1f} ms"
+            if best.reach < fast.DEEPEST:
+                outcome += (
+                    "; searches that leave out what is too weak compare everything: among the "
+                    f"{fast.DEEPEST} nearest it finds less than {wanted.target_recall:g}"
+                )
         result = Optimized(modality, n, outcome, len(xq), queries_of, tuple(tried), best)
         if not dry_run:
             if best_index is None:
@@ -132,6 +139,24 @@ def optimize(
             else:
                 _install(library, index, best_index, result, wanted)
     return result
+
+
+def give_back(library: Library, *, dry_run: bool = False) -> int:
+    """Gives the bytes of the catalog that nothing is in back to the disk, if they are many.
+
+    dry_run: change nothing. Returns how many bytes that are.
+
+    Raises:
+        LibraryLockedError: another process is writing.
+        StoreError: the disk has no room for what is written on the way.
+    """
+    room = library.catalog.room()
+    if not room.is_worth_it:
+        return 0
+    if dry_run:
+        return room.free
+    with writing(library.path):
+        return shrink(library.catalog.path)
 
 
 def make_exact(library: Library, modality: Modality) -> bool:
@@ -239,6 +264,7 @@ def _install(
             exact_ms=result.candidates[0].latency_ms,
             memory=fast.memory(built),
             build_seconds=chosen.build_seconds,
+            reach=chosen.reach,
         )
         fast.install(path, built, about)
         now = manifest.read(path)

@@ -104,7 +104,8 @@ class LibraryStatus:
 
     texts: of caption files and sidecars; links: those of them written for a picture; carried: texts
     that pictures carry themselves; missing: pictures that are gone; bytes: of the catalog and
-    the indexes on disk (thumbnails, of which there may be many, are not counted).
+    the indexes on disk (thumbnails, of which there may be many, are not counted); free: about so
+    many of them nothing is in, where that is much.
     """
 
     path: str
@@ -115,5 +116,6 @@ class LibraryStatus:
     missing: int
     failed: int
     bytes: int
+    free: int
     spaces: tuple[SpaceStatus, ...]
     index: tuple[IndexStatus, ...]

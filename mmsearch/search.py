@@ -159,7 +159,9 @@ class Ranking:
         question = self._question
         # What looks further than an approximate index reaches, already for the first hit, would
         # only take longer with one, and find less.
-        far = self._cuts or question.group or question.diversity > 0 or self._named is not None
+        far = question.group or question.diversity > 0 or self._named is not None
+        if self._cuts:
+            far = far or self._index.reach < nearest_for(_JUDGED, question, None)
         return question.exact or far
 
     # --- candidates -----------------------------------------------------------------------------

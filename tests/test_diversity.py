@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mmsearch import diversity
 from mmsearch.diversity import group, leaders, mmr
 from mmsearch.errors import QueryError
+from mmsearch.index import pairs, products
 
 
 def clusters(seed: int, n: int, dim: int, noise: float, kinds: int) -> np.ndarray:
@@ -186,3 +187,48 @@ def test_mmr_of_nothing_of_one_and_of_nonsense() -> None:
     assert mmr(one[0], one, 0.5, 5).tolist() == [0]
     with pytest.raises(QueryError, match="between 0 and 1"):
         mmr(one[0], one, 1.5, 5)
+
+
+@pytest.mark.parametrize("way", [products.SINGLE, products.BRAIN, products.HALF])
+@pytest.mark.parametrize("threshold", [0.3, 0.85, 0.94])
+def test_no_way_to_multiply_changes_the_heads(
+    monkeypatch: pytest.MonkeyPatch, way: products.Way, threshold: float
+) -> None:
+    """Numbers of 16 bits only tell what is to be looked at; torch has these everywhere."""
+    vectors = clusters(7, 700, 96, 0.25, 60)
+    want = leaders(vectors, threshold)
+    monkeypatch.setattr(pairs, "way_for", lambda *_: way)
+    monkeypatch.setattr(diversity, "_ROWS", 64)
+    monkeypatch.setattr(pairs, "_BLOCK", 32)
+    assert leaders(vectors, threshold).tolist() == want.tolist()
+    assert len(set(want.tolist())) in range(2, 700)
+
+
+@pytest.mark.parametrize("way", [products.SINGLE, products.BRAIN, products.HALF])
+def test_all_that_are_near_are_among_the_pairs(way: products.Way) -> None:
+    vectors = clusters(8, 500, 65, 0.5, 12)
+    xq = vectors[:40].astype(np.float32)
+    least = 0.9
+    row, column, dense = pairs.near(xq, vectors, least, way)
+    named = set(zip(row.tolist(), column.tolist(), strict=True))
+    true = xq.astype(np.float64) @ vectors.T.astype(np.float64)
+    for a, b in zip(*np.nonzero(true >= least), strict=True):
+        assert (a, b) in named or any(start <= b < stop for start, stop in dense)
+    # What is clearly not near is not named.
+    assert all(true[a, b] > least - 0.05 for a, b in named)
+
+
+def test_large_libraries_are_compared_the_quickest_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by blocks as they are: what is quick for few queries may be slow for many."""
+    tried: list[tuple[int, ...]] = []
+
+    def quickest(*shape: int) -> products.Way:
+        tried.append(shape)
+        return products.BRAIN
+
+    monkeypatch.setattr(pairs, "quickest_for", quickest)
+    assert pairs.way_for(1000, 512, 65) is products.SINGLE
+    assert pairs.way_for(pairs._LARGE, 512, 65) is products.BRAIN
+    assert tried == [(pairs._BLOCK, 512, 65)]
+    monkeypatch.undo()
+    assert pairs.way_for(pairs._LARGE, 64, 65) in (products.SINGLE, products.BRAIN, products.HALF)

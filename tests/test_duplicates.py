@@ -149,7 +149,7 @@ def test_hidden_pictures_and_other_spaces_are_not_met(
     with closing(CatalogWriter(tmp_path / CATALOG_NAME)) as writer:
         other = writer.ensure_space(Space("other/model", DIM, "e" * 64, "as it is"))
         source = writer.ensure_source("/photos", "folder", (), False)
-        writer.sources.remove(source, lambda _removal, _hashes: None)
+        writer.sources.remove(source, lambda _removal, _lost, _gone: None)
     assert find(catalog, space_id) == []
     assert find(catalog, other) == []
 

@@ -92,6 +92,7 @@ SIBLINGS = {
     ("mmsearch.library", "mmsearch.answering"),
     ("mmsearch.answering", "mmsearch.search"),
     ("mmsearch.answering", "mmsearch.duplicates"),
+    ("mmsearch.diversity", "mmsearch.index"),
     ("mmsearch.answering", "mmsearch.queryencoder"),
     ("mmsearch.opened", "mmsearch.backgrounds"),
     ("mmsearch.search", "mmsearch.relevance"),

@@ -21,13 +21,13 @@ from mmsearch.cli import cli
 from mmsearch.doctor import Finding
 from mmsearch.doctor.indexes import IndexDoctor
 from mmsearch.errors import IndexMissingError, RefusedError
-from mmsearch.index import manifest, measured, trial
+from mmsearch.index import fast, manifest, measured, trial
 from mmsearch.index.flat import FlatIndex
 from mmsearch.index.trial import Candidate
 from mmsearch.library import Library
 from mmsearch.optimize import Wanted, make_exact, optimize
 from mmsearch.points import EVENT
-from mmsearch.store import Catalog, CatalogWriter
+from mmsearch.store import Catalog, CatalogWriter, shrink
 from mmsearch.store.lock import optimizing, writing
 from mmsearch.store.mend import examined
 from mmsearch.types import Space
@@ -142,6 +142,46 @@ def test_chosen_with_the_texts_of_the_library(path: Path) -> None:
         assert server.index("image").fast is None
         assert server.status().index[0].approximate is None
     assert not list((path / "index").glob("*.fast*"))
+
+
+def test_how_deep_the_index_was_measured_to_find_what_is_near(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What leaves out the weak looks at more than 10: only an index that serves it is used."""
+    with Library(path) as library, Library(path) as server:
+        result = optimize(library, "image", WANTED)
+        assert result.chosen is not None
+        assert result.chosen.reach == fast.DEEPEST
+        assert result.chosen.candidates >= 2 * fast.DEEPEST
+        assert "compare everything" not in result.outcome
+        index = server.index("image")
+        assert index.reach == fast.DEEPEST
+        # It says so of the neighbours that it finds, and not of those that all are compared for.
+        xq = clustered(100, 50, words=True)
+        found, true = (index.search(xq, fast.DEEPEST, exact=exact) for exact in (False, True))
+        near = [np.isin(a.ids, b.ids).mean() for a, b in zip(found, true, strict=True)]
+        assert float(np.mean(near)) > 0.9
+        recall = trial.Trial.recall
+        monkeypatch.setattr(
+            trial.Trial, "recall", lambda self, k=10: recall(self, k) if k == 10 else 0.5
+        )
+        result = optimize(library, "image", WANTED)
+        assert result.chosen is not None
+        assert result.chosen.reach == fast.SHALLOW
+        assert "leave out what is too weak compare everything" in result.outcome
+        about = measured.read(image_file(path))
+        assert about is not None
+        assert about.reach == fast.SHALLOW
+        server.refresh()
+        assert server.index("image").reach == fast.SHALLOW
+        # One that was measured before this was looked at says nothing.
+        file = measured.about_file(image_file(path))
+        document = json.loads(file.read_text())
+        del document["reach"]
+        file.write_text(json.dumps(document))
+        about = measured.read(image_file(path))
+        assert about is not None
+        assert about.reach == fast.SHALLOW
 
 
 def test_pictures_ask_for_texts(path: Path) -> None:
@@ -328,12 +368,10 @@ def test_forgetting_while_codes_are_made(path: Path) -> None:
     """Whoever makes codes may have read the vectors already: the file is another one then."""
     with Library(path) as library:
         optimize(library, "image", WANTED)
-    before = image_file(path).stat().st_ino
     run = forget(path, range(1, 11))
     with optimizing(path / "index") as alone:
         assert alone
         run()
-    assert image_file(path).stat().st_ino != before
     assert load(path).total == N - 10
     finish_run(path)
     with Library(path) as library:
@@ -520,6 +558,35 @@ def test_doctor_deletes_what_nothing_speaks_of(path: Path) -> None:
     assert not stray.exists()
     with Library(path) as library:
         assert library.index("image").fast is not None
+
+
+def test_space_of_what_is_forgotten_goes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mmsearch(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, ["-l", str(path), *arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    def size() -> int:
+        return (path / "catalog.db").stat().st_size
+
+    monkeypatch.setattr(shrink, "WORTH_BYTES", 1 << 14)
+    assert "free" not in mmsearch("status")
+    with monkeypatch.context() as patch:  # as where the disk had no room for it
+        patch.setattr("indexer.manage.shrink_if_worth_it", lambda _: None)
+        forget(path, range(1, N // 2))()
+    before = size()
+    assert "MB of them free: mmsearch optimize gives them back" in mmsearch("status")
+    assert json.loads(mmsearch("status", "--json"))["free"] > 1 << 14
+    assert "go back to the disk (nothing was changed)" in mmsearch("optimize", "--dry-run")
+    with writing(path):
+        assert "No space of the catalog is given back" in mmsearch("optimize")
+    assert size() == before
+    assert json.loads(mmsearch("optimize", "--json"))["given_back"] == before - size() > 0
+    assert "free" not in mmsearch("status")
+    assert json.loads(mmsearch("status", "--json"))["free"] == 0
+    left = size()
+    forget(path, range(N // 2, N - 100))()  # by itself, where that much goes at once
+    assert size() < left
 
 
 def test_command(path: Path) -> None:

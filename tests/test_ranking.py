@@ -176,14 +176,14 @@ def test_pages_are_slices_of_one_list(
         assert (everything.cut > 0) == (len(want) + sum(len(o) for _, o in want) < n)
 
 
-def coarse(folder: Path) -> Collection:
-    """With an approximate index that misses much."""
+def coarse(folder: Path, factory: str = "IVF1,PQ1x4fs", reach: int = fast.SHALLOW) -> Collection:
+    """With an approximate index; one of so short codes misses much."""
     of = Collection(3000, 11)
     of.index.save(folder)
     of.index = FlatIndex.load(folder, SPACE, "image")
-    codes = fast.learn("IVF1,PQ1x4fs", of.rows, 0)
+    codes = fast.learn(factory, of.rows, 0)
     fast.encode(codes, of.rows)
-    of.index.fast = fast.Fast(codes, 1, 400)
+    of.index.fast = fast.Fast(codes, 1, 4 * reach, reach)
     return of
 
 
@@ -217,6 +217,47 @@ def test_what_looks_far_anyway_is_exact(tmp_path: Path, changes: dict[str, Any])
     question = Question((Term(text="x"),), k=10, **changes)
     page = of.page(question, named)
     assert shown(page) == shown(of.page(replace(question, exact=True), named))
+
+
+def test_what_is_not_too_weak_is_found_by_an_index_that_reaches_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = coarse(tmp_path, "IVF1,PQ16x4fs", fast.DEEPEST)
+    question = Question((Term(text="x"),), k=20, min_relevance=0.5)
+    want = of.page(replace(question, exact=True), None)
+    assert len(want.ids) > 1
+    compared: list[bool] = []
+    search = FlatIndex.search
+
+    def note(self: FlatIndex, *args: Any, exact: bool = False, **options: Any) -> Any:
+        compared.append(exact or args[1] > self.reach)
+        return search(self, *args, exact=exact, **options)
+
+    monkeypatch.setattr(FlatIndex, "search", note)
+    page = of.page(question, None)
+    assert compared == [False]
+    assert (page.ids.tolist(), page.scores.tolist()) == (want.ids.tolist(), want.scores.tolist())
+    assert page.relevance is not None
+    assert want.relevance is not None
+    assert page.relevance.tolist() == want.relevance.tolist()
+    # What was measured of the ten nearest says nothing of so many.
+    of.index.fast.reach = fast.SHALLOW  # type: ignore[union-attr]
+    assert of.page(question, None).ids.tolist() == want.ids.tolist()
+    assert compared == [False, True]
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.5])
+def test_pages_of_what_is_not_too_weak_fit_together(tmp_path: Path, threshold: float) -> None:
+    of = coarse(tmp_path, reach=fast.DEEPEST)
+    question = Question((Term(text="x"),), k=3000, min_relevance=threshold)
+    whole = of.page(question, None).ids.tolist()
+    assert len(whole) > 1
+    for k in (10, 70):
+        shown: list[int] = []
+        for offset in range(0, 700, k):
+            page = of.page(replace(question, k=k, offset=offset), None)
+            shown += page.ids.tolist()
+        assert shown == whole[:700]
 
 
 def test_what_words_name_comes_first_and_is_not_left_out() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmsearch.cli.options import json_option, library_option, open_library, print_json, said
+from mmsearch.errors import StoreError
 from mmsearch.plaintext import counted
 from mmsearch.types import MODALITIES, Modality
 
@@ -76,10 +77,12 @@ def optimize(
     exact. What is found by it has its true scores. Running servers take it at once; indexing runs
     keep it up to date. `mmsearch status` shows it, `--exact` in a search passes it over.
 
+    Before that, space in the catalog that nothing is in any more is given back to the disk.
+
     \b
       mmsearch optimize --target-recall 0.99 --max-memory 2GB
     """
-    from mmsearch.optimize import Wanted, make_exact
+    from mmsearch.optimize import Wanted, give_back, make_exact
     from mmsearch.optimize import optimize as run
 
     if exact and (measured := said("target_recall", "max_memory", "min_vectors")):
@@ -95,6 +98,14 @@ def optimize(
             )
             return
         wanted = Wanted(target_recall, max_memory, min_vectors)
+        given_back = 0
+        try:
+            given_back = give_back(lib, dry_run=dry_run)
+        except StoreError as exc:  # the other thing can be done all the same
+            click.echo(f"No space of the catalog is given back: {exc}", err=True)
+        if given_back and not as_json:
+            nothing = " (nothing was changed)" * dry_run
+            click.echo(f"catalog\n  {given_back / 1e6:,.0f} MB go back to the disk{nothing}")
         found = []
         for one in modalities:
             if not as_json:
@@ -106,7 +117,13 @@ def optimize(
             if not as_json:
                 _conclude(result, dry_run=dry_run)
     if as_json:
-        print_json({"dry_run": dry_run, "indexes": [asdict(result) for result in found]})
+        print_json(
+            {
+                "dry_run": dry_run,
+                "given_back": given_back,
+                "indexes": [asdict(result) for result in found],
+            }
+        )
 
 
 def _exact(were: list[tuple[Modality, bool]], *, as_json: bool, dry_run: bool) -> None:

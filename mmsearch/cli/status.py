@@ -47,8 +47,9 @@ def status(failed: bool, as_json: bool, library: Path | None) -> None:
             click.echo("Nothing failed.", err=True)
         return
     links = counted(found.links, "linked to a picture", "linked to pictures")
+    free = f", about {found.free / 1e6:,.0f} MB of them free: mmsearch optimize gives them back"
     lines = [
-        ("library", f"{found.path}  ({found.bytes / 1e6:,.1f} MB)"),
+        ("library", f"{found.path}  ({found.bytes / 1e6:,.1f} MB{free * bool(found.free)})"),
         ("pictures", f"{found.images:,}" + (f"  ({found.missing:,} gone)" * bool(found.missing))),
         ("texts", f"{found.texts:,}  ({links})"),
     ]

@@ -34,8 +34,12 @@ _BYTES_A_WRITE = 1 << 20
 _LEARNED_FROM = 16_384
 _A_LIST = 40
 #: This many neighbours, best first, come from the candidates, however many are asked for: so pages
-#: of results are parts of one ranking. After them follow the nearest of all others, exactly.
-DEEPEST = 100
+#: of results are parts of one ranking. After them follow the nearest of all others, exactly. The
+#: first number will do for searches that show what is nearest; those that leave out what is too
+#: weak look at the 200 nearest before they know (mmsearch.search), and at some more in questions
+#: about pictures of the library, which are not among the answers.
+SHALLOW = 100
+DEEPEST = 240
 
 #: FAISS's selector makes fast scan several times slower. So candidates are asked for in such excess
 #: that enough should be left when the others are dropped, up to this share of an index.
@@ -47,13 +51,14 @@ _FEW_ASKED = 4000
 class Fast:
     """An approximate index of the vectors of an index file, by position. Searches are thread-safe.
 
-    nprobe, candidates: how it is searched.
+    nprobe, candidates: how it is searched. reach: how many of the nearest it was measured to find.
     """
 
-    def __init__(self, index: Any, nprobe: int, candidates: int) -> None:
+    def __init__(self, index: Any, nprobe: int, candidates: int, reach: int = SHALLOW) -> None:
         self.index = index
         self.nprobe = nprobe
         self.candidates = candidates
+        self.reach = reach
 
     @property
     def lists(self) -> int:
@@ -62,7 +67,7 @@ class Fast:
     @property
     def deepest(self) -> int:
         """How many of the nearest its candidates are good for."""
-        return min(DEEPEST, self.candidates // 2)
+        return min(self.reach, self.candidates // 2)
 
     def suits(self, selection: Selection) -> bool:
         """Whether it is to be asked for the nearest of these, or comparing all does better."""
@@ -157,7 +162,7 @@ def load(path: Path, base: Manifest) -> Fast | None:
     if index is None or (index.ntotal, index.d) != (base.ntotal, base.dim):
         logger.warning("%s is damaged: searching exactly", path.with_name(about.file))
         return None
-    return Fast(index, about.nprobe, about.candidates)
+    return Fast(index, about.nprobe, about.candidates, about.reach)
 
 
 def _read(path: Path, about: Measured) -> Any:

@@ -123,6 +123,11 @@ class FlatIndex:
         assert self._base is not None
         self._base.fast = fast
 
+    @property
+    def reach(self) -> int:
+        """How many of the nearest an approximate index finds; 0 where there is none."""
+        return 0 if self.fast is None else self.fast.deepest
+
     def rows(self) -> NDArray[np.float16]:
         """The vectors of the file (n, dim), by position, mapped: good while the index lives."""
         return self._delta.rows[:0] if self._base is None else self._base.rows

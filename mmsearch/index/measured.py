@@ -53,7 +53,8 @@ class Measured:
     queries, held out, of the other modality; queries_of: "texts", "pictures" (of the library) or
     "captions" (generic ones). measured_on: how many vectors there were. latency_ms, exact_ms: the
     median time of one such query, and of comparing everything. memory: bytes in memory.
-    build_seconds: for learning and encoding.
+    build_seconds: for learning and encoding. reach: of how many of the nearest, not only of 10, it
+    finds that share; what was measured before that was looked at says nothing of it.
     """
 
     file: str
@@ -74,6 +75,7 @@ class Measured:
     exact_ms: float
     memory: int
     build_seconds: float
+    reach: int = 100
 
     @property
     def outgrown(self) -> bool:
@@ -115,7 +117,8 @@ def read(path: Path) -> Measured | None:
             logger.warning("%s makes no sense: searching exactly", about_path)
             return None
     own = about.file.startswith(f"{path.stem}.fast-") and about.file == Path(about.file).name
-    if not own or not math.isfinite(about.recall) or not about.nprobe or not about.candidates:
+    counts = (about.nprobe, about.candidates, about.reach)
+    if not own or not math.isfinite(about.recall) or not all(counts):
         logger.warning("%s makes no sense: searching exactly", about_path)
         return None
     return about

@@ -193,12 +193,19 @@ SINGLE, HALF, BRAIN = Single(), Half(), Brain()
 
 def quickest() -> Way:
     """The way that takes least time in this process."""
-    return _quickest() if halves.has_torch() else SINGLE
+    return _quickest(*_TRIED) if halves.has_torch() else SINGLE
+
+
+def quickest_for(vectors: int, queries: int, dim: int) -> Way:
+    """The same for so many at once, which may be another one; of all ways there are, be it that
+    torch has to be loaded first, for a second."""
+    import torch  # noqa: F401
+
+    return _quickest(vectors, queries, dim)
 
 
 @cache
-def _quickest() -> Way:
-    n, nq, dim = _TRIED
+def _quickest(n: int, nq: int, dim: int) -> Way:
     rng = np.random.default_rng(0)
     rows, xq = (rng.standard_normal((m, dim), np.float32) for m in (n, nq))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

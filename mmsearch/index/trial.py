@@ -44,7 +44,8 @@ class Candidate:
     nprobe, candidates: how it was searched (mmsearch.index.measured.Measured). recall: recall@10,
     the lower of that among all vectors and among a tenth, where as many candidates reach less far.
     latency_ms: median of one query; filtered_ms: of one among the tenth. memory: in bytes; those of
-    exact search are mapped.
+    exact search are mapped. reach: of how many of the nearest it finds the share that was wanted;
+    fast.SHALLOW, where that is known of 10 only.
     """
 
     factory: str
@@ -55,6 +56,7 @@ class Candidate:
     filtered_ms: float
     memory: int
     build_seconds: float
+    reach: int = fast.SHALLOW
 
     @property
     def cost(self) -> float:
@@ -72,19 +74,22 @@ class Trial:
         rng = np.random.default_rng(_SEED)
         some = rng.choice(ids, max(1, int(_FILTERED * len(ids))), replace=False)
         self._some: Ids = np.sort(some)
-        self._found = [(only, index.search(xq, K, only=only, exact=True)) for only in self._onlys]
+        self._found = {
+            k: [(only, index.search(xq, k, only=only, exact=True)) for only in self._onlys]
+            for k in (K, fast.DEEPEST)
+        }
 
     @property
     def _onlys(self) -> tuple[Ids | None, Ids]:
         return None, self._some
 
-    def recall(self) -> float:
-        """recall@10 of the index as it is searched now, among all and among a tenth: the lower."""
-        return min(self._recall(*truth) for truth in self._found)
+    def recall(self, k: int = K) -> float:
+        """recall@k of the index as it is searched now, among all and among a tenth: the lower."""
+        return min(self._recall(k, *truth) for truth in self._found[k])
 
-    def _recall(self, only: Ids | None, truth: list[Neighbours]) -> float:
+    def _recall(self, k: int, only: Ids | None, truth: list[Neighbours]) -> float:
         near = 0
-        for one, true in zip(self._index.search(self._xq, K, only=only), truth, strict=True):
+        for one, true in zip(self._index.search(self._xq, k, only=only), truth, strict=True):
             # Whatever scores as much is as near: which of the equally near comes is no matter.
             near += int(np.count_nonzero(one.scores >= true.scores.min(initial=math.inf)))
         return near / max(1, sum(len(true.ids) for true in truth))
@@ -129,17 +134,40 @@ class Trial:
         self, factory: str, index: Any, nprobe: int, target: float, built: float
     ) -> Candidate:
         """With so few candidates as will do, or the most that are of use."""
-        before = -1.0
-        for candidates in _CANDIDATES:
-            self._index.fast = Fast(index, nprobe, candidates)
-            recall = self.recall()
-            if recall >= target or recall - before < _GAIN:
-                break
-            before = recall
+        found, recall = self._few_candidates(index, nprobe, target)
+        self._index.fast = found
         plain, filtered = self._times(exact=False)
         return Candidate(
-            factory, nprobe, candidates, recall, plain, filtered, fast.memory(index), built
+            factory,
+            nprobe,
+            found.candidates,
+            recall,
+            plain,
+            filtered,
+            fast.memory(index),
+            built,
+            found.reach,
         )
+
+    def _few_candidates(self, index: Any, nprobe: int, target: float) -> tuple[Fast, float]:
+        """That, and its recall@10. Some more are taken where the target is reached that deep."""
+        shallow: tuple[Fast, float] | None = None
+        before = (-1.0, -1.0)
+        for candidates in _CANDIDATES:
+            self._index.fast = now = Fast(index, nprobe, candidates, fast.DEEPEST)
+            # Beyond what it reaches all are compared, which says nothing of it.
+            reaches = now.deepest == fast.DEEPEST
+            recall, deep = self.recall(), self.recall(fast.DEEPEST) if reaches else 0.0
+            if min(recall, deep) >= target:
+                return now, recall
+            if shallow is None or shallow[1] < target:
+                shallow = Fast(index, nprobe, candidates), recall
+            gained = max(recall - before[0], deep - before[1] if reaches else 0.0)
+            if gained < _GAIN and (reaches or recall < target):
+                break
+            before = recall, deep
+        assert shallow is not None
+        return shallow
 
     def _times(self, *, exact: bool) -> tuple[float, float]:
         """Milliseconds of a query, and of one among a tenth: medians."""

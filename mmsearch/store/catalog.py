@@ -36,6 +36,7 @@ from mmsearch.store.schema import (
     space,
     text_,
 )
+from mmsearch.store.shrink import Room, room_of
 from mmsearch.store.sizes import Sizes
 from mmsearch.store.tags import Tag, TagCount, tag_counts, tags_of
 from mmsearch.store.vectors import Vectors
@@ -384,6 +385,11 @@ class Catalog:
             return self._selected
 
     # --- overview -------------------------------------------------------------------------------
+
+    def room(self) -> Room:
+        """How large the catalog is, and how much of that nothing is in."""
+        with self._read.driver_moment() as connection:
+            return room_of(connection)
 
     def counts(self) -> dict[str, int]:
         """images, texts, links, carried, missing and failed: how many rows of each.

@@ -250,9 +250,9 @@ def in_one_list(index: FlatIndex, xq: np.ndarray, only: np.ndarray | None = None
         assert np.lexsort((true.ids, -true.scores)).tolist() == list(range(most))
         assert sorted(one.ids.tolist()) == sorted(true.ids.tolist())
         # What the first ones lack follows after them, and is best first itself.
-        rest = ~np.isin(true.ids, one.ids[: fast.DEEPEST])
-        assert one.ids[fast.DEEPEST :].tolist() == true.ids[rest].tolist()
-        assert (np.diff(one.scores[: fast.DEEPEST]) <= 0).all()
+        rest = ~np.isin(true.ids, one.ids[: fast.SHALLOW])
+        assert one.ids[fast.SHALLOW :].tolist() == true.ids[rest].tolist()
+        assert (np.diff(one.scores[: fast.SHALLOW]) <= 0).all()
     for row, one in zip(xq, whole, strict=True):
         for k in (1, 10, 99, 100, 101, 102, 110, 300):
             [some] = index.search(row[None], k, only=only)

@@ -475,7 +475,7 @@ def test_columns_longer_than_one_query(world: World, monkeypatch: pytest.MonkeyP
         world.write(DAY + timedelta(days=start), *rows)
         found = world.check(f.parse("width:>4"), f.parse("not path:1/*"))
         if start == 11:
-            world.writer.sources.remove(world.sources[1], lambda _removal, _hashes: None)
+            world.writer.sources.remove(world.sources[1], lambda _removal, _lost, _gone: None)
             world.sources[1] = world.writer.ensure_source("/mnt/old disk", "folder", (), False)
             world.writer.sources.rename(world.sources[1], "Old [1]")
             found = world.check(f.parse("width:>4"))

@@ -179,7 +179,7 @@ def test_forgetting_takes_the_tags_along_and_writes_none_on_tombstones(
     other = writer.ensure_source("/other", "folder", (), False)
     writer.commit(writer.ensure_space(SPACE), images=[image(other, "b.jpg", "B")])
     writer.tags.add([ids["B"]], "kept")
-    writer.sources.remove(source, lambda _removal, _hashes: None)
+    writer.sources.remove(source, lambda _removal, _lost, _gone: None)
     assert catalog.tag_counts() == [TagCount("kept", 1, 0, 1)]
     assert writer.tags.classified({ids["A"]: [("late", 0.9)]}, ["late"]) == 0
     assert writer.tags.add([ids["A"]], "late") == 0

@@ -425,11 +425,15 @@ class Life:
         self.writer.activate(self.space)  # any commit
 
     def forget_gone(self) -> None:
-        self.writer.sources.forget_gone(None, lambda _removal, pictures: list(pictures) and None)
+        self.writer.sources.forget_gone(
+            None, lambda _removal, lost, _gone: list(lost.pictures()) and None
+        )
 
     def remove(self) -> None:
         source = self.sources.pop(self.rng.randrange(2))
-        self.writer.sources.remove(source, lambda _removal, pictures: list(pictures) and None)
+        self.writer.sources.remove(
+            source, lambda _removal, lost, _gone: list(lost.pictures()) and None
+        )
         place = f"/{self.rng.random()}/photos"
         self.sources.append(self.writer.ensure_source(place, "folder", (), False))
 
@@ -540,9 +544,9 @@ def test_nothing_of_what_was_forgotten_is_left_in_the_index(
     writer.scan.begin()
     writer.scan.saw([saw(row.path) for row in [*keep, *only]])
     writer.scan.sweep(source)
-    writer.sources.forget_gone(source, lambda _removal, pictures: list(pictures) and None)
+    writer.sources.forget_gone(source, lambda _removal, lost, _gone: list(lost.pictures()) and None)
     assert [on_disk(catalog_path, word) for word in secrets] == [False, False, False, True]
-    writer.sources.remove(source, lambda _removal, pictures: list(pictures) and None)
+    writer.sources.remove(source, lambda _removal, lost, _gone: list(lost.pictures()) and None)
     assert not on_disk(catalog_path, secrets[3])
     assert in_step(catalog_path)
 
