@@ -75,7 +75,7 @@ _ERRORS_SHOWN = 10
 @click.option(
     "--min-probability",
     type=click.FloatRange(0, 1),
-    help="Leave out what is less probable. [default: 0.5 with --write-tags and --multi, else 0]",
+    help="Leave out what is less probable. [default: 0.5 with --write-tags or --multi, else 0]",
 )
 @click.option("--model", metavar="NAME", help="The model. [default: that of the library]")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: item,rank,label,probability,score.")

@@ -142,7 +142,7 @@ class Question:
             raise QueryError(f"offset must not be negative, not {self.offset}")
         if not 0 <= self.min_relevance <= 1:
             raise QueryError(f"a relevance is between 0 and 1, not {self.min_relevance:g}")
-        if self.min_score is not None and not math.isfinite(self.min_score):
+        if self.min_score is not None and not -1 <= self.min_score <= 1:
             raise QueryError(f"a least score is a number between -1 and 1, not {self.min_score:g}")
         if not 0 <= self.diversity < 1:
             raise QueryError(f"diversity is at least 0 and below 1, not {self.diversity:g}")

@@ -111,6 +111,7 @@ def test_weights() -> None:
         lambda: Question((Term(text="x"),), min_relevance=float("nan")),
         lambda: Question((Term(text="x"),), min_score=float("nan")),
         lambda: Question((Term(text="x"),), min_score=float("inf")),
+        lambda: Question((Term(text="x"),), min_score=1.5),
         lambda: Question((Term(text="x"),), min_score=float("-inf")),
     ],
 )

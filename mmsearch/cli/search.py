@@ -227,8 +227,8 @@ def search(
 
     A lone + or - begins another part, 0.5: before it is its weight. What matches too weakly is
     left out, so that a search for what is not there finds nothing; --all shows it. Conditions:
-    path, source, taken, added, bytes, width, height, megapixels, format, orientation, camera,
-    keyword, tag, has, near; with and, or, not, and brackets.
+    path, folder, source, taken, added, bytes, width, height, pixels, megapixels, format,
+    orientation, camera, keyword, tag, has, near; with and, or, not, and brackets.
     """
     _check_options(
         texts=texts, paths=paths, null=null, open_=open_, shown=bool(thumbnails), as_json=as_json

@@ -731,3 +731,27 @@ def test_an_empty_library_says_what_to_do(browser: Browser, tmp_path: Path) -> N
         page.close()
     finally:
         server.stop()
+
+
+def test_another_library_behind_the_same_address(open_page: Open) -> None:
+    page = open_page("/?q=boats")
+    page.wait_for_selector(SAID)
+    page.locator(".tile").nth(0).locator(".tick").click(force=True)
+    page.wait_for_selector("#bar-count:has-text('1 picture selected')")
+    page.locator(".tile").nth(1).click()
+    page.wait_for_selector("#viewer[open] .facts")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    def other(route: Route) -> None:
+        # It holds as many, by the same model.
+        route.fulfill(json=route.fetch().json() | {"library": "/another/library"})
+
+    page.route("**/v1/status", other)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_selector("#viewer", state="hidden")
+    page.wait_for_url("**/?q=boats")
+    page.wait_for_selector("#bar", state="hidden")
+    until(page, "document.querySelector('#holds').title === '/another/library'")
+    page.wait_for_selector(SAID)
+    assert any(url.endswith("/v1/search") for url in asked)

@@ -219,6 +219,7 @@ function showUnclear(error, isCaptions) {
 
 function showResults(asked, fresh) {
   grid.plain = false;
+  grid.isRelative = least === 0 && !state.all;
   const kept = fresh ? null : lists.get(shownKey);
   if (kept) {
     grid.restore(kept);
@@ -300,6 +301,8 @@ function sayPictures() {
   const among = state.where ? `of ${number(allowed)} that pass` : `of ${number(allowed)}`;
   if (n === 0) said.textContent = "No pictures";
   else if (grid.plain) said.textContent = count(allowed, "picture");
+  // A picture that is asked about is none of the answers.
+  else if (isLoose && grid.ended && !grid.isDeep) said.textContent = `${count(n, "picture")}, the nearest first`;
   else if (isLoose) said.textContent = `${count(allowed, "picture")}, the nearest first`;
   else if ((grid.ended || n === allowed) && !grid.isDeep) said.textContent = `${count(n, "picture")} ${among}, the nearest first`;
   else said.textContent = `More than ${number(n)} pictures ${among}, the nearest first`;
@@ -484,13 +487,20 @@ const holdings = new Holdings({
     viewer.retry();
   },
   onChange(before, now) {
-    if (before.images === now.images && before.texts === now.texts && before.model === now.model) return;
+    const isOther = before.library !== now.library;
+    const isSame = before.images === now.images && before.texts === now.texts && before.model === now.model;
+    if (isSame && !isOther) return;
     wall = null;
     lists.clear();
     isOutdated = true;
     filters.forget();
+    if (isOther) {
+      // Its ids are of other pictures.
+      selection.clear();
+      if (state.pic !== null) go({ pic: null }, { replace: true });
+    }
     const isCalm = scrollY < 40 && state.pic === null && selection.size === 0;
-    if (before.images === 0 || now.images === 0 || before.model !== now.model || isCalm) {
+    if (before.images === 0 || now.images === 0 || before.model !== now.model || isOther || isCalm) {
       render({ fresh: true });
     } else if (state.view === "pictures") {
       const act = () => { scrollTo(0, 0); render({ fresh: true }); };

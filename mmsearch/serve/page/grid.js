@@ -20,11 +20,13 @@ export class Grid {
    * onLeave() upwards, onChange(page) after each page, onError(error), href(hit), maxOffset(): how
    * deep the service lets a list be read; selection: what was picked out (selection.js);
    * onMissing() when a picture does not come: the error of the service, or null where it is there.
-   * `plain` shows pictures without their scores.
+   * `plain` shows pictures without their scores; `isRelative` fades them beside the best of the list,
+   * where only what comes nearest was asked for.
    */
   constructor(box, handlers) {
     Object.assign(this, { box }, handlers);
     this.plain = false;
+    this.isRelative = false;
     this.clear();
     this.drawn = new Map();
     /** The ids of pictures that did not come: each is asked for once more, not without end. */
@@ -280,7 +282,7 @@ export class Grid {
 
   tile(index, { left, width }, height) {
     const hit = this.hits[index];
-    const power = this.plain ? 1 : strength(hit, this.best);
+    const power = this.plain ? 1 : strength(this.isRelative ? { score: hit.score } : hit, this.best);
     const words = describe(hit);
     const image = el("img", {
       alt: words,
