@@ -36,6 +36,7 @@ from mmsearch.serve import (
 from mmsearch.serve.downloads import Downloads
 from mmsearch.serve.guard import Guard, is_loopback
 from mmsearch.serve.keys import Keys, keys_path
+from mmsearch.serve.parameters import OnceRoute
 from mmsearch.serve.problems import documented, problem
 from mmsearch.serve.runs import Runs
 from mmsearch.serve.schemas import (
@@ -107,7 +108,7 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
         # Where a slash too many would lead to is told in full, with http and the Host of the
         # request: behind a proxy that speaks TLS, a key would be sent there in the open.
         redirect_slashes=False,
-        responses=documented(400, 401, 403, 408, 421, 429, 431),
+        responses=documented(400, 401, 403, 408, 415, 421, 429, 431),
     )
     problems.install(app)
     app.state.service = service
@@ -122,6 +123,7 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
         cors_origins=settings.cors_origins,
     )
     app.add_middleware(watch.Watch, service=service)
+    app.router.route_class = OnceRoute
     # One router, not one in another: those are matched twice. What is asked most comes first.
     queries.add_routes(app.router, service)
     embeddings.add_routes(app.router, service)

@@ -186,6 +186,11 @@ class Guard:
                 "this service answers to its own names only (of this machine); to reach it under "
                 "another name, start it with --host and make a key"
             )
+        if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, (
+                "compressed bodies are not unpacked here: send it as it is, without "
+                "Content-Encoding"
+            )
         if headers.get("origin") in self._cors_origins:
             return None
         site = headers.get("sec-fetch-site", "same-origin")

@@ -205,7 +205,8 @@ async def _on_http(request: Request, exc: Exception) -> JSONResponse:
     headers = dict(exc.headers or {})
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette names those of one route only, where several share the address.
-        headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
+        methods = _methods(request) or _with_head(set(headers.get("Allow", "").split(", ")))
+        headers["Allow"] = ", ".join(methods)
         detail = f"this address takes {headers['Allow']}"
     return problem(exc.status_code, str(detail), instance=request.url.path, headers=headers)
 
@@ -215,7 +216,10 @@ def _methods(request: Request) -> list[str]:
     paths = request.app.openapi()["paths"]
     asked = request.url.path
     known = [asked] if asked in paths else [path for path in paths if _fits(path, asked)]
-    methods = {method.upper() for path in known for method in paths[path]}
+    return _with_head({method.upper() for path in known for method in paths[path]})
+
+
+def _with_head(methods: set[str]) -> list[str]:
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 

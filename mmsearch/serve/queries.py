@@ -4,7 +4,7 @@
 # own, and FastAPI could not resolve them from strings.
 
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, cast
@@ -19,14 +19,14 @@ from pydantic import (
     WithJsonSchema,
     create_model,
 )
-from starlette.datastructures import QueryParams
 
 from mmsearch import filters
 from mmsearch.errors import QueryError
 from mmsearch.filters.conditions import MAX_CONDITIONS
 from mmsearch.plaintext import in_utf8
 from mmsearch.query import QueryPicture, Question, Term
-from mmsearch.serve.forms import in_form, repeated
+from mmsearch.serve.forms import in_form
+from mmsearch.serve.parameters import once
 from mmsearch.serve.problems import advice, documented
 from mmsearch.serve.schemas import (
     DEFAULT_K,
@@ -336,7 +336,7 @@ def _in_address(ask: type[_Ask]) -> tuple[Callable[[Request], _Ask], dict[str, A
         if "where" in given:
             given["where"] = params.getlist("where")
         if len(params.multi_items()) > len(given):
-            _once(params, schema["properties"].keys() - {"where"})
+            once(params, schema["properties"].keys() - {"where"})
         try:
             return reader.validate_python(given)
         except ValidationError as exc:
@@ -344,14 +344,6 @@ def _in_address(ask: type[_Ask]) -> tuple[Callable[[Request], _Ask], dict[str, A
             raise RequestValidationError(errors) from exc
 
     return read, {"parameters": parameters}
-
-
-def _once(params: QueryParams, names: Set[str]) -> None:
-    """Raises RequestValidationError where one of these names stands several times."""
-    counts = {name: len(params.getlist(name)) for name in sorted(names)}
-    errors = [repeated("query", name, n) for name, n in counts.items() if n > 1]
-    if errors:
-        raise RequestValidationError(errors)
 
 
 def _request(asked: _Ask | _Form, modality: Modality) -> SearchRequest:

@@ -177,3 +177,8 @@ def test_what_a_browser_has_already_is_not_sent_again(client: TestClient, path: 
         {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
     ):
         assert client.get(path, headers=other).content == first.content
+
+
+def test_what_the_page_takes_is_told(client: TestClient) -> None:
+    assert client.head("/").status_code == 200
+    assert client.options("/").headers["allow"] == "GET, HEAD"

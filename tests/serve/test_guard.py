@@ -129,6 +129,17 @@ def test_other_sites_may_link_but_not_look(client: TestClient, site: str) -> Non
     assert client.get("/?q=x", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("given", ["gzip", "GZIP", "br, gzip", "zstd", "x", "identity, gzip"])
+def test_packed_bodies_are_refused_in_words(client: TestClient, given: str) -> None:
+    """They would be read as what they are not, and unpacking them is what bombs are for."""
+    body, kind = b'{"q": "kite"}', {"Content-Type": "application/json"}
+    answer = client.post("/v1/search", content=body, headers=kind | {"Content-Encoding": given})
+    assert "Content-Encoding" in is_problem(answer, 415)["detail"]
+    for plain in ("identity", " Identity ", ""):
+        headers = kind | {"Content-Encoding": plain}
+        assert client.post("/v1/search", content=body, headers=headers).status_code == 200
+
+
 def test_no_site_is_let_in_by_cors(client: TestClient) -> None:
     headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     response = client.options("/v1/search", headers=headers)

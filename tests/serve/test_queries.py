@@ -592,3 +592,30 @@ def test_what_is_no_json_object_is_told_to_be_one(client: TestClient, path: str,
 def test_a_method_that_an_address_does_not_take(client: TestClient) -> None:
     problem = is_problem(client.put("/v1/search"), 405)
     assert problem["detail"] == "this address takes GET, HEAD, POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/images/1/similar?k=1&k=2", "k"),
+        ("/v1/images/1/captions?exact=true&k=1&exact=false", "exact"),
+        ("/v1/images/1/thumbnail?size=256&size=512", "size"),
+        ("/v1/images/1/file?v=a&v=b", "v"),
+    ],
+)
+def test_what_is_good_for_one_is_given_once(client: TestClient, path: str, name: str) -> None:
+    """The last would count, and nobody know what became of the others."""
+    detail = is_problem(client.get(path), 422)["detail"]
+    assert detail == f"query.{name}: it is given 2 times: give it once"
+
+
+def test_what_several_are_meant_of_and_what_is_unknown_may_be_given_again(
+    client: TestClient, ids: dict[str, int]
+) -> None:
+    known = ids["crimson-line.png"]
+    for path in (
+        f"/v1/images.zip?ids={known}&ids={ids['scan.tiff']}",
+        "/v1/facets?where=format:png&where=width:>1",
+        f"/v1/images/{known}/similar?k=1&utm=1&utm=2",
+    ):
+        assert client.get(path).status_code == 200
