@@ -13,6 +13,7 @@ import click
 
 from mmsearch.cli.options import nothing_matches, printable
 from mmsearch.errors import MmsearchError
+from mmsearch.plaintext import counted
 from mmsearch.types import Answer, ImageHit
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def print_images(
     captions = any(hit.captions for hit in hits)
     rows = [("", "relevance", "score", "picture", "caption" if captions else "")]
     for rank, hit in enumerate(hits, question.offset + 1):
-        copies = f"  (+{len(hit.image.copies)} copies)" if hit.image.copies else ""
+        more = len(hit.image.copies)
+        copies = f"  (+{counted(more, 'copy', 'copies')})" if more else ""
         alike = f"  (+{len(hit.similar)} alike)" if hit.similar else ""
         name = printable(_short(hit.image.path)) + copies + alike
         caption = printable(hit.captions[0]) if hit.captions else ""
