@@ -95,12 +95,14 @@ class _Word:
 
     def give(self) -> None:
         """Says so, unless another service does."""
-        if self._held is not None and self._is_anothers():
-            # Of two that began at once, or the library was moved and there is another one.
+        at_home = _stat_of(self._file.parent) == self._folder is not None
+        lost = at_home and _stat_of(self._file) is None
+        if self._held is not None and (lost or self._is_anothers()):
+            # Somebody deleted it; or of two that began at once, or the library was moved and there
+            # is another one.
             self._held.close()
             self._held = None
-        here = _stat_of(self._file.parent)
-        if self._held is None and here == self._folder is not None:
+        if self._held is None and at_home:
             with contextlib.suppress(OSError):
                 self._held = _write(self._file, self._about)
 

@@ -104,9 +104,9 @@ def test_closed_streams_are_done_without(postcards: Indexed, args: str) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--min-relevance", "0", "--min-score", "2"], "a score of 2 or more (--min-score)."),
-        (["--all", "--min-score", "2"], "a score of 2 or more (--min-score)."),
-        (["--min-relevance", "1", "--min-score", "2"], "--all without --min-score shows it."),
+        (["--min-relevance", "0", "--min-score", "1"], "a score of 1 or more (--min-score)."),
+        (["--all", "--min-score", "1"], "a score of 1 or more (--min-score)."),
+        (["--min-relevance", "1", "--min-score", "1"], "--all without --min-score shows it."),
         (["--min-relevance", "1"], "--all shows it."),
         (["--all", "--offset", "5000"], "No results are left after the first 5,000 (--offset)."),
         (["--offset", "5000", "-w", "path:none"], "Nothing satisfies the condition."),

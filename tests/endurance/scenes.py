@@ -173,7 +173,7 @@ def _as_schema_0001(library: Path, copy: Path) -> Path:
         triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
         for (name,) in triggers.fetchall():
             connection.execute(f"DROP TRIGGER {name}")
-        for table in ("tag", "words_stale", "image_words", "text_words"):
+        for table in ("tag", "words_stale", "image_words", "text_words", "details_stale"):
             connection.execute(f"DROP TABLE {table}")
         for index, table, column in (
             ("ix_image_folder", "image", "folder"),
@@ -181,7 +181,15 @@ def _as_schema_0001(library: Path, copy: Path) -> Path:
         ):
             connection.execute(f"DROP INDEX {index}")
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.execute("ALTER TABLE picture DROP COLUMN added_at")
+        connection.execute("DROP INDEX ix_picture_changed")
+        for table, column in (
+            ("picture", "added_at"),
+            ("picture", "own"),
+            ("picture", "changed"),
+            ("image", "beside"),
+            ("image", "told"),
+        ):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.commit()
     return copy

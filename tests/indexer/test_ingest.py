@@ -361,9 +361,9 @@ def test_what_is_passed_over_is_told_whether_or_not_anything_is_new(
     lines = summary(report).splitlines()
     assert lines[0].startswith("1 picture encoded" if new else "Nothing new: 0 pictures")
     assert lines[1:-1] == [
-        "1 files and folders that could not be looked at: mmsearch status --failed",
+        "1 file or folder that could not be looked at: mmsearch status --failed",
         "2 links passed over (--follow-links reads what they lead to): mmsearch status --failed",
-        "1 pipes and the like passed over: mmsearch status --failed",
+        "1 pipe or the like passed over: mmsearch status --failed",
     ]
 
 

@@ -457,11 +457,11 @@ def test_a_second_service_says_so_once_the_first_has_ended(
 ) -> None:
     monkeypatch.setattr(announce, "_AGAIN_S", 0.01)
 
-    def until_found(port: int) -> announce.Announcement:
+    def until_found(*ports: int) -> announce.Announcement:
         until = time.monotonic() + 20
         while time.monotonic() < until:
             found = announce.find(tmp_path)
-            if found is not None and found.address == f"http://127.0.0.1:{port}":
+            if found is not None and int(found.address.rpartition(":")[2]) in ports:
                 return found
             time.sleep(0.01)
         raise AssertionError("it does not say so")
@@ -475,9 +475,13 @@ def test_a_second_service_says_so_once_the_first_has_ended(
         assert until_found(2).token == "other"
         with announce.announced(tmp_path, "http://127.0.0.1:3", "third", 0.0):
             until_found(2)
-            # As where two begin at once: the later one's file is there, and the other gives way.
-            (tmp_path / announce.FILE_NAME).unlink()
-            until_found(3)
+        # Somebody deleted what it said.
+        (tmp_path / announce.FILE_NAME).unlink()
+        until_found(2)
+        # As where two begin at once: one of the two says so, and in the end the other.
+        (tmp_path / announce.FILE_NAME).unlink()
+        with announce.announced(tmp_path, "http://127.0.0.1:4", "fourth", 0.0):
+            until_found(2, 4)
         until_found(2)
     assert list(tmp_path.iterdir()) == []
 
