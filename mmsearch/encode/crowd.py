@@ -18,10 +18,11 @@ import torch
 
 #: One works alone once, after so many times, to find out what it takes.
 _TRIED_AFTER = 2
-#: All threads are held up when they take this many times as long as one; or, as that may be a while
-#: ago, twice as many times as they took when they were quickest.
+#: All threads are held up when they take this many times as long as one. What that took may be a
+#: while ago; so where they do, or take twice as many times as when they were quickest, one works
+#: alone once, and what that takes decides.
 _HELD_UP = 2.0
-#: Then one works alone for so long, for twice as long each time that they still are, up to this.
+#: Where they are, one works alone for so long, for twice as long each time that they still are, up to this.
 _PAUSE_S, _MOST_PAUSE_S = 5.0, 120.0
 #: Before that, if one takes so much less than it did that others must have stopped.
 _RELIEVED = 0.5
@@ -40,6 +41,7 @@ class Threads:
         self._alone = False
         self._pause = _PAUSE_S
         self._until = 0.0  # the end of the pause
+        self._suspected: float | None = None  # what all took that seem to be held up
 
     @contextmanager
     def chosen(self, work: float) -> Iterator[None]:
@@ -67,6 +69,10 @@ class Threads:
             self._note_all(took, ended)
 
     def _note_one(self, took: float, now: float) -> None:
+        if self._suspected is not None:
+            self._until = now + self._pause
+            self._alone = self._suspected > _HELD_UP * took
+            self._suspected, self._crowded = None, 0.0
         self._one, self._crowded = took, max(took, self._crowded)
         if took < _RELIEVED * self._crowded:
             self._until = now
@@ -79,4 +85,6 @@ class Threads:
             return
         if self._alone:
             self._pause = min(2 * self._pause, _MOST_PAUSE_S)
-        self._alone, self._until, self._crowded = True, now + self._pause, 0.0
+            self._until, self._crowded = now + self._pause, 0.0
+        else:
+            self._alone, self._until, self._suspected = True, math.inf, took
