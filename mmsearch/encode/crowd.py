@@ -22,7 +22,8 @@ _TRIED_AFTER = 2
 #: while ago; so where they do, or take twice as many times as when they were quickest, one works
 #: alone once, and what that takes decides.
 _HELD_UP = 2.0
-#: Where they are, one works alone for so long, for twice as long each time that they still are, up to this.
+#: Where they are, one works alone for so long, for twice as long each time that they still are, up
+#: to this.
 _PAUSE_S, _MOST_PAUSE_S = 5.0, 120.0
 #: Before that, if one takes so much less than it did that others must have stopped.
 _RELIEVED = 0.5
