@@ -289,17 +289,7 @@ class Scan:
     ) -> Iterator[Pending]:
         """The files still to be read, in the order of the scan, safe against commits meanwhile."""
         query = self._pending_query(source_id, space_id).where(seen.c.kind.in_(kinds))
-        last = 0
-        while True:
-            with writing(self._connection, self._path):
-                rows = self._connection.execute(
-                    query.where(seen.c.id > last).order_by(seen.c.id).limit(2000)
-                ).all()
-            if not rows:
-                return
-            for row in rows:
-                yield Pending(row.path, row.kind, row.size, row.mtime_ns, row.of, row.beside)
-            last = rows[-1].id
+        yield from (_as_pending(row) for row in self._in_order(query))
 
     def other_beside(self, source_id: int, space_id: int) -> Iterator[tuple[int, Pending]]:
         """The pictures that are known, but not what lies beside them now: content id and file."""
@@ -315,6 +305,10 @@ class Scan:
             # Where it could not be looked at (NULL), what is known stays.
             .where(seen.c.beside != sa.func.coalesce(image.c.beside, ""), embedded)
         )
+        yield from ((row.content_id, _as_pending(row)) for row in self._in_order(query))
+
+    def _in_order(self, query: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
+        """What was seen of this, in the order of the scan, safe against commits meanwhile."""
         last = 0
         while True:
             with writing(self._connection, self._path):
@@ -323,10 +317,12 @@ class Scan:
                 ).all()
             if not rows:
                 return
-            for row in rows:
-                file = Pending(row.path, row.kind, row.size, row.mtime_ns, row.of, row.beside)
-                yield row.content_id, file
+            yield from rows
             last = rows[-1].id
+
+
+def _as_pending(row: sa.Row[Any]) -> Pending:
+    return Pending(row.path, row.kind, row.size, row.mtime_ns, row.of, row.beside)
 
 
 def _is_as_seen(table: sa.Table) -> sa.Exists:
