@@ -22,9 +22,9 @@ _TRIED_AFTER = 2
 #: while ago; so where they do, or take twice as many times as when they were quickest, one works
 #: alone once, and what that takes decides.
 _HELD_UP = 2.0
-#: Where they are, one works alone for so long, for twice as long each time that they still are, up
-#: to this.
-_PAUSE_S, _MOST_PAUSE_S = 5.0, 120.0
+#: Where they are, one works alone for so long, as most of that is over soon; where they still are
+#: then, for longer, and for twice as long each time that they are again, up to this.
+_FIRST_PAUSE_S, _PAUSE_S, _MOST_PAUSE_S = 0.5, 5.0, 120.0
 #: Before that, if one takes so much less than it did that others must have stopped.
 _RELIEVED = 0.5
 
@@ -40,7 +40,7 @@ class Threads:
         self._crowded = 0.0
         self._times = 0  # that all worked
         self._alone = False
-        self._pause = _PAUSE_S
+        self._pause = _FIRST_PAUSE_S
         self._until = 0.0  # the end of the pause
         self._suspected: float | None = None  # what all took that seem to be held up
 
@@ -82,10 +82,10 @@ class Threads:
         self._best = min(self._best, took)
         self._times += 1
         if took <= _HELD_UP * min(self._one, _HELD_UP * self._best):
-            self._alone, self._pause = False, _PAUSE_S
+            self._alone, self._pause = False, _FIRST_PAUSE_S
             return
         if self._alone:
-            self._pause = min(2 * self._pause, _MOST_PAUSE_S)
+            self._pause = min(max(2 * self._pause, _PAUSE_S), _MOST_PAUSE_S)
             self._until, self._crowded = now + self._pause, 0.0
         else:
             self._alone, self._until, self._suspected = True, math.inf, took

@@ -48,7 +48,8 @@ def test_a_quiet_machine_uses_all(machine: Machine) -> None:
 
 def test_beside_others_one_works_until_they_are_gone(machine: Machine) -> None:
     machine.takes = CROWDED
-    assert [machine.work() for _ in range(7)] == [4] + [1] * 6
+    # It may be over soon.
+    assert [machine.work(after=0.3) for _ in range(9)] == [4, 1, 1, 4] + [1] * 5
     machine.takes = QUIET
     # The first is so much quicker than before that all are tried again before their time.
     assert [machine.work() for _ in range(4)] == [1, 4, 4, 4]
@@ -59,23 +60,21 @@ def test_as_long_as_others_work_all_are_tried_ever_less_often(machine: Machine) 
     used = [machine.work(after=0.9) for _ in range(1000)]
     tried = [n for n, threads in enumerate(used) if threads == 4]
     between = [b - a for a, b in itertools.pairwise(tried)]
-    assert between[0] <= 7
+    assert between[:2] == [2, 6]
     assert between == sorted(between)
     assert 100 < between[-1] < 130
     machine.takes = QUIET
     machine.work()
     machine.work()
     machine.takes = CROWDED
-    machine.work()
-    machine.work(after=5.1)
-    assert machine.work(after=0.1) == 1
-    assert machine.work(after=10.1) == 4  # the pauses are short again
+    assert [machine.work(after=0.1) for _ in range(2)] == [4, 1]
+    assert machine.work(after=0.6) == 4  # the pauses are short again
 
 
 def test_beside_others_from_the_start_on(machine: Machine) -> None:
     machine = Machine()
     machine.takes = CROWDED
-    assert [machine.work() for _ in range(8)] == [4, 4, 1, 4, 1, 1, 1, 1]
+    assert [machine.work() for _ in range(8)] == [4, 4, 1, 4, 1, 4, 1, 1]
 
 
 def test_one_hiccup_costs_one_call(machine: Machine) -> None:
