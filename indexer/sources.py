@@ -327,7 +327,8 @@ class _Together:
         developed = Developed(images if raws else ())
         self.same = {name: of for name in raws if (of := developed.of(name)) is not None}
         pictures = [name for name in images if name not in self.same] if self.same else images
-        self._described = Described(pictures, self.same)
+        texts = any(name.lower().endswith(".txt") for name in self._kinds)
+        self._described = Described(pictures, self.same) if texts else Described(())
         tell = {
             entry.name: entry
             for entry in files

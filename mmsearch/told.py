@@ -63,15 +63,7 @@ def with_told(own: PictureInfo, told: Sequence[Told]) -> PictureInfo:
     place = None if own.latitude is None or own.longitude is None else (own.latitude, own.longitude)
     itself = Details(own.title, own.description, own.keywords, own.taken_at, place)
     found = _first([said.over, itself, said.gaps])
-    return replace(
-        own,
-        title=found.title,
-        description=found.description,
-        keywords=found.keywords,
-        taken_at=found.taken_at,
-        latitude=found.place[0] if found.place else own.latitude,
-        longitude=found.place[1] if found.place else own.longitude,
-    )
+    return _having(own, found, *(found.place or (own.latitude, own.longitude)))
 
 
 def _first(several: Sequence[Details]) -> Details:
@@ -126,12 +118,18 @@ def with_own(info: PictureInfo, text: str) -> PictureInfo:
     parts = json.loads(text)
     own = _details(parts | {"place": None})
     latitude, longitude = parts.get("place") or (None, None)
+    return _having(info, own, latitude, longitude)
+
+
+def _having(
+    info: PictureInfo, details: Details, latitude: float | None, longitude: float | None
+) -> PictureInfo:
     return replace(
         info,
-        title=own.title,
-        description=own.description,
-        keywords=own.keywords,
-        taken_at=own.taken_at,
+        title=details.title,
+        description=details.description,
+        keywords=details.keywords,
+        taken_at=details.taken_at,
         latitude=latitude,
         longitude=longitude,
     )
