@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -82,13 +83,15 @@ class Collection:
         order = self.ids[np.lexsort((self.ids, -scores))].tolist()
         share: dict[int, float] = {}
         if named is not None:
-            points = {id_: 1 / (fusion.K + r) for r, id_ in enumerate(order[: fusion.DEPTH], 1)}
+            points = {
+                id_: Fraction(1, fusion.K + r) for r, id_ in enumerate(order[: fusion.DEPTH], 1)
+            }
             for id_, rank in zip(named.ids.tolist(), named.ranks.tolist(), strict=True):
                 if id_ in cosine:
                     share[id_] = named.share
-                    more = fusion.NAMED_WEIGHT * named.share / (fusion.K + rank)
-                    points[id_] = points.get(id_, 0.0) + more
-            first = sorted(points, key=lambda id_: (-round(points[id_], 14), -cosine[id_], id_))
+                    more = Fraction(fusion.NAMED_WEIGHT * named.share) / (fusion.K + rank)
+                    points[id_] = points.get(id_, 0) + more
+            first = sorted(points, key=lambda id_: (-points[id_], -cosine[id_], id_))
             order = first + [id_ for id_ in order if id_ not in points]
         if question.min_relevance:
             places = [at[id_] for id_ in order]
@@ -128,6 +131,10 @@ def shown(page: Ranked) -> list[tuple[int, tuple[int, ...]]]:
     return list(zip(page.ids.tolist(), page.similar, strict=True))
 
 
+#: All of it, in the order of the fused points.
+PLAIN = {"min_relevance": 0.0, "min_score": None, "group": False}
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     n=st.integers(0, 400),
@@ -141,6 +148,8 @@ def shown(page: Ranked) -> list[tuple[int, tuple[int, ...]]]:
         "group": st.booleans(),
     }),
 )  # fmt: skip
+# Two are equally good, 1/66 + 0.375/66 and 1/64 + 0.375/72: as floats they differ.
+@example(n=16, seed=81, k=1, named=16, share=0.25, options=PLAIN)
 def test_pages_are_slices_of_one_list(
     n: int, seed: int, k: int, named: int, share: float, options: dict[str, Any]
 ) -> None:
