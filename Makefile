@@ -33,7 +33,8 @@ tiny-model: $(INSTALLED)
 	$(BIN)/python data/tiny/train.py
 	$(BIN)/python data/tiny/card.py
 
-# Kills, write errors, full disks, damaged files; hostile inputs; any order of anything. Half an hour.
+# Kills, write errors, full disks, damaged files; hostile inputs; any order of anything; examples that
+# `make test` has not had yet. Forty minutes.
 endurance: $(INSTALLED)
 	mkdir -p .endurance/crash
 	$(BIN)/python tests/endurance/crash.py --kills 200 --faults 200 --full-disks 20 --damages 100 \
@@ -42,6 +43,7 @@ endurance: $(INSTALLED)
 	  --out .endurance/fuzz.json
 	$(BIN)/python tests/endurance/interleavings.py --examples 100 --steps 30 --seed 1 \
 	  --out .endurance/interleavings.json
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile explore -n auto --dist loadfile
 
 # Each prints its tables and writes .bench/NAME.json and a plot; what they work on, and the peers'
 # environments, stay in .bench/work. One that misses a bar does not stop the others. An hour, with
