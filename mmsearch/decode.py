@@ -379,6 +379,8 @@ def _unpacked_raw(
     """
     from mmsearch.raw import libraw
 
+    if raw.is_cut(data, kind):
+        raise DecodeError(source, "truncated")
     seems_cut = raw.seems_cut(data, kind)
     shot = libraw.look_at(data, source, with_preview=not seems_cut)
     width, height = shot.width, shot.height
@@ -391,7 +393,9 @@ def _unpacked_raw(
     if preview is None or min(preview.width, preview.height) < wanted:
         half = min_side is not None and shorter // 2 >= min_side
         try:
-            pixels = libraw.develop(data, source, half=half, seconds=limits.max_seconds)
+            pixels = libraw.develop(
+                data, source, half=half, seconds=limits.max_seconds, suspect=seems_cut
+            )
         except libraw.UnknownRawError:
             if seems_cut:  # nothing tells whether it is
                 shot = libraw.look_at(data, source, with_preview=True)

@@ -109,6 +109,7 @@ def dng(
     tags: Tags | None = None,
     exif: Tags | None = None,
     gps: Tags | None = None,
+    sensor: Tags | None = None,
     make: str = "Lumen",
     model: str = "Lumen One",
     version: bool = True,
@@ -116,16 +117,17 @@ def dng(
 ) -> bytes:
     """A DNG of a picture as the sensor has it, which `orientation` turns upright.
 
-    preview: stored the same way, as a JPEG of its own (bytes are taken as they are). version: of
-    DNG; without, it is what cameras write that have a format of their own.
+    preview: stored the same way, as a JPEG of its own (bytes are taken as they are). sensor: more
+    tags of the directory of its values. version: of DNG; without, it is what cameras write that
+    have a format of their own.
     """
-    sensor = Directory(
+    raw = Directory(
         {
             254: (LONG, 0), 256: (LONG, image.width), 257: (LONG, image.height), 258: (SHORT, 16),
             259: (SHORT, 1), 262: (SHORT, 32803), 277: (SHORT, 1), 278: (LONG, image.height),
             33421: (SHORT, [2, 2]), 33422: (BYTE, [0, 1, 1, 2]),
             50714: (SHORT, 0), 50717: (LONG, 60_000),
-        },
+        } | (sensor or {}),
         strip=mosaic(image),
     )  # fmt: skip
     main: Tags = {271: (ASCII, make), 272: (ASCII, model)}
@@ -139,7 +141,7 @@ def dng(
         }  # fmt: skip
     if orientation is not None:
         main[274] = (SHORT, orientation)
-    first = Directory(main | (tags or {}), {SUB_DIRECTORIES: [sensor]})
+    first = Directory(main | (tags or {}), {SUB_DIRECTORIES: [raw]})
     if exif:
         first.within[EXIF] = [Directory(exif)]
     if gps:

@@ -218,6 +218,18 @@ def test_the_camera_says_how_much_of_the_rim_counts() -> None:
     assert (info.width, info.height) == (96, 64)
 
 
+@pytest.mark.parametrize(("scale", "size"), [([1, 2], (96, 128)), ([2, 1], (192, 64))])
+def test_pixels_that_are_no_squares(scale: list[int], size: tuple[int, int]) -> None:
+    for preview in (None, OTHER.resize(size), OTHER.resize((size[0] // 4, size[1] // 4))):
+        for turn, least in ((1, 16), (6, None)):
+            data = dng(WIDE, preview, orientation=turn, sensor={50718: (RATIONAL, scale)})
+            found = read(data, least)
+            upright = size if turn == 1 else size[::-1]
+            assert (found.info.width, found.info.height) == upright
+            height, width, _ = found.pixels.shape
+            assert width * upright[1] == height * upright[0]
+
+
 def test_a_broken_preview_does_not_make_the_picture_bad() -> None:
     bad = bytearray(raws.jpeg(OTHER))
     bad[len(bad) // 2 : len(bad) // 2 + 40] = b"\xff\xd9" * 20
@@ -378,6 +390,57 @@ def test_a_cut_off_one_is_not_read_by_its_preview(
 ) -> None:
     data = dng(WIDE, preview)
     assert reason(data[:-lacking]) == "truncated"
+
+
+def packed(data: bytes, compression: int) -> bytes:
+    """The sensor's values said to be packed in another way than they are."""
+    entry = struct.Struct("<HHII").pack
+    assert data.count(entry(259, 3, 1, 1)) == 1
+    return data.replace(entry(259, 3, 1, 1), entry(259, 3, 1, compression))
+
+
+@pytest.mark.parametrize("preview", [None, OTHER.resize((48, 32))])
+def test_values_that_libraw_takes_for_black_without_a_word(
+    preview: Image.Image | None,
+) -> None:
+    """It does so of lossless JPEGs (ProRAW, Adobe's DNG Converter) that are none, or not there."""
+    data = packed(dng(WIDE, preview), 7)
+    if preview is None:
+        assert reason(data) == "broken: its data does not decode"
+    else:
+        assert near(read(data, 48).pixels, OTHER)
+    sensors = len(raws.mosaic(WIDE))
+    assert reason(data[:-sensors]) == "truncated"
+    entry = struct.Struct("<HHII").pack
+    assert reason(data.replace(entry(279, 4, 1, sensors), entry(279, 4, 1, sensors + 1))) == (
+        "truncated"
+    )
+
+
+def rw2(values: int) -> bytes:
+    """The head of a RW2 of 28 x 10 pixels and so many bytes of the sensor's."""
+    tags: raws.Tags = {
+        2: (raws.SHORT, 28), 3: (raws.SHORT, 10), 0x2D: (raws.SHORT, 4), 271: (ASCII, "Panasonic"),
+        273: (raws.LONG, 0xFFFFFFFF), 279: (raws.LONG, 28 * 10 * 2),
+    }  # fmt: skip
+    at = len(raws.tiff(raws.Directory(tags | {0x118: (raws.LONG, 0)})))
+    head = raws.tiff(raws.Directory(tags | {0x118: (raws.LONG, at)}), b"IIU\0")
+    return head + bytes(values)
+
+
+def test_panasonics_size_of_unpacked_values_is_not_that_of_the_file() -> None:
+    """As a DMC-LX3 writes it: StripByteCounts has two bytes for each pixel, the file 16 for 14."""
+    whole = 28 * 10 * 16 // 14
+    for more in (0, 1, 1000):
+        assert not raw.seems_cut(rw2(whole + more), "RW2")
+        assert not raw.is_cut(rw2(whole + more), "RW2")
+    assert raw.seems_cut(rw2(whole - 1), "RW2")
+    assert raw.is_cut(rw2(whole - 1), "RW2")
+    assert reason(rw2(whole - 1)) == "truncated"
+    # Others say what there is.
+    assert raw.seems_cut(
+        rw2(whole).replace(b"\x2d\0\3\0\1\0\0\0\4", b"\x2d\0\3\0\1\0\0\0\6"), "RW2"
+    )
 
 
 def test_a_raf_that_is_cut_off() -> None:

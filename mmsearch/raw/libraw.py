@@ -79,6 +79,11 @@ def look_at(data: bytes, source: str, *, with_preview: bool) -> Shot:
     width, height = sizes.width, sizes.height
     if 0 < sizes.crop_width <= width and 0 < sizes.crop_height <= height:
         width, height = sizes.crop_width, sizes.crop_height
+    # Of pixels that are no squares (Nikon D1X) there are more once it is developed.
+    if 0.1 <= sizes.pixel_aspect < 1:
+        height = round(height / sizes.pixel_aspect)
+    elif 1 < sizes.pixel_aspect <= 10:
+        width = round(width * sizes.pixel_aspect)
     exif = None
     if preview is not None:
         assert isinstance(preview, bytes)
@@ -99,23 +104,27 @@ def _without_libraws(preview: bytes) -> tuple[bytes, bytes | None]:
     return preview[:2] + preview[end:], block[8:]
 
 
-def develop(data: bytes, source: str, *, half: bool, seconds: float) -> Pixels:
+def develop(
+    data: bytes, source: str, *, half: bool, seconds: float, suspect: bool = False
+) -> Pixels:
     """The picture from the sensor's values, (height, width, 3) uint8 sRGB, not turned.
 
     In a process of its own: that can be ended when it takes too long, may crash on a hostile file,
     and keeps what LibRaw has to say of broken ones from the terminal.
 
-    half: each side half as long, several times as quick. Raises DecodeError: UnknownRawError,
-    DecodeTimeoutError among them.
+    half: each side half as long, several times as quick. suspect: the file may be cut off, and is
+    where its last values are all the same. Raises DecodeError: UnknownRawError, DecodeTimeoutError
+    among them.
     """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "OMP_NUM_THREADS": "1",  # callers decode several pictures at a time already
     }
+    how = [name for name, asked in (("half", half), ("suspect", suspect)) if asked]
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(_SCRIPT), "half" if half else "full"],
+            [sys.executable, "-P", str(_SCRIPT), *how],
             input=data,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
