@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmsearch.errors import DecodeError, DecodeTimeoutError
+from mmsearch.errors import DecodeError, DecoderMissingError, DecodeTimeoutError
 
 if TYPE_CHECKING:
     from mmsearch.types import Pixels
@@ -51,12 +51,15 @@ class Shot:
 
 
 def look_at(data: bytes, source: str, *, with_preview: bool) -> Shot:
-    """Reads the head of a raw file, and its preview. Raises DecodeError: LibRaw cannot.
+    """Reads the head of a raw file, and its preview. Raises DecodeError: LibRaw cannot, or is not
+    here (DecoderMissingError).
 
     with_preview: not of a file that is cut off, where it would be filled up with anything.
     """
-    import rawpy
-
+    try:
+        import rawpy
+    except ImportError as exc:
+        raise DecoderMissingError(source, "raw files of cameras", "rawpy", str(exc)) from exc
     try:
         # Not by `imread`, which has a warning for whoever forks.
         with rawpy.RawPy() as file:

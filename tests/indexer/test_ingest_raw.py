@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -125,6 +126,29 @@ def test_broken_ones_are_named(photos: Path, library: Path, model: str) -> None:
     os.utime(photos / "cut.dng", (later, later))
     assert run(library).encoded_images == 1
     assert "cut.dng" not in failures(library)
+
+
+def test_where_rawpy_is_missing_they_wait_for_it(
+    photos: Path, library: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(photos / "a.zip", "w") as archive:
+        archive.writestr("5.dng", shot(5))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "rawpy", None)
+        report = run(library, photos, model=model)
+        assert (report.encoded_images, report.failed) == (1, 4)
+        said = failures(library)
+        assert set(said) == {"1.dng", "2.NEF", "3.dng", "a.zip!/5.dng"}
+        assert all(
+            text.startswith("raw files of cameras need rawpy, which cannot be loaded (")
+            and text.endswith("): pip install rawpy")
+            for text in said.values()
+        )
+        report = run(library)
+        assert (report.encoded_images, report.failed) == (0, 4)
+    assert run(library).encoded_images == 4
+    assert failures(library) == {}
+    assert unchanged(run(library))
 
 
 def test_in_an_archive(tmp_path: Path, library: Path, model: str) -> None:
