@@ -356,17 +356,37 @@ class _Run:
                 f"the next run over all of that takes it for gone. To keep it, give others: "
                 f"mmsearch index {shlex.quote(target.location)} --exclude PATTERN"
             )
+        scanned = self._report.scanned()
+        known = self._writer.scan.unreadable(source_id)
+        sights = self._once(target, source_id, known)
+        if sights is not None and sights.developed:
+            now = self._writer.scan.unreadable(source_id)
+            if now.items() - known.items():
+                # Pictures beside which raw files were passed over may be among them.
+                self._report.take_back(scanned)
+                sights = self._once(target, source_id, now)
+        if sights is None or target.under:
+            return
+        self._writer.finish_source(source_id, started)
+        if self._space_id is not None:
+            self._done[target.location] = self._space_id
+
+    def _once(
+        self, target: Target, source_id: int, unreadable: Mapping[str, tuple[int, int]]
+    ) -> Sights | None:
+        """Brings what is new of a target into the library. Returns what else was met; None where
+        the target could not be read."""
         try:
             with self._clock.span("scan"):
-                problems, sights, closed = self._scan(target, source_id)
+                problems, sights, closed = self._scan(target, source_id, unreadable)
         except SourceError as exc:
             # Others must not wait for this one: it may stay so for months.
             self.unreadable.append(exc)
             self._warn(f"{exc}: its pictures are kept")
-            return
+            return None
         if target.is_out_of_reach():
             self._warn(f"{target.location} is gone now (unplugged drive?): its pictures are kept")
-            return
+            return None
         if target.kind == "folder":
             self._adopted.update(self._writer.adopt(source_id, target.location))
         self._report.files += self._writer.scan.count_seen("image")
@@ -378,7 +398,7 @@ class _Run:
                 "(unmounted drive?): they are kept. If they were deleted: "
                 f"mmsearch sources remove {shlex.quote(target.location)}"
             )
-            return
+            return None
         swept = self._writer.scan.sweep(source_id, target.under)
         self._report.missing += swept.missing
         self._report.returned += swept.returned
@@ -391,13 +411,11 @@ class _Run:
             self._read(target, source_id)
         if self._space_id is not None:
             self._pictures.files_beside(source_id, self._space_id, target)
-        if target.under:
-            return
-        self._writer.finish_source(source_id, started)
-        if self._space_id is not None:
-            self._done[target.location] = self._space_id
+        return sights
 
-    def _scan(self, target: Target, source_id: int) -> tuple[list[FailureRow], Sights, int]:
+    def _scan(
+        self, target: Target, source_id: int, unreadable: Mapping[str, tuple[int, int]]
+    ) -> tuple[list[FailureRow], Sights, int]:
         """Notes what is there; returns what is passed over, what else was met, and how much of what
         is passed over could not be looked at."""
         writer, files = self._writer, 0
@@ -405,7 +423,9 @@ class _Run:
         problems: list[FailureRow] = []
         closed: list[str] = []
         sights = Sights()
-        entries = target.scan(self._library.resolve(), sights)
+        entries = target.scan(
+            self._library.resolve(), sights, lambda path, *at: unreadable.get(path) == at
+        )
         for part in batches(entries, 5000):
             found = [
                 Pending(e.path, e.kind, e.size, e.mtime_ns, e.of, e.beside)

@@ -95,6 +95,55 @@ def test_the_same_picture_is_read_once(photos: Path, library: Path, model: str) 
     assert (hits["1.dng"], hits["2.jpg"]) == (("a kite",), ("a boat", "sea"))
 
 
+def test_a_broken_picture_does_not_hide_its_raw_file(
+    photos: Path, library: Path, model: str
+) -> None:
+    write(photos / "0.jpg", b"no picture")  # one without a raw file
+    write(photos / "1.heic", encoded(1, "JPEG"))
+    write(photos / "2.jpg", encoded(2, "JPEG")[:-900])
+    write(photos / "2.txt", b"a boat")
+    write(photos / "2.jpg.xmp", DARKTABLE)
+    report = run(library, photos, model=model)
+    assert (report.files, report.encoded_images, report.developed, report.failed) == (6, 4, 1, 2)
+    assert names(library) == ["0.png", "1.heic", "2.NEF", "3.dng"]
+    assert set(failures(library)) == {"0.jpg", "2.jpg"}
+    with Library(library, device="cpu") as lib:
+        hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
+        assert hits["2.NEF"] == ("a boat", "sea")
+    assert unchanged(run(library))
+    report = run(library, photos / "2.NEF")
+    assert (report.missing, report.developed) == (0, 0)
+
+    write(photos / "2.jpg", encoded(2, "JPEG"), at=5000)  # it was mended
+    report = run(library)
+    assert (report.encoded_images, report.missing, report.developed) == (1, 1, 2)
+    assert names(library) == ["0.png", "1.heic", "2.jpg", "3.dng"]
+    with Library(library, device="cpu") as lib:
+        hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
+        assert hits["2.jpg"] == ("a boat", "sea")
+    assert unchanged(run(library))
+
+    write(photos / "2.jpg", b"broken again", at=6000)
+    report = run(library)
+    assert (report.encoded_images, report.returned, report.developed) == (0, 1, 1)
+    assert names(library) == ["0.png", "1.heic", "2.NEF", "3.dng"]
+    with Library(library, device="cpu") as lib:
+        hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
+        assert hits["2.NEF"] == ("a boat", "sea")
+    assert unchanged(run(library))
+    (photos / "2.jpg").unlink()
+    assert run(library).encoded_images == 0
+    assert names(library) == ["0.png", "1.heic", "2.NEF", "3.dng"]
+
+
+def test_one_of_two_pictures_is_enough_to_hide_it(photos: Path, library: Path, model: str) -> None:
+    write(photos / "2.heic", b"broken")
+    write(photos / "2.jpg", encoded(2, "JPEG"))
+    for _ in range(2):
+        run(library, photos, model=model)
+        assert names(library) == ["0.png", "1.dng", "2.jpg", "3.dng"]
+
+
 def test_one_that_is_named_by_itself(photos: Path, library: Path, model: str) -> None:
     write(photos / "2.jpg", encoded(2, "JPEG"))
     run(library, photos, model=model)
