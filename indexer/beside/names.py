@@ -7,6 +7,7 @@ pictures: `IMG_1.jpg.json`, `IMG_1.jpg.supplemental-metadata.json`, cut off, and
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -53,13 +54,13 @@ def _xmp(pictures: Sequence[str], files: Sequence[str]) -> Iterable[tuple[str, s
     for name in files:
         of = name[: -len(XMP)]
         exact[of].append(name)
-        alike[of.lower()].append(name)
+        alike[_nfc(of).lower()].append(name)
     whole = {*pictures, *(name.rpartition(".")[0] for name in pictures)}
 
     def told(of: str) -> list[str]:
         # One that is another picture's by its very name is not this one's too.
         return exact.get(of) or [
-            n for n in alike.get(of.lower(), ()) if n[: -len(XMP)] not in whole
+            n for n in alike.get(_nfc(of).lower(), ()) if n[: -len(XMP)] not in whole
         ]
 
     for name in pictures:
@@ -73,7 +74,7 @@ def _takeout(pictures: Sequence[str], files: Sequence[str]) -> Iterable[tuple[st
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     by_cut: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for file in files:
-        base, number = _unnumbered(file[: -len(JSON)])
+        base, number = _unnumbered(_nfc(file[: -len(JSON)]))
         names = [base]
         stem, dot, rest = base.rpartition(".")
         if dot and _SUPPLEMENT.startswith(f".{rest}"):
@@ -82,9 +83,9 @@ def _takeout(pictures: Sequence[str], files: Sequence[str]) -> Iterable[tuple[st
             by_name[_numbered(name, number)].append(file)
         if _is_cut(base):
             by_cut[base, number].append(file)
-    cuts = Counter(cut for name in pictures for cut in _cuts(name))
+    cuts = Counter(cut for name in pictures for cut in _cuts(_nfc(name)))
     for name in pictures:
-        yield from ((name, file) for file in _of_one(name, by_name, by_cut, cuts))
+        yield from ((name, file) for file in _of_one(_nfc(name), by_name, by_cut, cuts))
 
 
 def _of_one(
@@ -108,6 +109,12 @@ def _of_one(
         )
     # Where the title at Google had no ending, there is none before ".json".
     return by_name.get(stem, [])
+
+
+def _nfc(name: str) -> str:
+    """A name with its accents as most systems write them; those of macOS may stand by themselves,
+    and of a picture and its file the one may come from there."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _unnumbered(base: str) -> tuple[str, str]:

@@ -61,6 +61,22 @@ CUT = LONG[:46]
         ([f"{LONG}(1).jpg"], [f"{CUT}(1).json"], {f"{LONG}(1).jpg": (f"{CUT}(1).json",)}),
         ([f"{LONG}.jpg", f"{LONG}R.jpg"], [f"{CUT}.json"], {}),
         ([f"{LONG}.jpg"], [f"{CUT[:40]}.json"], {}),
+        # Accents within a letter and by themselves, as on macOS.
+        (["caf\xe9.jpg"], ["cafe\u0301.jpg.xmp"], {"caf\xe9.jpg": ("cafe\u0301.jpg.xmp",)}),
+        (["CAFE\u0301.jpg"], ["caf\xe9.xmp"], {"CAFE\u0301.jpg": ("caf\xe9.xmp",)}),
+        (["caf\xe9.jpg"], ["cafe\u0301.jpg.json"], {"caf\xe9.jpg": ("cafe\u0301.jpg.json",)}),
+        (
+            [f"e\u0301{LONG}.jpg"],
+            [f"e\u0301{LONG[:45]}.json"],
+            {f"e\u0301{LONG}.jpg": (f"e\u0301{LONG[:45]}.json",)},
+        ),
+        (
+            ["caf\xe9.jpg", "cafe\u0301.jpg"],
+            ["caf\xe9.jpg.xmp"],
+            {"caf\xe9.jpg": ("caf\xe9.jpg.xmp",)},
+        ),
+        # Bytes that are no text.
+        (["\udce9.jpg"], ["\udce9.jpg.xmp"], {"\udce9.jpg": ("\udce9.jpg.xmp",)}),
     ],
 )
 def test_names(pictures: list[str], files: list[str], expected: dict[str, tuple[str, ...]]) -> None:
