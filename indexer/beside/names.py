@@ -83,9 +83,18 @@ def _takeout(pictures: Sequence[str], files: Sequence[str]) -> Iterable[tuple[st
             by_name[_numbered(name, number)].append(file)
         if _is_cut(base):
             by_cut[base, number].append(file)
-    cuts = Counter(cut for name in pictures for cut in _cuts(_nfc(name)))
+    known = {_nfc(name) for name in pictures}
+    # An edited picture does not make it doubtful which one the file of its original means.
+    cuts = Counter(cut for name in known if _original(name) not in known for cut in _cuts(name))
     for name in pictures:
-        yield from ((name, file) for file in _of_one(_nfc(name), by_name, by_cut, cuts))
+        plain = _nfc(name)
+        of = _original(plain)
+        files = by_name.get(plain) or (
+            _of_one(of, by_name, by_cut, cuts)
+            if of is not None and of in known
+            else _of_one(plain, by_name, by_cut, cuts)
+        )
+        yield from ((name, file) for file in files)
 
 
 def _of_one(
@@ -94,21 +103,26 @@ def _of_one(
     by_cut: dict[tuple[str, str], list[str]],
     cuts: Counter[tuple[str, str]],
 ) -> list[str]:
-    stem, dot, suffix = name.rpartition(".")
     if found := by_name.get(name):
         return found
     for cut in _cuts(name):
         # Of two pictures that begin alike it cannot be told which one is meant.
         if cuts[cut] == 1 and cut in by_cut:
             return by_cut[cut]
-    edited = _EDITED.fullmatch(stem)
-    if edited:
-        original = f"{edited[1]}{edited[2] or ''}{dot}{suffix}"
+    original = _original(name)
+    if original is not None:
         return by_name.get(original) or next(
             (by_cut[cut] for cut in _cuts(original) if cut in by_cut), []
         )
     # Where the title at Google had no ending, there is none before ".json".
-    return by_name.get(stem, [])
+    return by_name.get(name.rpartition(".")[0], [])
+
+
+def _original(name: str) -> str | None:
+    """The picture that one was made of at Google, as it is called; None for others."""
+    stem, dot, suffix = name.rpartition(".")
+    edited = _EDITED.fullmatch(stem)
+    return None if edited is None else f"{edited[1]}{edited[2] or ''}{dot}{suffix}"
 
 
 def _nfc(name: str) -> str:
