@@ -127,6 +127,8 @@ def test_those_with_a_magic_number_of_their_own(magic: bytes, make: str, kind: s
         (b"MMOR\0\0\0\x08", "ORF"),
         (b"\0MRM\0\0\0\0", "MRW"),
         (b"\0\0\0\x18ftypheic", None),
+        (b"XX\x1a\0\0\0HEAPCCDR", None),
+        (b"II\x1a\0\0\0HEAPCCDS", None),
         (b"II*\0\x08\0\0\0", None),
         (b"", None),
     ],
@@ -228,6 +230,28 @@ def test_pixels_that_are_no_squares(scale: list[int], size: tuple[int, int]) -> 
             assert (found.info.width, found.info.height) == upright
             height, width, _ = found.pixels.shape
             assert width * upright[1] == height * upright[0]
+
+
+def test_fujifilms() -> None:
+    small = OTHER.resize((48, 32))
+    found = read(raws.raf(WIDE, small), 32)
+    assert (found.info.format, found.info.camera) == ("RAF", "FUJIFILM FinePix S9999")
+    assert (found.info.width, found.info.height) == (96, 64)
+    assert near(found.pixels, small)
+    assert read(raws.raf(WIDE, small)).pixels.shape == (64, 96, 3)
+    assert reason(raws.raf(WIDE, WIDE)[:-10]) == "truncated"
+
+
+def test_sensors_whose_rows_run_diagonally() -> None:
+    """Their picture is turned by 45 degrees: it is not the square that holds it before."""
+    for size in ((96, 64), (96, 40)):
+        image = WIDE.resize(size)
+        data = raws.raf(image, image.resize((9, 9)), tilted=True)
+        found = read(data)
+        height, width, _ = found.pixels.shape
+        assert abs(found.info.width - width) <= 2
+        assert abs(found.info.height - height) <= 2
+        assert (width > height) == (size[1] < 48)
 
 
 def test_a_broken_preview_does_not_make_the_picture_bad() -> None:
