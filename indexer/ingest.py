@@ -10,10 +10,11 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,6 +158,10 @@ def _opened(
         )
         stack.callback(run.close)
         yield run, catalog
+
+
+#: Of what cannot be read, path → size and mtime in ns.
+_Unreadable = Callable[[], Mapping[str, tuple[int, int]]]
 
 
 class _Run:
@@ -357,23 +362,22 @@ class _Run:
                 f"mmsearch index {shlex.quote(target.location)} --exclude PATTERN"
             )
         scanned = self._report.scanned()
-        known = self._writer.scan.unreadable(source_id)
+        # Asked for where there are raw files, so before anything is read.
+        known = cache(lambda: self._writer.scan.unreadable(source_id))
         sights = self._once(target, source_id, known)
         if sights is not None and sights.developed:
             now = self._writer.scan.unreadable(source_id)
-            if now.items() - known.items():
+            if now.items() - known().items():
                 # Pictures beside which raw files were passed over may be among them.
                 self._report.take_back(scanned)
-                sights = self._once(target, source_id, now)
+                sights = self._once(target, source_id, lambda: now)
         if sights is None or target.under:
             return
         self._writer.finish_source(source_id, started)
         if self._space_id is not None:
             self._done[target.location] = self._space_id
 
-    def _once(
-        self, target: Target, source_id: int, unreadable: Mapping[str, tuple[int, int]]
-    ) -> Sights | None:
+    def _once(self, target: Target, source_id: int, unreadable: _Unreadable) -> Sights | None:
         """Brings what is new of a target into the library. Returns what else was met; None where
         the target could not be read."""
         try:
@@ -414,7 +418,7 @@ class _Run:
         return sights
 
     def _scan(
-        self, target: Target, source_id: int, unreadable: Mapping[str, tuple[int, int]]
+        self, target: Target, source_id: int, unreadable: _Unreadable
     ) -> tuple[list[FailureRow], Sights, int]:
         """Notes what is there; returns what is passed over, what else was met, and how much of what
         is passed over could not be looked at."""
@@ -424,7 +428,7 @@ class _Run:
         closed: list[str] = []
         sights = Sights()
         entries = target.scan(
-            self._library.resolve(), sights, lambda path, *at: unreadable.get(path) == at
+            self._library.resolve(), sights, lambda path, *at: unreadable().get(path) == at
         )
         for part in batches(entries, 5000):
             found = [

@@ -434,6 +434,11 @@ def test_values_that_libraw_takes_for_black_without_a_word(
     else:
         assert near(read(data, 48).pixels, OTHER)
     sensors = len(raws.mosaic(WIDE))
+    of_photometric = struct.Struct("<HHII").pack
+    for kind in (32803, 34892):  # one value for a pixel, or three
+        of_kind = data.replace(of_photometric(262, 3, 1, 32803), of_photometric(262, 3, 1, kind))
+        assert raw.is_cut(of_kind[:-sensors], "DNG")
+        assert not raw.is_cut(of_kind[: 1 - sensors], "DNG")
     assert reason(data[:-sensors]) == "truncated"
     entry = struct.Struct("<HHII").pack
     assert reason(data.replace(entry(279, 4, 1, sensors), entry(279, 4, 1, sensors + 1))) == (
