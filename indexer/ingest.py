@@ -25,10 +25,10 @@ from indexer.picture_stage import PictureStage
 from indexer.report import Progress, Report, Silence
 from indexer.sources import LINK, FileEntry, Sights
 from indexer.targets import Target, check_path, find_targets, parts_of
-from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar, unreadable
+from indexer.text_stage import TextEmbedder, TextStage
 from mmsearch.batches import batches
 from mmsearch.encode import presets, space_at_hand
-from mmsearch.errors import DecodeError, LibraryNotFoundError, SourceError
+from mmsearch.errors import LibraryNotFoundError, SourceError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.plaintext import counted
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KINDS = ("image", "archive", "texts", "sidecar")
-_SIDECARS_A_BATCH = 512
 #: So much older than the last scan must an empty folder be to be taken for a mount point: clocks of
 #: network drives go wrong by hours.
 _MARGIN = timedelta(days=1)
@@ -194,7 +193,8 @@ class _Run:
         self._model, known = self._choose_model()
         self._space_id: int | None = None if known is None else known[0]
         self._anything_known = True
-        self._texts = TextEmbedder(catalog, self.encoder)
+        embedder = TextEmbedder(catalog, self.encoder)
+        self._texts = TextStage(writer, embedder, self._report, progress, clock)
         self._loader = Loader(
             self.encoder,
             self._known_image,
@@ -208,7 +208,7 @@ class _Run:
             catalog,
             writer,
             self.encoder,
-            self._texts,
+            embedder,
             self._loader,
             self._report,
             progress,
@@ -497,47 +497,8 @@ class _Run:
             self._pictures.archive(source_id, space_id, target, file)
         for file in writer.scan.pending(source_id, space_id, ["texts"]):
             self._progress.started(f"texts of {file.path}", None)
-            self._captions(target, source_id, space_id, file)
+            self._texts.captions(source_id, space_id, target, file)
         if counts.get("sidecar"):
             self._progress.started("sidecar texts", counts["sidecar"])
             pending = writer.scan.pending(source_id, space_id, ["sidecar"])
-            for part in batches(pending, _SIDECARS_A_BATCH):
-                self._sidecars(target, source_id, space_id, part)
-
-    def _captions(self, target: Target, source_id: int, space_id: int, file: Pending) -> None:
-        self._writer.begin_containers(source_id, [file.path])
-        location = Path(target.absolute(file.path))
-        try:
-            for drafts, failures in caption_batches(source_id, file, location):
-                self._write(source_id, space_id, drafts, failures)
-        except DecodeError as exc:
-            self._write(source_id, space_id, [], [unreadable(source_id, file, exc)])
-            return
-        self._writer.finish_containers(source_id, space_id, [file])
-
-    def _sidecars(
-        self, target: Target, source_id: int, space_id: int, files: Sequence[Pending]
-    ) -> None:
-        self._writer.begin_containers(source_id, [f.path for f in files])
-        read = [sidecar(source_id, f, Path(target.absolute(f.path))) for f in files]
-        failures = [r for r in read if isinstance(r, FailureRow)]
-        failed = {f.path for f in failures}
-        drafts = [r for r in read if isinstance(r, DraftText)]
-        self._write(source_id, space_id, drafts, failures)
-        done = [f for f in files if f.path not in failed]
-        self._writer.finish_containers(source_id, space_id, done)
-
-    def _write(
-        self,
-        source_id: int,
-        space_id: int,
-        drafts: Sequence[DraftText],
-        failures: Sequence[FailureRow],
-    ) -> None:
-        with self._clock.span("encode texts"):
-            rows = self._texts.rows(source_id, space_id, drafts)
-        with self._clock.span("write"):
-            self._writer.commit(space_id, texts=rows, failures=failures)
-        self._report.texts += len(rows)
-        self._report.failed += len(failures)
-        self._progress.advanced(len(rows) + len(failures))
+            self._texts.sidecars(source_id, space_id, target, pending)
