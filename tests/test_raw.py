@@ -446,6 +446,30 @@ def test_values_that_libraw_takes_for_black_without_a_word(
     )
 
 
+def test_values_in_tiles_are_looked_for_as_well() -> None:
+    data = dng(WIDE)
+    for strip, tile in ((273, 324), (279, 325)):
+        assert data.count(struct.pack("<HHI", strip, 4, 1)) == 1
+        data = data.replace(struct.pack("<HHI", strip, 4, 1), struct.pack("<HHI", tile, 4, 1))
+    sensors = len(raws.mosaic(WIDE))
+    assert not raw.seems_cut(data, "DNG")
+    assert raw.seems_cut(data[:-1], "DNG")
+    assert not raw.is_cut(data[:-1], "DNG")
+    assert raw.is_cut(data[:-sensors], "DNG")
+    # What is said to be empty may be anywhere.
+    empty = data.replace(
+        struct.pack("<HHII", 325, 4, 1, sensors), struct.pack("<HHII", 325, 4, 1, 0)
+    )
+    assert not raw.is_cut(empty[:-sensors], "DNG")
+
+
+def test_told_by_how_the_values_are_packed_alone() -> None:
+    nikon = raws.Directory({259: (raws.SHORT, 34713), 262: (raws.SHORT, 1), 271: (ASCII, "NIKON")})
+    assert raw.kind(raws.tiff(nikon)) == "NEF"
+    nikon.tags[259] = (raws.SHORT, 1)
+    assert raw.kind(raws.tiff(nikon)) is None
+
+
 def rw2(values: int) -> bytes:
     """The head of a RW2 of 28 x 10 pixels and so many bytes of the sensor's."""
     tags: raws.Tags = {
