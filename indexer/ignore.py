@@ -1,8 +1,15 @@
-"""Lines of an ignore list, as in .gitignore, as regular expressions."""
+"""Ignore lists, as in .gitignore: their lines as regular expressions, and what they leave out."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+IGNORE_FILE = ".mmsearchignore"
+_MAX_IGNORE_BYTES = 1 << 16
+_MAX_PATTERN = 5000  # characters, more than a path can have; a longer one is passed over
 
 # Spaces at the end do not count, but for one after a backslash.
 _LINE = re.compile(r"(?: *(?:\\.|[^ ]))*", re.DOTALL)
@@ -121,3 +128,61 @@ def _one(token: re.Match[str]) -> str:
     if token["but"]:
         return f"[^/{members}]"
     return f"(?!/)[{members}]" if members else "(?!)"  # a named set that there is not
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of an ignore list, for paths that begin with `base`."""
+
+    base: str
+    pattern: re.Pattern[str]
+    whole_path: bool
+    folders_only: bool
+    keep: bool
+
+    def matches(self, path: str, name: str, folder: bool) -> bool:
+        if self.folders_only and not folder:
+            return False
+        tested = path[len(self.base) :] if self.whole_path else name
+        return self.pattern.fullmatch(tested) is not None
+
+
+def rules_of(patterns: Sequence[str], base: str) -> tuple[Rule, ...]:
+    """The rules of these lines, for paths that begin with `base`."""
+    rules = []
+    for line in patterns:
+        pattern = without_end(line)
+        if pattern.startswith("#") or len(pattern) > _MAX_PATTERN:
+            continue
+        keep = pattern.startswith("!")
+        pattern = pattern[1:] if keep else pattern
+        folders_only = pattern.endswith("/")
+        pattern = pattern.rstrip("/")
+        if pattern.startswith("**/") and "/" not in pattern[3:]:
+            pattern = pattern[3:]  # the same, and quicker
+        whole_path = "/" in pattern
+        pattern = pattern.lstrip("/")
+        if pattern:
+            compiled = re.compile(expression(pattern), re.IGNORECASE | re.DOTALL)
+            rules.append(Rule(base, compiled, whole_path, folders_only, keep))
+    return tuple(rules)
+
+
+def of_file(path: str, prefix: str) -> tuple[Rule, ...]:
+    """Those of a file; none where there is no such file, or it cannot be read."""
+    try:
+        if not os.path.isfile(path):  # noqa: PTH113 -- a pipe would block
+            return ()
+        with open(path, "rb") as file:  # noqa: PTH123
+            text = file.read(_MAX_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
+    except OSError:
+        return ()
+    return rules_of(text.replace("\r\n", "\n").split("\n"), prefix)
+
+
+def excluded(rules: tuple[Rule, ...], path: str, name: str, folder: bool) -> bool:
+    """Whether rules leave out a file or folder."""
+    for rule in reversed(rules):  # the last one that matches decides
+        if rule.matches(path, name, folder):
+            return not rule.keep
+    return False

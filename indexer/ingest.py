@@ -10,10 +10,11 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,10 @@ from indexer.picture_stage import PictureStage
 from indexer.report import Progress, Report, Silence
 from indexer.sources import LINK, FileEntry, Sights
 from indexer.targets import Target, check_path, find_targets, parts_of
-from indexer.text_stage import DraftText, TextEmbedder, caption_batches, sidecar, unreadable
+from indexer.text_stage import TextEmbedder, TextStage
 from mmsearch.batches import batches
 from mmsearch.encode import presets, space_at_hand
-from mmsearch.errors import DecodeError, LibraryNotFoundError, SourceError
+from mmsearch.errors import LibraryNotFoundError, SourceError
 from mmsearch.library import CATALOG_NAME, Library
 from mmsearch.plaintext import counted
 from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KINDS = ("image", "archive", "texts", "sidecar")
-_SIDECARS_A_BATCH = 512
 #: So much older than the last scan must an empty folder be to be taken for a mount point: clocks of
 #: network drives go wrong by hours.
 _MARGIN = timedelta(days=1)
@@ -159,6 +159,10 @@ def _opened(
         yield run, catalog
 
 
+#: Of what cannot be read, path → size and mtime in ns.
+_Unreadable = Callable[[], Mapping[str, tuple[int, int]]]
+
+
 class _Run:
     """One run over some sources; holds the model once something needs it."""
 
@@ -189,7 +193,8 @@ class _Run:
         self._model, known = self._choose_model()
         self._space_id: int | None = None if known is None else known[0]
         self._anything_known = True
-        self._texts = TextEmbedder(catalog, self.encoder)
+        embedder = TextEmbedder(catalog, self.encoder)
+        self._texts = TextStage(writer, embedder, self._report, progress, clock)
         self._loader = Loader(
             self.encoder,
             self._known_image,
@@ -203,7 +208,7 @@ class _Run:
             catalog,
             writer,
             self.encoder,
-            self._texts,
+            embedder,
             self._loader,
             self._report,
             progress,
@@ -356,17 +361,36 @@ class _Run:
                 f"the next run over all of that takes it for gone. To keep it, give others: "
                 f"mmsearch index {shlex.quote(target.location)} --exclude PATTERN"
             )
+        scanned = self._report.scanned()
+        # Asked for where there are raw files, so before anything is read.
+        known = cache(lambda: self._writer.scan.unreadable(source_id))
+        sights = self._once(target, source_id, known)
+        if sights is not None and sights.developed:
+            now = self._writer.scan.unreadable(source_id)
+            if now.items() - known().items():
+                # Pictures beside which raw files were passed over may be among them.
+                self._report.take_back(scanned)
+                sights = self._once(target, source_id, lambda: now)
+        if sights is None or target.under:
+            return
+        self._writer.finish_source(source_id, started)
+        if self._space_id is not None:
+            self._done[target.location] = self._space_id
+
+    def _once(self, target: Target, source_id: int, unreadable: _Unreadable) -> Sights | None:
+        """Brings what is new of a target into the library. Returns what else was met; None where
+        the target could not be read."""
         try:
             with self._clock.span("scan"):
-                problems, sights, closed = self._scan(target, source_id)
+                problems, sights, closed = self._scan(target, source_id, unreadable)
         except SourceError as exc:
             # Others must not wait for this one: it may stay so for months.
             self.unreadable.append(exc)
             self._warn(f"{exc}: its pictures are kept")
-            return
+            return None
         if target.is_out_of_reach():
             self._warn(f"{target.location} is gone now (unplugged drive?): its pictures are kept")
-            return
+            return None
         if target.kind == "folder":
             self._adopted.update(self._writer.adopt(source_id, target.location))
         self._report.files += self._writer.scan.count_seen("image")
@@ -378,7 +402,7 @@ class _Run:
                 "(unmounted drive?): they are kept. If they were deleted: "
                 f"mmsearch sources remove {shlex.quote(target.location)}"
             )
-            return
+            return None
         swept = self._writer.scan.sweep(source_id, target.under)
         self._report.missing += swept.missing
         self._report.returned += swept.returned
@@ -391,13 +415,11 @@ class _Run:
             self._read(target, source_id)
         if self._space_id is not None:
             self._pictures.files_beside(source_id, self._space_id, target)
-        if target.under:
-            return
-        self._writer.finish_source(source_id, started)
-        if self._space_id is not None:
-            self._done[target.location] = self._space_id
+        return sights
 
-    def _scan(self, target: Target, source_id: int) -> tuple[list[FailureRow], Sights, int]:
+    def _scan(
+        self, target: Target, source_id: int, unreadable: _Unreadable
+    ) -> tuple[list[FailureRow], Sights, int]:
         """Notes what is there; returns what is passed over, what else was met, and how much of what
         is passed over could not be looked at."""
         writer, files = self._writer, 0
@@ -405,7 +427,9 @@ class _Run:
         problems: list[FailureRow] = []
         closed: list[str] = []
         sights = Sights()
-        entries = target.scan(self._library.resolve(), sights)
+        entries = target.scan(
+            self._library.resolve(), sights, lambda path, *at: unreadable().get(path) == at
+        )
         for part in batches(entries, 5000):
             found = [
                 Pending(e.path, e.kind, e.size, e.mtime_ns, e.of, e.beside)
@@ -473,47 +497,8 @@ class _Run:
             self._pictures.archive(source_id, space_id, target, file)
         for file in writer.scan.pending(source_id, space_id, ["texts"]):
             self._progress.started(f"texts of {file.path}", None)
-            self._captions(target, source_id, space_id, file)
+            self._texts.captions(source_id, space_id, target, file)
         if counts.get("sidecar"):
             self._progress.started("sidecar texts", counts["sidecar"])
             pending = writer.scan.pending(source_id, space_id, ["sidecar"])
-            for part in batches(pending, _SIDECARS_A_BATCH):
-                self._sidecars(target, source_id, space_id, part)
-
-    def _captions(self, target: Target, source_id: int, space_id: int, file: Pending) -> None:
-        self._writer.begin_containers(source_id, [file.path])
-        location = Path(target.absolute(file.path))
-        try:
-            for drafts, failures in caption_batches(source_id, file, location):
-                self._write(source_id, space_id, drafts, failures)
-        except DecodeError as exc:
-            self._write(source_id, space_id, [], [unreadable(source_id, file, exc)])
-            return
-        self._writer.finish_containers(source_id, space_id, [file])
-
-    def _sidecars(
-        self, target: Target, source_id: int, space_id: int, files: Sequence[Pending]
-    ) -> None:
-        self._writer.begin_containers(source_id, [f.path for f in files])
-        read = [sidecar(source_id, f, Path(target.absolute(f.path))) for f in files]
-        failures = [r for r in read if isinstance(r, FailureRow)]
-        failed = {f.path for f in failures}
-        drafts = [r for r in read if isinstance(r, DraftText)]
-        self._write(source_id, space_id, drafts, failures)
-        done = [f for f in files if f.path not in failed]
-        self._writer.finish_containers(source_id, space_id, done)
-
-    def _write(
-        self,
-        source_id: int,
-        space_id: int,
-        drafts: Sequence[DraftText],
-        failures: Sequence[FailureRow],
-    ) -> None:
-        with self._clock.span("encode texts"):
-            rows = self._texts.rows(source_id, space_id, drafts)
-        with self._clock.span("write"):
-            self._writer.commit(space_id, texts=rows, failures=failures)
-        self._report.texts += len(rows)
-        self._report.failed += len(failures)
-        self._progress.advanced(len(rows) + len(failures))
+            self._texts.sidecars(source_id, space_id, target, pending)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmsearch.decode import decode
-from mmsearch.errors import DecodeError, EncodeError, os_reason
+from mmsearch.errors import DecodeError, DecoderMissingError, EncodeError, os_reason
 from mmsearch.filetimes import modified_ns
 from mmsearch.types import DecodeLimits, PictureInfo
 
@@ -85,15 +85,19 @@ class Read:
 
     def seen(self, look_at: Callable[[], Seen]) -> Loaded:
         """The outcome of looking at it; what that raises about the picture is its failure."""
+        transient = False
         try:
             info, pixels = look_at()
         except DecodeError as exc:
-            reason = exc.reason
+            # What cannot be read for want of a package is tried again by each run.
+            reason, transient = exc.reason, isinstance(exc, DecoderMissingError)
         except EncodeError as exc:
             reason = str(exc)
         else:
             return Loaded(self.job, self.size, self.mtime_ns, self.hash, info=info, pixels=pixels)
-        return Loaded(self.job, self.size, self.mtime_ns, self.hash, reason=reason)
+        return Loaded(
+            self.job, self.size, self.mtime_ns, self.hash, reason=reason, transient=transient
+        )
 
 
 def read(

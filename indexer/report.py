@@ -40,6 +40,9 @@ class Silence:
     def advanced(self, done: int) -> None: ...
 
 
+_OF_SCANS = ("files", "skipped", "links", "closed", "developed")
+
+
 @dataclass(slots=True)
 class Report:
     """The outcome of a run.
@@ -51,10 +54,9 @@ class Report:
     inputs of this run that could not be used; skipped: what was passed over in folders, which every
     run tells again; of it, links: that are not followed, closed: files and folders that could not
     be looked at. developed: raw files beside which the same picture lies, which is read.
-    picture_seconds: of `seconds`, reading
-    and encoding pictures, the loading of the model left out. missing, returned: files gone and come
-    back since the last run. old_space: names the space that searches used before the run switched
-    them to its own.
+    picture_seconds: of `seconds`, reading and encoding pictures, the loading of the model left out.
+    missing, returned: files gone and come back since the last run. old_space: names the space that
+    searches used before the run switched them to its own.
     """
 
     library: str
@@ -81,6 +83,15 @@ class Report:
     stopped: bool = False
     old_space: str | None = None
     warnings: list[str] = field(default_factory=list)
+
+    def scanned(self) -> tuple[int, ...]:
+        """What the scans so far have counted."""
+        return tuple(getattr(self, name) for name in _OF_SCANS)
+
+    def take_back(self, scanned: tuple[int, ...]) -> None:
+        """Forgets what scans have counted since: all of it is looked at once more."""
+        for name, count in zip(_OF_SCANS, scanned, strict=True):
+            setattr(self, name, count)
 
     @property
     def changed(self) -> bool:

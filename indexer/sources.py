@@ -6,10 +6,9 @@ Names only, and what stat says: no file is opened (but for .mmsearchignore).
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from indexer import beside
-from indexer.ignore import expression, without_end
+from indexer.ignore import IGNORE_FILE, Rule, excluded, of_file, rules_of
 from indexer.texts import is_caption_file, sidecar_for
 from mmsearch.archive import is_archive
 from mmsearch.decode import IMAGE_SUFFIXES
@@ -31,11 +30,8 @@ from mmsearch.raw import Developed, is_raw_name
 
 Kind = Literal["image", "archive", "texts", "sidecar"]
 
-IGNORE_FILE = ".mmsearchignore"
-_MAX_IGNORE_BYTES = 1 << 16
 #: Why a link is passed over that `follow_links` would read.
 LINK = "a symbolic link, and links are not followed"
-_MAX_PATTERN = 5000  # characters, more than a path can have; a longer one is passed over
 
 # What operating systems, network drives and photo programs leave beside people's files; lower case.
 IGNORED_NAMES = frozenset({
@@ -74,21 +70,12 @@ class Sights:
     developed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """One line of an ignore list, for paths that begin with `base`."""
+#: Whether the file of this path, size in bytes and mtime in ns is known as unreadable.
+Unreadable = Callable[[str, int, int], bool]
 
-    base: str
-    pattern: re.Pattern[str]
-    whole_path: bool
-    folders_only: bool
-    keep: bool
 
-    def matches(self, path: str, name: str, folder: bool) -> bool:
-        if self.folders_only and not folder:
-            return False
-        tested = path[len(self.base) :] if self.whole_path else name
-        return self.pattern.fullmatch(tested) is not None
+def _nothing(_path: str, _size: int, _mtime_ns: int) -> bool:
+    return False
 
 
 def scan(
@@ -99,6 +86,7 @@ def scan(
     skip: Path | None = None,
     under: str = "",
     sights: Sights | None = None,
+    unreadable: Unreadable = _nothing,
 ) -> Iterator[FileEntry | ScanProblem]:
     """Walk `root`: in each folder the files by name, then its folders by name.
 
@@ -112,10 +100,11 @@ def scan(
     skip: a folder not to descend into (the library itself).
     under: only this subtree, as a path relative to the root; nothing if it is gone.
     sights: takes what else was met.
+    unreadable: whether a picture is known as one that cannot be read.
 
     A raw file beside which the same picture lies in another format (IMG_1.NEF, img_1.jpg) is passed
-    over. A folder or entry that cannot be read is a ScanProblem, and the walk goes on. Raises
-    SourceError when the root itself is missing, no folder or unreadable.
+    over, unless that cannot be read. A folder or entry that cannot be read is a ScanProblem, and
+    the walk goes on. Raises SourceError when the root itself is missing, no folder or unreadable.
     """
     base = real(root)
     try:
@@ -128,10 +117,11 @@ def scan(
     return _walk(
         base,
         under.strip("/"),
-        _rules(exclude, ""),
+        rules_of(exclude, ""),
         follow_links,
         real(skip) if skip is not None else None,
         sights or Sights(),
+        unreadable,
     )
 
 
@@ -148,7 +138,7 @@ def covering(
     root, path: absolute; skip: as in scan(), resolved. What is returned is relative to the root and
     exists ("" is the root). What happened may be anything: `path` may be a file, a folder or gone.
     """
-    rules = _rules(exclude, "")
+    rules = rules_of(exclude, "")
     below = relative(path, root)
     names = below.split("/") if below else []
     at = ""
@@ -158,7 +148,7 @@ def covering(
             return at.rstrip("/")
         if name[0] == "." or name.lower() in IGNORED_NAMES:
             return None
-        rules += _ignore_file(f"{root}/{at}{IGNORE_FILE}", at)
+        rules += of_file(f"{root}/{at}{IGNORE_FILE}", at)
         here = at + name
         full = f"{root}/{here}"
         if full == skip:
@@ -171,7 +161,7 @@ def covering(
             # What a link leads to may lie elsewhere in the folder too: all of it is looked at.
             return "" if follow_links else None
         folder = stat.S_ISDIR(mode)
-        if rules and _excluded(rules, here, name, folder):
+        if rules and excluded(rules, here, name, folder):
             return None
         if not folder:
             return at.rstrip("/")
@@ -214,22 +204,23 @@ def kind_of(name: str) -> Kind | None:
 def _walk(
     base: str,
     under: str,
-    rules: tuple[_Rule, ...],
+    rules: tuple[Rule, ...],
     follow_links: bool,
     skip: str | None,
     sights: Sights,
+    unreadable: Unreadable,
 ) -> Iterator[FileEntry | ScanProblem]:
     start = f"{under}/" if under else ""
     for at in (i for i, mark in enumerate(f"/{under}" if under else "") if mark == "/"):
-        rules += _ignore_file(f"{base}/{under[:at]}{IGNORE_FILE}", under[:at])
+        rules += of_file(f"{base}/{under[:at]}{IGNORE_FILE}", under[:at])
     if under and not os.path.isdir(f"{base}/{under}"):  # noqa: PTH112
-        yield from _one(base, under, rules, follow_links, sights)
+        yield from _one(base, under, rules, follow_links, sights, unreadable)
         return
     seen: set[tuple[int, int]] = set()
     # Path relative to the root with a trailing slash, and the rules that hold there; last is next.
     folders = [(start, rules)]
     # Links come after all real folders, so that what both lead to is found under its own name.
-    links: deque[tuple[str, tuple[_Rule, ...]]] = deque()
+    links: deque[tuple[str, tuple[Rule, ...]]] = deque()
     while folders or links:
         through_link = not folders
         prefix, rules = folders.pop() if folders else links.popleft()
@@ -256,9 +247,9 @@ def _walk(
             yield ScanProblem(prefix.rstrip("/"), os_reason(exc), closed=True)
             continue
         if any(entry.name == IGNORE_FILE for entry in entries):
-            rules += _ignore_file(where + IGNORE_FILE, prefix)
+            rules += of_file(where + IGNORE_FILE, prefix)
         below: list[os.DirEntry[str]] = []
-        yield from _folder(entries, prefix, rules, follow_links, below, sights)
+        yield from _folder(entries, prefix, rules, follow_links, below, sights, unreadable)
         links.extend((f"{prefix}{e.name}/", rules) for e in below if e.is_symlink())
         folders.extend((f"{prefix}{e.name}/", rules) for e in reversed(below) if not e.is_symlink())
 
@@ -266,15 +257,16 @@ def _walk(
 def _folder(
     entries: list[os.DirEntry[str]],
     prefix: str,
-    rules: tuple[_Rule, ...],
+    rules: tuple[Rule, ...],
     follow_links: bool,
     below: list[os.DirEntry[str]],
     sights: Sights,
+    unreadable: Unreadable,
 ) -> Iterator[FileEntry | ScanProblem]:
     """The files of one folder; its folders are added to `below`."""
     files: list[os.DirEntry[str]] = []
     yield from _looked_at(entries, prefix, rules, follow_links, below, files, sights)
-    together = _Together(files, prefix)
+    together = _Together(files, prefix, unreadable)
     sights.developed += len(together.same)
     yield from together.closed()
     yield from (found for entry in files if (found := together.entry(entry)) is not None)
@@ -283,7 +275,7 @@ def _folder(
 def _looked_at(
     entries: list[os.DirEntry[str]],
     prefix: str,
-    rules: tuple[_Rule, ...],
+    rules: tuple[Rule, ...],
     follow_links: bool,
     below: list[os.DirEntry[str]],
     files: list[os.DirEntry[str]],
@@ -299,7 +291,7 @@ def _looked_at(
             link = entry.is_symlink()
             folder = entry.is_dir(follow_symlinks=follow_links or link)
             sights.any_file |= not folder
-            if rules and _excluded(rules, path, name, folder):
+            if rules and excluded(rules, path, name, folder):
                 continue
             if link and not follow_links:
                 if folder or kind_of(name) or not os.path.lexists(entry.path):
@@ -318,23 +310,46 @@ def _looked_at(
 class _Together:
     """The files of one folder: which of them are what is seen from their names together."""
 
-    def __init__(self, files: Sequence[os.DirEntry[str]], prefix: str) -> None:
+    def __init__(
+        self, files: Sequence[os.DirEntry[str]], prefix: str, unreadable: Unreadable
+    ) -> None:
         """same: the raw files that are passed over, and the same picture beside each."""
         self._prefix = prefix
         self._kinds = {entry.name: kind_of(entry.name) for entry in files}
         images = [name for name, kind in self._kinds.items() if kind == "image"]
         raws = [name for name in images if is_raw_name(name)]
-        developed = Developed(images if raws else ())
+        bad = self._bad(files, unreadable) if raws else frozenset()
+        developed = Developed(name for name in images if name not in bad) if raws else Developed()
         self.same = {name: of for name in raws if (of := developed.of(name)) is not None}
-        pictures = [name for name in images if name not in self.same] if self.same else images
+        # What tells of one that cannot be read tells of the raw file that is read in its place.
+        broken, instead = Developed(sorted(bad)), dict[str, str]()
+        for name in raws if bad else ():
+            of = broken.of(name)
+            if of is not None and name not in self.same:
+                instead.setdefault(of, name)
+        same = self.same | instead
+        pictures = [name for name in images if name not in same] if same else images
         texts = any(name.lower().endswith(".txt") for name in self._kinds)
-        self._described = Described(pictures, self.same) if texts else Described(())
+        self._described = Described(pictures, same) if texts else Described(())
         tell = {
             entry.name: entry
             for entry in files
             if beside.is_beside(entry.name) and self._kinds[entry.name] is None
         }
-        self._around = beside.Around(tell, pictures if tell else (), self.same)
+        self._around = beside.Around(tell, pictures if tell else (), same if tell else {})
+
+    def _bad(self, files: Sequence[os.DirEntry[str]], unreadable: Unreadable) -> frozenset[str]:
+        """The pictures that cannot be read, raw files aside."""
+        found = set()
+        for entry in files:
+            if self._kinds[entry.name] == "image" and not is_raw_name(entry.name):
+                try:
+                    info = entry.stat()
+                except OSError:
+                    continue
+                if unreadable(self._prefix + entry.name, info.st_size, modified_ns(info)):
+                    found.add(entry.name)
+        return frozenset(found)
 
     def closed(self) -> Iterator[ScanProblem]:
         """The files about pictures that could not be looked at."""
@@ -388,7 +403,12 @@ class Described:
 
 
 def _one(
-    base: str, path: str, rules: tuple[_Rule, ...], follow_links: bool, sights: Sights
+    base: str,
+    path: str,
+    rules: tuple[Rule, ...],
+    follow_links: bool,
+    sights: Sights,
+    unreadable: Unreadable,
 ) -> Iterator[FileEntry | ScanProblem]:
     """scan(under=...) of what is no folder: a single file, or nothing if it is gone.
 
@@ -413,7 +433,7 @@ def _one(
     others = [e for e in entries if e.name != full.name]
     deque(_looked_at(others, prefix, rules, follow_links, [], files, Sights()), maxlen=0)
     own = [e for e in entries if e.name == full.name]
-    together = _Together(sorted([*files, *own], key=_name), prefix)
+    together = _Together(sorted([*files, *own], key=_name), prefix, unreadable)
     sights.developed += full.name in together.same
     yield from together.closed()
     yield from (found for entry in own if (found := together.entry(entry)) is not None)
@@ -433,47 +453,6 @@ def _is_link(entry: os.DirEntry[str]) -> bool:
 def _is_visible(entry: os.DirEntry[str]) -> bool:
     name = entry.name
     return name[0] != "." and name.lower() not in IGNORED_NAMES
-
-
-# -- ignore lists --------------------------------------------------------------------------------
-
-
-def _rules(patterns: Sequence[str], base: str) -> tuple[_Rule, ...]:
-    rules = []
-    for line in patterns:
-        pattern = without_end(line)
-        if pattern.startswith("#") or len(pattern) > _MAX_PATTERN:
-            continue
-        keep = pattern.startswith("!")
-        pattern = pattern[1:] if keep else pattern
-        folders_only = pattern.endswith("/")
-        pattern = pattern.rstrip("/")
-        if pattern.startswith("**/") and "/" not in pattern[3:]:
-            pattern = pattern[3:]  # the same, and quicker
-        whole_path = "/" in pattern
-        pattern = pattern.lstrip("/")
-        if pattern:
-            compiled = re.compile(expression(pattern), re.IGNORECASE | re.DOTALL)
-            rules.append(_Rule(base, compiled, whole_path, folders_only, keep))
-    return tuple(rules)
-
-
-def _ignore_file(path: str, prefix: str) -> tuple[_Rule, ...]:
-    try:
-        if not os.path.isfile(path):  # noqa: PTH113 -- a pipe would block
-            return ()
-        with open(path, "rb") as file:  # noqa: PTH123
-            text = file.read(_MAX_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
-    except OSError:
-        return ()
-    return _rules(text.replace("\r\n", "\n").split("\n"), prefix)
-
-
-def _excluded(rules: tuple[_Rule, ...], path: str, name: str, folder: bool) -> bool:
-    for rule in reversed(rules):  # the last one that matches decides
-        if rule.matches(path, name, folder):
-            return not rule.keep
-    return False
 
 
 # -- reasons -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from indexer.sources import (
     IGNORED_NAMES,
     FileEntry,
     Sights,
+    Unreadable,
     covering,
     entry_for,
     kind_of,
@@ -89,8 +90,10 @@ class Target:
         )
         return met is None
 
-    def scan(self, skip: Path, sights: Sights | None = None) -> Iterator[FileEntry | ScanProblem]:
-        """The files of the target; `skip` is a folder not to enter, `sights` as in `scan`."""
+    def scan(
+        self, skip: Path, sights: Sights, unreadable: Unreadable
+    ) -> Iterator[FileEntry | ScanProblem]:
+        """The files of the target; `skip` is a folder not to enter, the others as in `scan`."""
         if self.kind == "file":
             gone = not os.path.lexists(self.location)
             return iter([] if gone else [entry_for(Path(self.location))])
@@ -101,6 +104,7 @@ class Target:
             skip=skip,
             under=self.under,
             sights=sights,
+            unreadable=unreadable,
         )
 
 

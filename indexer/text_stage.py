@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.clock import Clock
+from indexer.report import Progress, Report
 from indexer.sources import Described
+from indexer.targets import Target
 from indexer.texts import BadText, TextItem, body_of_sidecar, read_sidecar, read_texts
 from mmsearch import archive
 from mmsearch.batches import batches
 from mmsearch.errors import DecodeError
 from mmsearch.overview import ScanProblem
 from mmsearch.plaintext import clean, counted, in_utf8
-from mmsearch.store import Catalog, FailureRow, Pending, TextRow
+from mmsearch.store import Catalog, CatalogWriter, FailureRow, Pending, TextRow
 from mmsearch.types import PictureInfo
 
 if TYPE_CHECKING:
     from mmsearch.encode import TextEncoder
     from mmsearch.types import Vectors
 
+_SIDECARS_A_BATCH = 512
 #: Texts a transaction. Larger ones let the encoder sort by length to more effect.
 TEXTS_A_BATCH = 512
 #: Memory that the texts of one archive may take until all of it is read, and what each takes
@@ -191,3 +195,67 @@ def sidecar(source_id: int, file: Pending, location: Path) -> DraftText | Failur
         return unreadable(source_id, file, exc)
     picture = (file.of or "").rpartition("/")[2]
     return DraftText(file.path, "sidecar", "sidecar", body, picture) if body else None
+
+
+class TextStage:
+    """Writes the caption files and sidecars of one source into one space."""
+
+    def __init__(
+        self,
+        writer: CatalogWriter,
+        texts: TextEmbedder,
+        report: Report,
+        progress: Progress,
+        clock: Clock,
+    ) -> None:
+        self._writer = writer
+        self._texts = texts
+        self._report = report
+        self._progress = progress
+        self._clock = clock
+
+    @property
+    def encoded(self) -> int:
+        """Texts that went through the model."""
+        return self._texts.encoded
+
+    def captions(self, source_id: int, space_id: int, target: Target, file: Pending) -> None:
+        """A file of texts."""
+        self._writer.begin_containers(source_id, [file.path])
+        location = Path(target.absolute(file.path))
+        try:
+            for drafts, failures in caption_batches(source_id, file, location):
+                self._write(source_id, space_id, drafts, failures)
+        except DecodeError as exc:
+            self._write(source_id, space_id, [], [unreadable(source_id, file, exc)])
+            return
+        self._writer.finish_containers(source_id, space_id, [file])
+
+    def sidecars(
+        self, source_id: int, space_id: int, target: Target, files: Iterable[Pending]
+    ) -> None:
+        """Files with a text each, about a picture each."""
+        for part in batches(files, _SIDECARS_A_BATCH):
+            self._writer.begin_containers(source_id, [f.path for f in part])
+            read = [sidecar(source_id, f, Path(target.absolute(f.path))) for f in part]
+            failures = [r for r in read if isinstance(r, FailureRow)]
+            failed = {f.path for f in failures}
+            drafts = [r for r in read if isinstance(r, DraftText)]
+            self._write(source_id, space_id, drafts, failures)
+            done = [f for f in part if f.path not in failed]
+            self._writer.finish_containers(source_id, space_id, done)
+
+    def _write(
+        self,
+        source_id: int,
+        space_id: int,
+        drafts: Sequence[DraftText],
+        failures: Sequence[FailureRow],
+    ) -> None:
+        with self._clock.span("encode texts"):
+            rows = self._texts.rows(source_id, space_id, drafts)
+        with self._clock.span("write"):
+            self._writer.commit(space_id, texts=rows, failures=failures)
+        self._report.texts += len(rows)
+        self._report.failed += len(failures)
+        self._progress.advanced(len(rows) + len(failures))

@@ -19,10 +19,11 @@ from watchfiles import watch as notifications
 from watchfiles.main import FileChange
 
 from indexer.beside import is_beside
+from indexer.ignore import IGNORE_FILE
 from indexer.ingest import Options, index, index_parts
 from indexer.models import Models
 from indexer.report import Progress, Report
-from indexer.sources import IGNORE_FILE, covering, kind_of
+from indexer.sources import covering, kind_of
 from indexer.targets import find_targets, is_within
 from mmsearch.errors import (
     EncodeError,

@@ -29,7 +29,7 @@ from PIL import (
 )
 
 from mmsearch import raw
-from mmsearch.errors import DecodeError, DecodeTimeoutError
+from mmsearch.errors import DecodeError, DecoderMissingError, DecodeTimeoutError
 from mmsearch.metadata import Metadata, filled, orientation, read_blocks, read_metadata
 from mmsearch.pixels import to_rgb, upright
 from mmsearch.raw import RAW_SUFFIXES
@@ -119,7 +119,7 @@ def read_info(data: bytes, *, source: str, limits: DecodeLimits = DEFAULT_LIMITS
 
     Raises what decode() raises, but for damage that only its pixels would show.
     """
-    if _formats(data)[:1] not in _ALL_IN_HEADER:
+    if _formats(data, source)[:1] not in _ALL_IN_HEADER:
         return decode(data, source=source, limits=limits, min_side=1).info
     try:
         return _read_info(data, source, limits)
@@ -130,7 +130,7 @@ def read_info(data: bytes, *, source: str, limits: DecodeLimits = DEFAULT_LIMITS
 
 
 def _read_info(data: bytes, source: str, limits: DecodeLimits) -> PictureInfo:
-    formats = _formats(data)
+    formats = _formats(data, source)
     check(formats[0], data, source, limits)
     if formats == ["JPEG"] and not jpeg_metadata_is_sane(data, source):
         return decode(data, source=source, limits=limits, min_side=1).info
@@ -170,7 +170,7 @@ def _decode(data: bytes, source: str, limits: DecodeLimits, min_side: int | None
             f"{len(data) / 1e6:,.0f} MB is more than the limit of {limits.max_bytes / 1e6:,.0f} MB "
             "(MMSEARCH_MAX_FILE_BYTES raises it)",
         )
-    formats = _formats(data)
+    formats = _formats(data, source)
     if not formats:
         raise DecodeError(source, "not a picture mmsearch can read")
     found = (
@@ -273,9 +273,9 @@ def _info(kind: str, width: int, height: int, said: Metadata) -> PictureInfo:
     )
 
 
-def _formats(data: bytes) -> list[str]:
+def _formats(data: bytes, source: str) -> list[str]:
     """The Pillow formats that the first bytes allow, likeliest first, or one of raw.FORMATS; empty
-    for no picture."""
+    for no picture. Raises DecoderMissingError."""
     if data.startswith(b"\xff\xd8\xff"):
         return ["JPEG"]
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -290,7 +290,7 @@ def _formats(data: bytes) -> list[str]:
     if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return ["TIFF"]
     if data[4:8] == b"ftyp":
-        _register_heif()
+        _register_heif(source)
         return ["AVIF", "HEIF"] if data[8:12] in (b"avif", b"avis") else ["HEIF", "AVIF"]
     # Two letters are little: the sizes of the known BMP headers tell text from a picture.
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
@@ -298,13 +298,15 @@ def _formats(data: bytes) -> list[str]:
     return []
 
 
-def _register_heif() -> None:
+def _register_heif(source: str) -> None:
     # Imported at the first HEIC, since it brings a whole video decoder with it.
     global _heif_ready
     with _heif_lock:
         if not _heif_ready:
-            import pillow_heif
-
+            try:
+                import pillow_heif
+            except ImportError as exc:
+                raise DecoderMissingError(source, "HEIC files", "pillow-heif", str(exc)) from exc
             # One thread: callers decode several pictures at a time already.
             pillow_heif.register_heif_opener(
                 thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
@@ -379,6 +381,8 @@ def _unpacked_raw(
     """
     from mmsearch.raw import libraw
 
+    if raw.is_cut(data, kind):
+        raise DecodeError(source, "truncated")
     seems_cut = raw.seems_cut(data, kind)
     shot = libraw.look_at(data, source, with_preview=not seems_cut)
     width, height = shot.width, shot.height
@@ -391,7 +395,9 @@ def _unpacked_raw(
     if preview is None or min(preview.width, preview.height) < wanted:
         half = min_side is not None and shorter // 2 >= min_side
         try:
-            pixels = libraw.develop(data, source, half=half, seconds=limits.max_seconds)
+            pixels = libraw.develop(
+                data, source, half=half, seconds=limits.max_seconds, suspect=seems_cut
+            )
         except libraw.UnknownRawError:
             if seems_cut:  # nothing tells whether it is
                 shot = libraw.look_at(data, source, with_preview=True)
@@ -430,7 +436,7 @@ def _unpacked_raw(
 def _preview(
     shot: Shot, source: str, limits: DecodeLimits, min_side: int | None
 ) -> _Unpacked | None:
-    if shot.preview is None or _formats(shot.preview) != ["JPEG"]:
+    if shot.preview is None or _formats(shot.preview, source) != ["JPEG"]:
         return None
     try:
         return _unpacked(shot.preview, ["JPEG"], source, limits, min_side)

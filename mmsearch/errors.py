@@ -49,6 +49,16 @@ class ImageTooLargeError(DecodeError):
         self.limit = limit
 
 
+class DecoderMissingError(DecodeError):
+    """The package that reads files of this kind cannot be loaded; the file may be whole."""
+
+    def __init__(self, source: str, files: str, package: str, why: str) -> None:
+        super().__init__(
+            source, f"{files} need {package}, which cannot be loaded ({why}): pip install {package}"
+        )
+        self.package = package
+
+
 class DecodeTimeoutError(DecodeError):
     """Reading or decoding took longer than it may, and was given up."""
 

@@ -246,13 +246,13 @@ def _xmp_words(packet: object) -> _Words:
         packet = packet.encode()
     if not isinstance(packet, bytes) or len(packet) > MAX_BLOCK_BYTES or b"<" not in packet:
         return _Words()
-    root = xmp.parse(packet.strip(b"\0 \r\n\t"))
-    title = list(xmp.values(root, xmp.DC + "title"))
-    description = list(xmp.values(root, xmp.DC + "description"))
+    said = xmp.parse(packet)
+    title = list(said.values(xmp.DC + "title"))
+    description = list(said.values(xmp.DC + "description"))
     return _Words(
         title=worth(title[0]) if title else None,
         description=worth(description[0]) if description else None,
-        keywords=tuple(xmp.values(root, xmp.DC + "subject")),
+        keywords=tuple(said.values(xmp.DC + "subject")),
     )
 
 

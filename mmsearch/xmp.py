@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element, ParseError
 
@@ -25,26 +26,70 @@ IPTC_EXT = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
+#: What stands around a packet, or pads it.
+_PADDING = b"\0 \r\n\t"
+# The first two letters of XML in UTF-16, where no mark tells the order of the bytes.
+_UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"} | {
+    f"<{second}".encode(code): code for second in "?x!r" for code in ("utf-16-le", "utf-16-be")
+}
+# Its first mark may hold bytes that are no text, and must not stand before "<?xml".
+_XPACKET = re.compile(rb"<\?xpacket\b[^>]*\?>\s*")
 
-def parse(packet: bytes) -> Element:
-    """A packet's root. Raises one of DAMAGE."""
-    root: Element = defusedxml.ElementTree.fromstring(packet)
-    return root
+
+class Packet:
+    """What a packet says of the picture that it is of.
+
+    What is said there of other pictures (Photoshop keeps all that it knew of those put together,
+    in xmpMM:Pantry) is passed over: only the outermost descriptions count.
+    """
+
+    def __init__(self, root: Element) -> None:
+        found = [each for rdf in root.iter(f"{_RDF}RDF") for each in rdf.iterfind(_DESCRIPTION)]
+        self._about = found or list(root.iter(_DESCRIPTION))
+
+    def values(self, name: str) -> Iterator[str]:
+        """The texts of a property ("{namespace}name"), that of the default language first."""
+        for description in self._about:
+            attribute = description.get(name)
+            if attribute:
+                yield attribute
+        for description in self._about:
+            for element in description.iterfind(name):
+                # In a list and nowhere deeper (XMP, part 1, C.2.4).
+                items = list(element.iterfind(f"*/{_RDF}li")) if len(element) else []
+                items.sort(key=lambda item: item.get(_LANG, "x-default") != "x-default")
+                yield from (text for item in items or [element] if (text := _text(item)))
 
 
-def values(root: Element, name: str) -> Iterator[str]:
-    """The texts of a property ("{namespace}name"), that of the default language first."""
-    for holder in root.iter(f"{_RDF}Description"):
-        attribute = holder.get(name)
-        if attribute:
-            yield attribute
-    for element in root.iter(name):
-        # In a list and nowhere deeper (XMP, part 1, C.2.4): elements within elements of the same
-        # name would be gone through again and again.
-        items = list(element.iterfind(f"*/{_RDF}li"))
-        items.sort(key=lambda item: item.get(_LANG, "x-default") != "x-default")
-        if not items and element.text:
-            yield element.text
-        for item in items:
-            if item.text:
-                yield item.text
+_DESCRIPTION = f"{_RDF}Description"
+
+
+def parse(packet: bytes) -> Packet:
+    """Raises one of DAMAGE."""
+    return Packet(defusedxml.ElementTree.fromstring(_in_utf8(packet)))
+
+
+def _in_utf8(packet: bytes) -> bytes | str:
+    """What is between the marks of a packet; text where it was UTF-16, whatever it declares."""
+    code = _UTF_16.get(packet[:2]) or _UTF_16.get(packet[:4])
+    if code is not None:
+        text = packet[: len(packet) & ~1].decode(code)
+        return _bare(text.encode()).decode()
+    return _bare(packet)
+
+
+def _bare(packet: bytes) -> bytes:
+    packet = packet.strip(_PADDING).removeprefix(b"\xef\xbb\xbf").lstrip(_PADDING)
+    mark = _XPACKET.match(packet)
+    return packet if mark is None else packet[mark.end() :]
+
+
+def _text(element: Element) -> str | None:
+    """The text of a property, or of an item; also where more is said about it (rdf:value)."""
+    if not len(element) or (element.text and not element.text.isspace()):
+        return element.text
+    for path in (f"{_RDF}value", f"{_DESCRIPTION}/{_RDF}value"):
+        value = element.findtext(path)
+        if value:
+            return value
+    return element.text

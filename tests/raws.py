@@ -109,6 +109,7 @@ def dng(
     tags: Tags | None = None,
     exif: Tags | None = None,
     gps: Tags | None = None,
+    sensor: Tags | None = None,
     make: str = "Lumen",
     model: str = "Lumen One",
     version: bool = True,
@@ -116,16 +117,17 @@ def dng(
 ) -> bytes:
     """A DNG of a picture as the sensor has it, which `orientation` turns upright.
 
-    preview: stored the same way, as a JPEG of its own (bytes are taken as they are). version: of
-    DNG; without, it is what cameras write that have a format of their own.
+    preview: stored the same way, as a JPEG of its own (bytes are taken as they are). sensor: more
+    tags of the directory of its values. version: of DNG; without, it is what cameras write that
+    have a format of their own.
     """
-    sensor = Directory(
+    raw = Directory(
         {
             254: (LONG, 0), 256: (LONG, image.width), 257: (LONG, image.height), 258: (SHORT, 16),
             259: (SHORT, 1), 262: (SHORT, 32803), 277: (SHORT, 1), 278: (LONG, image.height),
             33421: (SHORT, [2, 2]), 33422: (BYTE, [0, 1, 1, 2]),
             50714: (SHORT, 0), 50717: (LONG, 60_000),
-        },
+        } | (sensor or {}),
         strip=mosaic(image),
     )  # fmt: skip
     main: Tags = {271: (ASCII, make), 272: (ASCII, model)}
@@ -139,7 +141,7 @@ def dng(
         }  # fmt: skip
     if orientation is not None:
         main[274] = (SHORT, orientation)
-    first = Directory(main | (tags or {}), {SUB_DIRECTORIES: [sensor]})
+    first = Directory(main | (tags or {}), {SUB_DIRECTORIES: [raw]})
     if exif:
         first.within[EXIF] = [Directory(exif)]
     if gps:
@@ -154,3 +156,22 @@ def dng(
         }  # fmt: skip
         first.strip = body
     return tiff(first, magic)
+
+
+def raf(image: Image.Image, preview: Image.Image | None = None, *, tilted: bool = False) -> bytes:
+    """A RAF of Fujifilm's. tilted: the sensor is a Super CCD, whose rows run diagonally."""
+    exif = Image.Exif()
+    exif[271], exif[272] = "FUJIFILM", "FinePix S9999"
+    small = jpeg(preview or image, exif=exif)
+    size = struct.pack(">2H", image.height, image.width)
+    tags = [(0x100, size), (0x121, size)] + ([(0x130, bytes(4))] if tilted else [])
+    facts = struct.pack(">I", len(tags))
+    facts += b"".join(struct.pack(">2H", tag, len(body)) + body for tag, body in tags)
+    values = (np.frombuffer(mosaic(image), "<u2") >> 4).tobytes()
+    parts, places, at = (small, facts, values), list[int](), 160
+    for part in parts:
+        places += [at, len(part)]
+        at += len(part)
+    head = b"FUJIFILMCCD-RAW 0201FF389501" + b"FinePix S9999".ljust(32, b"\0") + b"0100"
+    head = head.ljust(84, b"\0") + struct.pack(">6I", *places)
+    return head.ljust(160, b"\0") + b"".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -22,7 +23,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from mmsearch import decode as decode_module
 from mmsearch.decode import IMAGE_SUFFIXES, Picture, decode, thumbnail
-from mmsearch.errors import DecodeError, ImageTooLargeError
+from mmsearch.errors import DecodeError, DecoderMissingError, ImageTooLargeError
 from mmsearch.metadata import Metadata
 from mmsearch.types import DecodeLimits
 
@@ -728,3 +729,10 @@ def test_thumbnail_never_enlarges_and_raises_like_decode() -> None:
         thumbnail(b"", source="x")
     with pytest.raises(ImageTooLargeError):
         thumbnail(PNG, source="x", limits=DecodeLimits(max_pixels=10))
+
+
+def test_what_reads_heic_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "_heif_ready", False)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DecoderMissingError, match=r"HEIC files need pillow-heif.*: pip install"):
+        decode(b"\0\0\0\x18ftypheic" + bytes(40), source="x")

@@ -174,7 +174,7 @@ def with_xmp(xml: str) -> bytes:
 
 XMP = (
     '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" '
-    'xmlns:dc="http://purl.org/dc/elements/1.1/">{}</rdf:RDF>'
+    'xmlns:dc="http://purl.org/dc/elements/1.1/"><rdf:Description>{}</rdf:Description></rdf:RDF>'
 )
 
 
@@ -215,7 +215,7 @@ from mmsearch import decode
 def most():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM:"))
-decode._register_heif()
+decode._register_heif("x")
 data = sys.stdin.buffer.read()
 before = most()
 decode.decode(data, source="x")

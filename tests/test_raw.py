@@ -127,6 +127,8 @@ def test_those_with_a_magic_number_of_their_own(magic: bytes, make: str, kind: s
         (b"MMOR\0\0\0\x08", "ORF"),
         (b"\0MRM\0\0\0\0", "MRW"),
         (b"\0\0\0\x18ftypheic", None),
+        (b"XX\x1a\0\0\0HEAPCCDR", None),
+        (b"II\x1a\0\0\0HEAPCCDS", None),
         (b"II*\0\x08\0\0\0", None),
         (b"", None),
     ],
@@ -216,6 +218,40 @@ def test_the_camera_says_how_much_of_the_rim_counts() -> None:
             assert (info.width, info.height) == (size if turn == 1 else size[::-1])
     info = read(dng(WIDE, OTHER.resize((48, 32)))).info
     assert (info.width, info.height) == (96, 64)
+
+
+@pytest.mark.parametrize(("scale", "size"), [([1, 2], (96, 128)), ([2, 1], (192, 64))])
+def test_pixels_that_are_no_squares(scale: list[int], size: tuple[int, int]) -> None:
+    for preview in (None, OTHER.resize(size), OTHER.resize((size[0] // 4, size[1] // 4))):
+        for turn, least in ((1, 16), (6, None)):
+            data = dng(WIDE, preview, orientation=turn, sensor={50718: (RATIONAL, scale)})
+            found = read(data, least)
+            upright = size if turn == 1 else size[::-1]
+            assert (found.info.width, found.info.height) == upright
+            height, width, _ = found.pixels.shape
+            assert width * upright[1] == height * upright[0]
+
+
+def test_fujifilms() -> None:
+    small = OTHER.resize((48, 32))
+    found = read(raws.raf(WIDE, small), 32)
+    assert (found.info.format, found.info.camera) == ("RAF", "FUJIFILM FinePix S9999")
+    assert (found.info.width, found.info.height) == (96, 64)
+    assert near(found.pixels, small)
+    assert read(raws.raf(WIDE, small)).pixels.shape == (64, 96, 3)
+    assert reason(raws.raf(WIDE, WIDE)[:-10]) == "truncated"
+
+
+def test_sensors_whose_rows_run_diagonally() -> None:
+    """Their picture is turned by 45 degrees: it is not the square that holds it before."""
+    for size in ((96, 64), (96, 40)):
+        image = WIDE.resize(size)
+        data = raws.raf(image, image.resize((9, 9)), tilted=True)
+        found = read(data)
+        height, width, _ = found.pixels.shape
+        assert abs(found.info.width - width) <= 2
+        assert abs(found.info.height - height) <= 2
+        assert (width > height) == (size[1] < 48)
 
 
 def test_a_broken_preview_does_not_make_the_picture_bad() -> None:
@@ -378,6 +414,86 @@ def test_a_cut_off_one_is_not_read_by_its_preview(
 ) -> None:
     data = dng(WIDE, preview)
     assert reason(data[:-lacking]) == "truncated"
+
+
+def packed(data: bytes, compression: int) -> bytes:
+    """The sensor's values said to be packed in another way than they are."""
+    entry = struct.Struct("<HHII").pack
+    assert data.count(entry(259, 3, 1, 1)) == 1
+    return data.replace(entry(259, 3, 1, 1), entry(259, 3, 1, compression))
+
+
+@pytest.mark.parametrize("preview", [None, OTHER.resize((48, 32))])
+def test_values_that_libraw_takes_for_black_without_a_word(
+    preview: Image.Image | None,
+) -> None:
+    """It does so of lossless JPEGs (ProRAW, Adobe's DNG Converter) that are none, or not there."""
+    data = packed(dng(WIDE, preview), 7)
+    if preview is None:
+        assert reason(data) == "broken: its data does not decode"
+    else:
+        assert near(read(data, 48).pixels, OTHER)
+    sensors = len(raws.mosaic(WIDE))
+    of_photometric = struct.Struct("<HHII").pack
+    for kind in (32803, 34892):  # one value for a pixel, or three
+        of_kind = data.replace(of_photometric(262, 3, 1, 32803), of_photometric(262, 3, 1, kind))
+        assert raw.is_cut(of_kind[:-sensors], "DNG")
+        assert not raw.is_cut(of_kind[: 1 - sensors], "DNG")
+    assert reason(data[:-sensors]) == "truncated"
+    entry = struct.Struct("<HHII").pack
+    assert reason(data.replace(entry(279, 4, 1, sensors), entry(279, 4, 1, sensors + 1))) == (
+        "truncated"
+    )
+
+
+def test_values_in_tiles_are_looked_for_as_well() -> None:
+    data = dng(WIDE)
+    for strip, tile in ((273, 324), (279, 325)):
+        assert data.count(struct.pack("<HHI", strip, 4, 1)) == 1
+        data = data.replace(struct.pack("<HHI", strip, 4, 1), struct.pack("<HHI", tile, 4, 1))
+    sensors = len(raws.mosaic(WIDE))
+    assert not raw.seems_cut(data, "DNG")
+    assert raw.seems_cut(data[:-1], "DNG")
+    assert not raw.is_cut(data[:-1], "DNG")
+    assert raw.is_cut(data[:-sensors], "DNG")
+    # What is said to be empty may be anywhere.
+    empty = data.replace(
+        struct.pack("<HHII", 325, 4, 1, sensors), struct.pack("<HHII", 325, 4, 1, 0)
+    )
+    assert not raw.is_cut(empty[:-sensors], "DNG")
+
+
+def test_told_by_how_the_values_are_packed_alone() -> None:
+    nikon = raws.Directory({259: (raws.SHORT, 34713), 262: (raws.SHORT, 1), 271: (ASCII, "NIKON")})
+    assert raw.kind(raws.tiff(nikon)) == "NEF"
+    nikon.tags[259] = (raws.SHORT, 1)
+    assert raw.kind(raws.tiff(nikon)) is None
+
+
+def rw2(values: int) -> bytes:
+    """The head of a RW2 of 28 x 10 pixels and so many bytes of the sensor's."""
+    tags: raws.Tags = {
+        2: (raws.SHORT, 28), 3: (raws.SHORT, 10), 0x2D: (raws.SHORT, 4), 271: (ASCII, "Panasonic"),
+        273: (raws.LONG, 0xFFFFFFFF), 279: (raws.LONG, 28 * 10 * 2),
+    }  # fmt: skip
+    at = len(raws.tiff(raws.Directory(tags | {0x118: (raws.LONG, 0)})))
+    head = raws.tiff(raws.Directory(tags | {0x118: (raws.LONG, at)}), b"IIU\0")
+    return head + bytes(values)
+
+
+def test_panasonics_size_of_unpacked_values_is_not_that_of_the_file() -> None:
+    """As a DMC-LX3 writes it: StripByteCounts has two bytes for each pixel, the file 16 for 14."""
+    whole = 28 * 10 * 16 // 14
+    for more in (0, 1, 1000):
+        assert not raw.seems_cut(rw2(whole + more), "RW2")
+        assert not raw.is_cut(rw2(whole + more), "RW2")
+    assert raw.seems_cut(rw2(whole - 1), "RW2")
+    assert raw.is_cut(rw2(whole - 1), "RW2")
+    assert reason(rw2(whole - 1)) == "truncated"
+    # Others say what there is.
+    assert raw.seems_cut(
+        rw2(whole).replace(b"\x2d\0\3\0\1\0\0\0\4", b"\x2d\0\3\0\1\0\0\0\6"), "RW2"
+    )
 
 
 def test_a_raf_that_is_cut_off() -> None:

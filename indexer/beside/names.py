@@ -7,6 +7,7 @@ pictures: `IMG_1.jpg.json`, `IMG_1.jpg.supplemental-metadata.json`, cut off, and
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -53,13 +54,13 @@ def _xmp(pictures: Sequence[str], files: Sequence[str]) -> Iterable[tuple[str, s
     for name in files:
         of = name[: -len(XMP)]
         exact[of].append(name)
-        alike[of.lower()].append(name)
+        alike[_nfc(of).lower()].append(name)
     whole = {*pictures, *(name.rpartition(".")[0] for name in pictures)}
 
     def told(of: str) -> list[str]:
         # One that is another picture's by its very name is not this one's too.
         return exact.get(of) or [
-            n for n in alike.get(of.lower(), ()) if n[: -len(XMP)] not in whole
+            n for n in alike.get(_nfc(of).lower(), ()) if n[: -len(XMP)] not in whole
         ]
 
     for name in pictures:
@@ -73,7 +74,7 @@ def _takeout(pictures: Sequence[str], files: Sequence[str]) -> Iterable[tuple[st
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     by_cut: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for file in files:
-        base, number = _unnumbered(file[: -len(JSON)])
+        base, number = _unnumbered(_nfc(file[: -len(JSON)]))
         names = [base]
         stem, dot, rest = base.rpartition(".")
         if dot and _SUPPLEMENT.startswith(f".{rest}"):
@@ -82,9 +83,18 @@ def _takeout(pictures: Sequence[str], files: Sequence[str]) -> Iterable[tuple[st
             by_name[_numbered(name, number)].append(file)
         if _is_cut(base):
             by_cut[base, number].append(file)
-    cuts = Counter(cut for name in pictures for cut in _cuts(name))
+    known = {_nfc(name) for name in pictures}
+    # An edited picture does not make it doubtful which one the file of its original means.
+    cuts = Counter(cut for name in known if _original(name) not in known for cut in _cuts(name))
     for name in pictures:
-        yield from ((name, file) for file in _of_one(name, by_name, by_cut, cuts))
+        plain = _nfc(name)
+        of = _original(plain)
+        files = by_name.get(plain) or (
+            _of_one(of, by_name, by_cut, cuts)
+            if of is not None and of in known
+            else _of_one(plain, by_name, by_cut, cuts)
+        )
+        yield from ((name, file) for file in files)
 
 
 def _of_one(
@@ -93,21 +103,32 @@ def _of_one(
     by_cut: dict[tuple[str, str], list[str]],
     cuts: Counter[tuple[str, str]],
 ) -> list[str]:
-    stem, dot, suffix = name.rpartition(".")
     if found := by_name.get(name):
         return found
     for cut in _cuts(name):
         # Of two pictures that begin alike it cannot be told which one is meant.
         if cuts[cut] == 1 and cut in by_cut:
             return by_cut[cut]
-    edited = _EDITED.fullmatch(stem)
-    if edited:
-        original = f"{edited[1]}{edited[2] or ''}{dot}{suffix}"
+    original = _original(name)
+    if original is not None:
         return by_name.get(original) or next(
             (by_cut[cut] for cut in _cuts(original) if cut in by_cut), []
         )
     # Where the title at Google had no ending, there is none before ".json".
-    return by_name.get(stem, [])
+    return by_name.get(name.rpartition(".")[0], [])
+
+
+def _original(name: str) -> str | None:
+    """The picture that one was made of at Google, as it is called; None for others."""
+    stem, dot, suffix = name.rpartition(".")
+    edited = _EDITED.fullmatch(stem)
+    return None if edited is None else f"{edited[1]}{edited[2] or ''}{dot}{suffix}"
+
+
+def _nfc(name: str) -> str:
+    """A name with its accents as most systems write them; those of macOS may stand by themselves,
+    and of a picture and its file the one may come from there."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _unnumbered(base: str) -> tuple[str, str]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from xml.etree.ElementTree import Element
 
 from mmsearch import xmp
 from mmsearch.metadata import worth
@@ -32,50 +31,48 @@ def read(data: bytes) -> Told:
         raise NotReadableError(f"larger than {MAX_BYTES >> 20} MB")
     if not data.strip(b"\0 \r\n\t"):
         raise NotReadableError("empty file")
-    # What stands before its first tag would be no XML, nor what pads it; in UTF-16 it is left.
-    plain = data if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data.strip(b"\0 \r\n\t")
     try:
-        root = xmp.parse(plain)
+        said = xmp.parse(data)
     except xmp.DAMAGE as exc:
         raise NotReadableError("broken, or not XMP") from exc
-    taken = [_date(root, name) for name in (xmp.EXIF + "DateTimeOriginal", _CREATED)]
+    taken = [_date(said, name) for name in (xmp.EXIF + "DateTimeOriginal", _CREATED)]
     whole = next((found[0] for found in taken if found and found[1]), None)
     # When it was made is for a scan not when it was taken, and a year alone says less than a day.
-    others = [*taken, _date(root, xmp.XMP + "CreateDate")]
+    others = [*taken, _date(said, xmp.XMP + "CreateDate")]
     return Told(
         over=Details(
-            title=_text(root, xmp.DC + "title"),
-            description=_text(root, xmp.DC + "description")
-            or _text(root, xmp.TIFF + "ImageDescription"),
-            keywords=distinct(_keywords(root)),
+            title=_text(said, xmp.DC + "title"),
+            description=_text(said, xmp.DC + "description")
+            or _text(said, xmp.TIFF + "ImageDescription"),
+            keywords=distinct(_keywords(said)),
             taken_at=whole,
-            place=_place(root),
+            place=_place(said),
         ),
         gaps=Details(taken_at=next((found[0] for found in others if found), None)),
     )
 
 
-def _text(root: Element, name: str) -> str | None:
-    return next((text for text in map(worth, xmp.values(root, name)) if text), None)
+def _text(said: xmp.Packet, name: str) -> str | None:
+    return next((text for text in map(worth, said.values(name)) if text), None)
 
 
-def _keywords(root: Element) -> Iterator[str]:
-    yield from xmp.values(root, xmp.DC + "subject")
-    yield from xmp.values(root, xmp.IPTC_EXT + "PersonInImage")
+def _keywords(said: xmp.Packet) -> Iterator[str]:
+    yield from said.values(xmp.DC + "subject")
+    yield from said.values(xmp.IPTC_EXT + "PersonInImage")
     # Of "Places|France|Paris" the last: the others say what kind of word it is.
     for name, mark in (
         (xmp.LIGHTROOM + "hierarchicalSubject", "|"),
         (xmp.DIGIKAM + "TagsList", "/"),
     ):
-        for path in xmp.values(root, name):
+        for path in said.values(name):
             first, _, _ = path.partition(mark)
             if first != "darktable":  # what it notes for itself
                 yield path.rpartition(mark)[2]
 
 
-def _date(root: Element, name: str) -> tuple[datetime, bool] | None:
+def _date(said: xmp.Packet, name: str) -> tuple[datetime, bool] | None:
     """The local time that a property tells, and whether it tells the day at least."""
-    for text in xmp.values(root, name):
+    for text in said.values(name):
         found = _DATE.fullmatch(text.strip())
         if found is None:
             continue
@@ -88,18 +85,18 @@ def _date(root: Element, name: str) -> tuple[datetime, bool] | None:
     return None
 
 
-def _place(root: Element) -> tuple[float, float] | None:
-    latitude = _degrees(root, xmp.EXIF + "GPSLatitude", "NS", 90)
-    longitude = _degrees(root, xmp.EXIF + "GPSLongitude", "EW", 180)
+def _place(said: xmp.Packet) -> tuple[float, float] | None:
+    latitude = _degrees(said, xmp.EXIF + "GPSLatitude", "NS", 90)
+    longitude = _degrees(said, xmp.EXIF + "GPSLongitude", "EW", 180)
     if latitude is None or longitude is None:
         return None
     # Exactly 0, 0 is what receivers without a fix write.
     return None if latitude == longitude == 0 else (latitude, longitude)
 
 
-def _degrees(root: Element, name: str, signs: str, limit: float) -> float | None:
+def _degrees(said: xmp.Packet, name: str, signs: str, limit: float) -> float | None:
     """ "48,12.34N" or "48,12,20N" in degrees (XMP, part 2, GPSCoordinate)."""
-    for text in xmp.values(root, name):
+    for text in said.values(name):
         found = _COORDINATE.fullmatch(text.strip().upper())
         if found is None or found[4] not in signs:
             continue

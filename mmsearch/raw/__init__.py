@@ -93,10 +93,21 @@ def _kind_of_tiff(data: bytes) -> str | None:
     found = directories(data)
     if found and found[0].is_dng:
         return "DNG"
-    if not any(d.photometric in _PHOTOMETRIC or d.compression in _COMPRESSIONS for d in found):
+    if not any(map(_is_sensors, found)):
         return None
     make = next((d.make.upper() for d in found if d.make), "")
     return next((name for maker, name in _OF_MAKERS if make.startswith(maker)), OTHER_RAW)
+
+
+def is_cut(data: bytes, kind: str) -> bool:
+    """Whether values of the sensor lie beyond the end of a raw file: for LibRaw, which does not
+    complain of all such, they are black, or those before once more."""
+    if kind in ("RAF", "CR3", "CRW", "MRW"):
+        return False
+    return any(
+        found.raw_end > len(data) or (_is_sensors(found) and _starts(found) >= len(data))
+        for found in directories(data)
+    )
 
 
 def seems_cut(data: bytes, kind: str) -> bool:
@@ -114,8 +125,23 @@ def seems_cut(data: bytes, kind: str) -> bool:
     return any(_end(found) > len(data) for found in directories(data))
 
 
+def _is_sensors(directory: Directory) -> bool:
+    """Whether a directory is that of a sensor's values."""
+    return directory.photometric in _PHOTOMETRIC or directory.compression in _COMPRESSIONS
+
+
+def _starts(directory: Directory) -> int:
+    """Where the last of a directory's parts starts that is not empty."""
+    starts = [0]
+    for places, sizes in directory.parts:
+        starts += [at for at, size in zip(places, sizes, strict=False) if size and at != _ELSEWHERE]
+    return max(starts)
+
+
 def _end(directory: Directory) -> int:
     """Where the last byte that a directory speaks of ends."""
+    if directory.raw_end:
+        return directory.raw_end
     ends = [0]
     for places, sizes in directory.parts:
         for place, size in zip(places, sizes, strict=False):

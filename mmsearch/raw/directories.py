@@ -18,24 +18,31 @@ MAX_PARTS = 250_000
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4}  # BYTE, ASCII, SHORT, LONG, IFD; others are not asked for
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I"}
 _COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION = 259, 262, 271, 330, 50706
-_RAW_PLACE = 0x118  # Panasonic
+# Panasonic: how large the sensor is, how its values are packed, and where they begin.
+_SENSOR_WIDTH, _SENSOR_HEIGHT, _RAW_FORMAT, _RAW_PLACE = 2, 3, 0x2D, 0x118
+#: Those packings of which StripByteCounts tells the size that the values have unpacked → bytes for
+#: so many pixels, at least (LibRaw's panasonic_load_raw).
+_PACKED = {2: (16, 14), 3: (16, 14), 4: (16, 14), 5: (16, 10)}
 #: StripOffsets and StripByteCounts, those of tiles, and those of old JPEGs.
 _PARTS = ((273, 279), (324, 325), (513, 514))
 _ASKED = frozenset(
-    {_COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION, _RAW_PLACE}
+    {_COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION}
+    | {_SENSOR_WIDTH, _SENSOR_HEIGHT, _RAW_FORMAT, _RAW_PLACE}
     | {tag for pair in _PARTS for tag in pair}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One directory. parts: for strips, tiles and a JPEG the places and the sizes in bytes."""
+    """One directory. parts: for strips, tiles and a JPEG the places and the sizes in bytes.
+    raw_end: where Panasonic's values of the sensor end at the soonest; 0 for others'."""
 
     photometric: int | None
     compression: int | None
     make: str
     is_dng: bool
     raw_place: int
+    raw_end: int
     parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
 
@@ -98,12 +105,16 @@ def _directory(values: dict[int, tuple[int, ...] | bytes]) -> Directory:
         return next(iter(numbers(tag)), None)
 
     make = values.get(_MAKE, b"")
+    raw_place = first(_RAW_PLACE) or 0
+    size, pixels = _PACKED.get(first(_RAW_FORMAT) or 0, (0, 1))
+    packed = (first(_SENSOR_WIDTH) or 0) * (first(_SENSOR_HEIGHT) or 0) * size // pixels
     return Directory(
         photometric=first(_PHOTOMETRIC),
         compression=first(_COMPRESSION),
         make=make.decode("latin-1").strip("\0 ") if isinstance(make, bytes) else "",
         is_dng=_DNG_VERSION in values,
-        raw_place=first(_RAW_PLACE) or 0,
+        raw_place=raw_place,
+        raw_end=raw_place + packed if raw_place and packed else 0,
         parts=tuple(_parts(numbers)),
     )
 

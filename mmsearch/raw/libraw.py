@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmsearch.errors import DecodeError, DecodeTimeoutError
+from mmsearch.errors import DecodeError, DecoderMissingError, DecodeTimeoutError
 
 if TYPE_CHECKING:
+    import rawpy
+
     from mmsearch.types import Pixels
 
 #: LibRaw's `flip` → the EXIF orientation that says the same (its tiff_head).
@@ -51,12 +53,15 @@ class Shot:
 
 
 def look_at(data: bytes, source: str, *, with_preview: bool) -> Shot:
-    """Reads the head of a raw file, and its preview. Raises DecodeError: LibRaw cannot.
+    """Reads the head of a raw file, and its preview. Raises DecodeError: LibRaw cannot, or is not
+    here (DecoderMissingError).
 
     with_preview: not of a file that is cut off, where it would be filled up with anything.
     """
-    import rawpy
-
+    try:
+        import rawpy
+    except ImportError as exc:
+        raise DecoderMissingError(source, "raw files of cameras", "rawpy", str(exc)) from exc
     try:
         # Not by `imread`, which has a warning for whoever forks.
         with rawpy.RawPy() as file:
@@ -76,14 +81,39 @@ def look_at(data: bytes, source: str, *, with_preview: bool) -> Shot:
         raise DecodeError(source, "truncated") from exc
     except rawpy.LibRawError as exc:
         raise DecodeError(source, _BROKEN) from exc
-    width, height = sizes.width, sizes.height
-    if 0 < sizes.crop_width <= width and 0 < sizes.crop_height <= height:
-        width, height = sizes.crop_width, sizes.crop_height
+    width, height = _size(sizes)
     exif = None
     if preview is not None:
         assert isinstance(preview, bytes)
         preview, exif = _without_libraws(preview)
     return Shot(width, height, _TURNS.get(sizes.flip, 1), preview, exif)
+
+
+def _size(sizes: rawpy.ImageSizes) -> tuple[int, int]:
+    """Width and height of the picture once it is developed, or as the camera crops it."""
+    width, height = sizes.width, sizes.height
+    if height > sizes.raw_height:
+        return _size_of_tilted(sizes)
+    if 0 < sizes.crop_width <= width and 0 < sizes.crop_height <= height:
+        width, height = sizes.crop_width, sizes.crop_height
+    # Of pixels that are no squares (Nikon D1X) there are more then.
+    if 0.1 <= sizes.pixel_aspect < 1:
+        height = round(height / sizes.pixel_aspect)
+    elif 1 < sizes.pixel_aspect <= 10:
+        width = round(width * sizes.pixel_aspect)
+    return width, height
+
+
+def _size_of_tilted(sizes: rawpy.ImageSizes) -> tuple[int, int]:
+    """The same of a Super CCD (Fujifilm), whose rows run diagonally: LibRaw says how large a square
+    it takes to hold them before they are turned by 45 degrees (its fuji_rotate)."""
+    across = sizes.raw_width - 2 * sizes.left_margin
+    down = sizes.raw_height - 2 * sizes.top_margin
+    # Either every second pixel of a row lies in a row of its own, or every second row does.
+    side, _ = min(
+        ((across // 2, down), (across, down // 2)), key=lambda of: abs(sum(of) - sizes.width)
+    )
+    return max(1, round(side * 2**0.5)), max(1, round((sizes.height - side) * 2**0.5))
 
 
 def _without_libraws(preview: bytes) -> tuple[bytes, bytes | None]:
@@ -99,23 +129,27 @@ def _without_libraws(preview: bytes) -> tuple[bytes, bytes | None]:
     return preview[:2] + preview[end:], block[8:]
 
 
-def develop(data: bytes, source: str, *, half: bool, seconds: float) -> Pixels:
+def develop(
+    data: bytes, source: str, *, half: bool, seconds: float, suspect: bool = False
+) -> Pixels:
     """The picture from the sensor's values, (height, width, 3) uint8 sRGB, not turned.
 
     In a process of its own: that can be ended when it takes too long, may crash on a hostile file,
     and keeps what LibRaw has to say of broken ones from the terminal.
 
-    half: each side half as long, several times as quick. Raises DecodeError: UnknownRawError,
-    DecodeTimeoutError among them.
+    half: each side half as long, several times as quick. suspect: the file may be cut off, and is
+    where its last values are all the same. Raises DecodeError: UnknownRawError, DecodeTimeoutError
+    among them.
     """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "OMP_NUM_THREADS": "1",  # callers decode several pictures at a time already
     }
+    how = [name for name, asked in (("half", half), ("suspect", suspect)) if asked]
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(_SCRIPT), "half" if half else "full"],
+            [sys.executable, "-P", str(_SCRIPT), *how],
             input=data,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -83,6 +83,18 @@ class Scan:
                     )
             self._connection.commit()
 
+    def unreadable(self, source_id: int) -> dict[str, tuple[int, int]]:
+        """The files that could not be read, for good: path → size and mtime in ns, as they were."""
+        query = (
+            sa.select(failure.c.path, failure.c.size, failure.c.mtime_ns)
+            .where(failure.c.source_id == source_id, ~failure.c.transient)
+            .where(failure.c.member == "", failure.c.key == "")
+        )
+        with writing(self._connection, self._path):
+            return {
+                row.path: (row.size, row.mtime_ns) for row in self._connection.execute(query).all()
+            }
+
     def looks_unmounted(self, source_id: int) -> bool:
         """True when the scan saw nothing where the catalog has pictures or texts."""
         with writing(self._connection, self._path):

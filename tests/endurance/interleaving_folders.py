@@ -15,7 +15,7 @@ from collection import encoded, titled, write
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-_KINDS_OF_PICTURE = (".png", ".jpg")
+_KINDS_OF_PICTURE = (".png", ".jpg", ".nef")
 _KINDS_BESIDE = (".xmp", ".json")
 _KINDS_OF_FILE = (*_KINDS_OF_PICTURE, *_KINDS_BESIDE, ".txt", ".jsonl", ".zip")
 _XMP = """<x xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"

@@ -27,6 +27,7 @@ CUT = LONG[:46]
         (["a.jpg"], ["a.xmp", "a.jpg.xmp"], {"a.jpg": ("a.jpg.xmp", "a.xmp")}),
         (["a.jpg", "A.jpg"], ["a.jpg.xmp"], {"a.jpg": ("a.jpg.xmp",)}),
         (["a.jpg", "A.JPG"], ["a.xmp", "A.xmp"], {"a.jpg": ("a.xmp",), "A.JPG": ("A.xmp",)}),
+        (["a.jpg", "A.png"], ["a.xmp"], {"a.jpg": ("a.xmp",)}),
         (["a.jpg"], ["b.xmp", "a.png.xmp", "aa.xmp", ".xmp"], {}),
         # Takeout
         (["a.jpg"], ["a.jpg.json"], {"a.jpg": ("a.jpg.json",)}),
@@ -61,6 +62,37 @@ CUT = LONG[:46]
         ([f"{LONG}(1).jpg"], [f"{CUT}(1).json"], {f"{LONG}(1).jpg": (f"{CUT}(1).json",)}),
         ([f"{LONG}.jpg", f"{LONG}R.jpg"], [f"{CUT}.json"], {}),
         ([f"{LONG}.jpg"], [f"{CUT[:40]}.json"], {}),
+        (
+            [f"{LONG}.jpg", f"{LONG}-edited.jpg"],
+            [f"{CUT}.json"],
+            {f"{LONG}.jpg": (f"{CUT}.json",), f"{LONG}-edited.jpg": (f"{CUT}.json",)},
+        ),
+        ([f"{LONG}-edited.jpg"], [f"{CUT}.json"], {f"{LONG}-edited.jpg": (f"{CUT}.json",)}),
+        (
+            [f"{'x' * 40}-edited.jpg", f"{'x' * 40}-egg.jpg"],
+            [f"{'x' * 40}.jpg.s.json"],
+            {f"{'x' * 40}-edited.jpg": (f"{'x' * 40}.jpg.s.json",)},
+        ),
+        # To 46 characters, or to as many bytes.
+        ([f"{'é' * 50}.jpg"], [f"{'é' * 46}.json"], {f"{'é' * 50}.jpg": (f"{'é' * 46}.json",)}),
+        ([f"{'é' * 50}.jpg"], [f"{'é' * 23}.json"], {f"{'é' * 50}.jpg": (f"{'é' * 23}.json",)}),
+        ([f"{'é' * 50}.jpg"], [f"{'é' * 45}.json", f"{'é' * 22}.json"], {}),
+        # Accents within a letter and by themselves, as on macOS.
+        (["caf\xe9.jpg"], ["cafe\u0301.jpg.xmp"], {"caf\xe9.jpg": ("cafe\u0301.jpg.xmp",)}),
+        (["CAFE\u0301.jpg"], ["caf\xe9.xmp"], {"CAFE\u0301.jpg": ("caf\xe9.xmp",)}),
+        (["caf\xe9.jpg"], ["cafe\u0301.jpg.json"], {"caf\xe9.jpg": ("cafe\u0301.jpg.json",)}),
+        (
+            [f"e\u0301{LONG}.jpg"],
+            [f"e\u0301{LONG[:45]}.json"],
+            {f"e\u0301{LONG}.jpg": (f"e\u0301{LONG[:45]}.json",)},
+        ),
+        (
+            ["caf\xe9.jpg", "cafe\u0301.jpg"],
+            ["caf\xe9.jpg.xmp"],
+            {"caf\xe9.jpg": ("caf\xe9.jpg.xmp",)},
+        ),
+        # Bytes that are no text.
+        (["\udce9.jpg"], ["\udce9.jpg.xmp"], {"\udce9.jpg": ("\udce9.jpg.xmp",)}),
     ],
 )
 def test_names(pictures: list[str], files: list[str], expected: dict[str, tuple[str, ...]]) -> None:
@@ -119,6 +151,9 @@ def test_dates_in_xmp(said: str, over: datetime | None, gaps: object) -> None:
         ("48,12,30S", "16,30,0W", (-48.20833, -16.5)),
         ("48.5N", "16.25E", None),
         ("0,0N", "0,0E", None),
+        ("90,0N", "180,0W", (90.0, -180.0)),
+        ("90,0.1N", "16,30E", None),
+        ("48,12N", "180,0,1E", None),
         ("91,0N", "16,30E", None),
         ("48,12.5N", "", None),
         ("48,12.5E", "16,30N", None),
@@ -186,6 +221,9 @@ def test_json_of_others(said: object) -> None:
         ({"geoData": {"latitude": 1e999, "longitude": 2}}, {"place": None}),
         ({"geoData": {"latitude": float("nan"), "longitude": 2}}, {"place": None}),
         ({"geoData": {"latitude": "1", "longitude": 2}}, {"place": None}),
+        ({"geoData": {"latitude": 90, "longitude": -180}}, {"place": (90.0, -180.0)}),
+        ({"geoData": {"latitude": 90.01, "longitude": 2}}, {"place": None}),
+        ({"geoData": {"latitude": 1, "longitude": -180.01}}, {"place": None}),
         (
             {
                 "geoData": {"latitude": 1, "longitude": 2},

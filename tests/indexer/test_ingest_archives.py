@@ -179,8 +179,8 @@ def test_what_other_programs_write_beside_pictures_in_archives(
         "T/Photos/a.jpg.supplemental-metadata.json": google("a.jpg", "harbour at noon"),
         "T/Photos/a.jpg": titled(10, "in itself"),
         "T/Other/b.png": encoded(11),
-        "T/Other/b.xmp": b"<x xmlns:dc='http://purl.org/dc/elements/1.1/'>"
-        b"<dc:subject>kites</dc:subject></x>",
+        "T/Other/b.xmp": b"<r:RDF xmlns:r='http://www.w3.org/1999/02/22-rdf-syntax-ns#' "
+        b"xmlns:dc='http://purl.org/dc/elements/1.1/'><r:Description dc:subject='kites'/></r:RDF>",
         "T/Other/b.png.txt": b"a caption",
         "T/Other/a.jpg.json": google("a.jpg", "of no picture here"),
         "T/Other/c.png": encoded(12),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -94,6 +95,55 @@ def test_the_same_picture_is_read_once(photos: Path, library: Path, model: str) 
     assert (hits["1.dng"], hits["2.jpg"]) == (("a kite",), ("a boat", "sea"))
 
 
+def test_a_broken_picture_does_not_hide_its_raw_file(
+    photos: Path, library: Path, model: str
+) -> None:
+    write(photos / "0.jpg", b"no picture")  # one without a raw file
+    write(photos / "1.heic", encoded(1, "JPEG"))
+    write(photos / "2.jpg", encoded(2, "JPEG")[:-900])
+    write(photos / "2.txt", b"a boat")
+    write(photos / "2.jpg.xmp", DARKTABLE)
+    report = run(library, photos, model=model)
+    assert (report.files, report.encoded_images, report.developed, report.failed) == (6, 4, 1, 2)
+    assert names(library) == ["0.png", "1.heic", "2.NEF", "3.dng"]
+    assert set(failures(library)) == {"0.jpg", "2.jpg"}
+    with Library(library, device="cpu") as lib:
+        hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
+        assert hits["2.NEF"] == ("a boat", "sea")
+    assert unchanged(run(library))
+    report = run(library, photos / "2.NEF")
+    assert (report.missing, report.developed) == (0, 0)
+
+    write(photos / "2.jpg", encoded(2, "JPEG"), at=5000)  # it was mended
+    report = run(library)
+    assert (report.encoded_images, report.missing, report.developed) == (1, 1, 2)
+    assert names(library) == ["0.png", "1.heic", "2.jpg", "3.dng"]
+    with Library(library, device="cpu") as lib:
+        hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
+        assert hits["2.jpg"] == ("a boat", "sea")
+    assert unchanged(run(library))
+
+    write(photos / "2.jpg", b"broken again", at=6000)
+    report = run(library)
+    assert (report.encoded_images, report.returned, report.developed) == (0, 1, 1)
+    assert names(library) == ["0.png", "1.heic", "2.NEF", "3.dng"]
+    with Library(library, device="cpu") as lib:
+        hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
+        assert hits["2.NEF"] == ("a boat", "sea")
+    assert unchanged(run(library))
+    (photos / "2.jpg").unlink()
+    assert run(library).encoded_images == 0
+    assert names(library) == ["0.png", "1.heic", "2.NEF", "3.dng"]
+
+
+def test_one_of_two_pictures_is_enough_to_hide_it(photos: Path, library: Path, model: str) -> None:
+    write(photos / "2.heic", b"broken")
+    write(photos / "2.jpg", encoded(2, "JPEG"))
+    for _ in range(2):
+        run(library, photos, model=model)
+        assert names(library) == ["0.png", "1.dng", "2.jpg", "3.dng"]
+
+
 def test_one_that_is_named_by_itself(photos: Path, library: Path, model: str) -> None:
     write(photos / "2.jpg", encoded(2, "JPEG"))
     run(library, photos, model=model)
@@ -125,6 +175,29 @@ def test_broken_ones_are_named(photos: Path, library: Path, model: str) -> None:
     os.utime(photos / "cut.dng", (later, later))
     assert run(library).encoded_images == 1
     assert "cut.dng" not in failures(library)
+
+
+def test_where_rawpy_is_missing_they_wait_for_it(
+    photos: Path, library: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(photos / "a.zip", "w") as archive:
+        archive.writestr("5.dng", shot(5))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "rawpy", None)
+        report = run(library, photos, model=model)
+        assert (report.encoded_images, report.failed) == (1, 4)
+        said = failures(library)
+        assert set(said) == {"1.dng", "2.NEF", "3.dng", "a.zip!/5.dng"}
+        assert all(
+            text.startswith("raw files of cameras need rawpy, which cannot be loaded (")
+            and text.endswith("): pip install rawpy")
+            for text in said.values()
+        )
+        report = run(library)
+        assert (report.encoded_images, report.failed) == (0, 4)
+    assert run(library).encoded_images == 4
+    assert failures(library) == {}
+    assert unchanged(run(library))
 
 
 def test_in_an_archive(tmp_path: Path, library: Path, model: str) -> None:

@@ -216,7 +216,10 @@ def test_what_other_programs_write_beside_pictures_is_watched(
         with Library(tmp_path / "library", device="cpu") as lib:
             return {hit.image.info.title for hit in lib.search("waves")} - {None}
 
-    about = "<x xmlns:dc='http://purl.org/dc/elements/1.1/'><dc:title>{}</dc:title></x>"
+    about = (
+        "<rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#' "
+        "xmlns:dc='http://purl.org/dc/elements/1.1/'><rdf:Description dc:title='{}'/></rdf:RDF>"
+    )
     write(photos / "a" / "0.xmp", about.format("one").encode())
     until(lambda: titles() == {"one"})
     write(photos / "a" / "0.xmp", about.format("another").encode(), at=2_000_000_000)
