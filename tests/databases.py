@@ -115,6 +115,7 @@ class PostgreSQLDatabase:
     """A database of its own on a server."""
 
     name = "mmsearch"
+    user = "postgres"
 
     def __init__(self, server: str, database: str) -> None:
         self.server = server
@@ -128,7 +129,7 @@ class PostgreSQLDatabase:
 
         with psycopg.connect(
             host=self.server,
-            user="postgres",
+            user=self.user,
             dbname=database or self.database,
             autocommit=True,
             row_factory=dict_row,
