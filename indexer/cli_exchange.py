@@ -170,29 +170,44 @@ def import_(
 ) -> None:
     """Take in vectors that were computed elsewhere, without encoding anything again.
 
-    DIR is what `mmsearch export` or clip-retrieval's inference wrote: img_emb, text_emb, metadata.
-    Pictures are looked for where their paths say, or below --images; those that are not there are
-    skipped and named. The files of DIR become sources of the texts: keep it. The same command again
-    goes on where it was stopped, and takes in what is new.
+    DIR is another library of the same model, of which all is taken in: so several machines index a
+    part each. Its pictures stay where they are.
+
+    Or DIR is what `mmsearch export` or clip-retrieval's inference wrote: img_emb, text_emb,
+    metadata. Pictures are looked for where their paths say, or below --images; those that are not
+    there are skipped and named. The files of DIR become sources of the texts: keep it.
+
+    The same command again goes on where it was stopped, and takes in what is new.
 
     \b
+      mmsearch import /shared/part-1.library
       mmsearch import ~/embeddings
       mmsearch import ~/embeddings --model ViT-B-32-quickgelu/openai --verify
     """
     from indexer.exchange.importing import import_embeddings
+    from indexer.exchange.joining import is_library, join
 
     settings = load_settings()
-    with Bar() as bar:
-        report = import_embeddings(
-            library_path(library, settings),
-            from_home(folder),
-            images=images,
-            model=model,
-            sample=_SAMPLE if verify else 0,
-            device=device or settings.device,
-            limits=settings.decode_limits(),
-            progress=bar,
-        )
+    folder, here = from_home(folder), library_path(library, settings)
+    if is_library(folder):
+        if said("images", "model", "verify"):
+            raise click.UsageError(
+                "--images, --model and --verify are for files of vectors, and this is a library"
+            )
+        with Bar() as bar:
+            report = join(here, folder, progress=bar)
+    else:
+        with Bar() as bar:
+            report = import_embeddings(
+                here,
+                folder,
+                images=images,
+                model=model,
+                sample=_SAMPLE if verify else 0,
+                device=device or settings.device,
+                limits=settings.decode_limits(),
+                progress=bar,
+            )
     if as_json:
         print_json(asdict(report))
     else:
