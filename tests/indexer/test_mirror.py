@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from collection import encoded, run, write, write_captions, write_seven
-from databases import Database, PostgreSQLDatabase, mirrored
+from databases import Database, MilvusDatabase, PostgreSQLDatabase, mirrored
 
 from indexer.exchange import mirroring
 from indexer.exchange.exporting import export
 from indexer.exchange.mirroring import mirror
+from mmsearch.backup import backup
 from mmsearch.cli import cli
 from mmsearch.errors import RefusedError
 from mmsearch.library import Library
@@ -300,6 +301,19 @@ def test_another_librarys_mirror_is_left_alone(
     assert mirrored(other, database, name="second").sent == 2
     mirrored(other, database, replace_other=True)
     check(other, database, tmp_path)
+
+
+def test_a_restored_backup_is_another_library(
+    milvus: MilvusDatabase, photos: Path, library: Path, tmp_path: Path, model: str
+) -> None:
+    """It may give ids anew that the mirror holds already."""
+    run(library, photos, model=model)
+    mirrored(library, milvus)
+    backup(library, tmp_path / "copy")
+    with pytest.raises(RefusedError, match="--replace"):
+        mirrored(tmp_path / "copy", milvus)
+    mirrored(tmp_path / "copy", milvus, replace_other=True)
+    check(tmp_path / "copy", milvus, tmp_path)
 
 
 def test_places_are_sent_only_when_asked_for(

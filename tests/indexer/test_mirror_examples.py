@@ -40,8 +40,10 @@ def service(postcards: Indexed) -> Iterator[str]:
         assert process.stdout is not None
         address = re.search(r"http://\S+", process.stdout.readline())
         assert address is not None
-        yield address[0]
-        process.terminate()
+        try:
+            yield address[0]
+        finally:
+            process.terminate()
 
 
 def check(printed: str, postcards: Indexed) -> None:
