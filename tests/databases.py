@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -75,6 +74,8 @@ def postgresql_server() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="mmsearch-pg-"))  # a short path: sockets allow no more
     user = None
     if os.geteuid() == 0:
+        import pwd
+
         # It refuses to run as root; and who it runs as may not see the environment's folders.
         user = "nobody"
         folder.chmod(0o755)

@@ -2,7 +2,7 @@
 
 What is there is compared with the library by the digests of rows, some at a time in order of their
 ids, and what differs is written or deleted. So a run that was killed goes on by itself: what it has
-sent is found to be there. A library that has not changed since its last run is not read.
+sent is found to be there. Where the library has not changed since, nothing is compared.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class MirrorReport:
     """What a run did.
 
     pictures, texts: that are mirrored, as far as the run came. sent, deleted: of both. unchanged:
-    nothing had changed since the last run, and nothing was read. old_model: that the mirror was of
-    before.
+    nothing had changed since the last run, and nothing was compared. old_model: that the mirror
+    was of before.
     """
 
     where: str

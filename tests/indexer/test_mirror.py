@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from collection import encoded, run, write, write_captions, write_seven
 from databases import Database, MilvusDatabase, PostgreSQLDatabase, mirrored
 
+from indexer.exchange import milvus as exchange_milvus
 from indexer.exchange import mirroring
 from indexer.exchange.exporting import export
 from indexer.exchange.mirroring import mirror
@@ -229,6 +230,7 @@ def test_whatever_happens_the_mirror_is_the_library(
 _KILLED = """
 import os, sys
 from mmsearch.cli import cli
+from indexer.exchange import milvus as exchange_milvus
 from indexer.exchange import mirroring
 mirroring._ROWS_A_BATCH = 2
 left = int(sys.argv[1])
@@ -387,3 +389,22 @@ def test_an_older_pgvector_gets_vectors_of_float32(
     check(library, postgresql, tmp_path)
     made = [row["indexdef"] for row in postgresql.run("SELECT indexdef FROM pg_indexes")]
     assert sum("USING hnsw (vector vector_cosine_ops)" in one for one in made) == 2
+
+
+def test_milvus_is_asked_for_no_more_than_it_gives_at_once(
+    milvus: MilvusDatabase,
+    photos: Path,
+    library: Path,
+    tmp_path: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange_milvus, "_ROWS_A_QUERY", 2)
+    run(library, photos, model=model)
+    mirrored(library, milvus)
+    write(photos / "new.png", encoded(20))
+    (photos / "4.png").unlink()
+    run(library, photos)
+    report = mirrored(library, milvus)
+    assert (report.sent, report.deleted) == (1, 1)
+    check(library, milvus, tmp_path)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from collection import run, write_seven
 from databases import Database, PostgreSQLDatabase, mirrored
 
+from indexer.exchange import mirroring
 from indexer.exchange.mirroring import mirror
 from mmsearch.cli import cli
 from mmsearch.errors import EngineError, IndexMissingError, RefusedError
@@ -113,6 +114,28 @@ def test_the_command_says_what_it_did(
     assert "12 sent, 0 deleted" in done.output
     assert "Places where pictures were taken are left out" in done.output
     assert "nothing has changed" in CliRunner().invoke(cli, words).output
+
+
+def test_ctrl_c_keeps_what_was_sent(
+    database: Database,
+    photos: Path,
+    library: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(library, photos, model=model)
+    words = ["-l", str(library), "export", database.url]
+
+    def stop(point: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirroring, "_ROWS_A_BATCH", 2)
+        patch.setattr(mirroring, "reached", stop)
+        done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 130
+    assert "Stopped: 2 sent" in done.output
+    assert "10 sent, 0 deleted" in CliRunner().invoke(cli, words).output
 
 
 @pytest.mark.parametrize(
