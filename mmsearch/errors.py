@@ -198,6 +198,10 @@ class RefusedError(MmsearchError):
     """It was understood, and not done, because it would do harm; the message says what to do."""
 
 
+class EngineError(MmsearchError):
+    """Another database could not be reached, or does not do as it is told."""
+
+
 class OverloadedError(MmsearchError):
     """More was asked at once than can be queued; ask again in a moment."""
 

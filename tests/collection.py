@@ -125,6 +125,20 @@ def write_captions(path: Path, captions: Sequence[tuple[str | None, str]]) -> Pa
     return write(path, ("\n".join(lines) + "\n").encode())
 
 
+def write_seven(root: Path) -> Path:
+    """A folder of seven pictures, one twice, and five texts of every kind."""
+    for seed in range(6):
+        write(root / f"{seed}.png", encoded(seed))
+    write(root / "copies" / "again.png", encoded(3))
+    write(root / "titled.jpg", titled(7, "what it says of itself"))
+    write(root / "0.txt", b"what the sidecar says")
+    write_captions(
+        root / "captions.jsonl",
+        [("1.png", "one"), ("1.png", "another one"), ("2.png", "one"), (None, "of no picture")],
+    )
+    return root
+
+
 def run(
     library: Path,
     *targets: Path,

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 from indexer.exchange.intake import ImportReport, Intake
+from indexer.exchange.joining import check_space
 from indexer.exchange.layout import Found, find, read_columns
 from indexer.exchange.places import Places
 from indexer.exchange.vectors import verify
@@ -74,7 +75,7 @@ def import_embeddings(
         closing(CatalogWriter(library / CATALOG_NAME)) as writer,
         closing(Catalog(library / CATALOG_NAME)) as catalog,
     ):
-        _check_space(library, catalog, space)
+        check_space(library, catalog, space)
         run = Intake(catalog, writer, space, places, limits, report, progress or Silence())
         try:
             run.take(found)
@@ -131,7 +132,7 @@ def _places(library: Path, found: Found, space: Space, images: Path | None) -> P
     known: Sequence[SourcePlace] = ()
     if (library / CATALOG_NAME).exists():
         with closing(Catalog(library / CATALOG_NAME)) as catalog:
-            _check_space(library, catalog, space)
+            check_space(library, catalog, space)
             known = catalog.places()
     places = Places(known, found.sources, images)
     for shard in found.pictures:
@@ -139,14 +140,3 @@ def _places(library: Path, found: Found, space: Space, images: Path | None) -> P
             places.survey(columns["image_path"])
     places.settle()
     return places
-
-
-def _check_space(library: Path, catalog: Catalog, space: Space) -> None:
-    active = catalog.active_space()
-    if active is not None and active[1].fingerprint != space.fingerprint:
-        raise RefusedError(
-            f"these are vectors of {space.name} ({space.fingerprint[:12]}), and the library at "
-            f"{library} is searched with {active[1].name} ({active[1].fingerprint[:12]}). Import "
-            "them into a library of their own (-l NEW), or let the library read the pictures "
-            "themselves: mmsearch index FOLDER"
-        )

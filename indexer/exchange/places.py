@@ -38,7 +38,7 @@ class Place:
     member: str = ""
 
 
-def _takes_in(source: SourcePlace, home: Home) -> bool:
+def takes_in(source: SourcePlace, home: Home) -> bool:
     """Whether runs over a source read these files, too: what it passes over is its own source."""
     if source.kind != "folder":
         return source.location == home.location
@@ -75,7 +75,7 @@ class Places:
         for home in wanted:
             there = os.path.exists(home.location)  # noqa: PTH110
             # A source in one that reads its files would hold every file a second time.
-            if there and not any(_takes_in(source, home) for source in known):
+            if there and not any(takes_in(source, home) for source in known):
                 self._add(home)
         self._common: str | None = None
         self._dropped = 0

@@ -54,7 +54,7 @@ COMMANDS = {
     "optimize": ("mmsearch.cli.optimize:optimize", "Make searches of a large library faster."),
     "doctor": ("mmsearch.cli.maintain:doctor", "Check the library, and mend what can be mended."),
     "backup": ("mmsearch.cli.maintain:backup", "Copy the library, also while it is in use."),
-    "export": ("indexer.cli_exchange:export", "Write the vectors to npy and parquet files."),
+    "export": ("indexer.cli_exchange:export", "Write the vectors to files, or into a database."),
     "import": ("indexer.cli_exchange:import_", "Take in vectors that were computed elsewhere."),
     "models": ("mmsearch.cli.status:models", "The models to choose from."),
     "eval": ("indexer.cli_evaluate:evaluate", "Measure a model on pictures with known answers."),

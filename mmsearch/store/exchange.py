@@ -22,6 +22,20 @@ def hashes(catalog: Catalog, ids: Sequence[int]) -> dict[int, str]:
     return found
 
 
+def sequence_numbers(catalog: Catalog, space_id: int, ids: Sequence[int]) -> dict[int, int]:
+    """The `seq` of those of these contents that have a vector: another one when it is another."""
+    read = Reading(catalog.path, catalog.engine)
+    found: dict[int, int] = {}
+    for part in batches(ids, IDS_A_QUERY):
+        rows = read.rows(
+            sa.select(embedding.c.content_id, embedding.c.seq).where(
+                embedding.c.space_id == space_id, embedding.c.content_id.in_(part)
+            )
+        )
+        found.update({row.content_id: row.seq for row in rows})
+    return found
+
+
 def known_files(
     catalog: Catalog, space_id: int, source_id: int, paths: Sequence[str]
 ) -> dict[str, tuple[int, int]]:

@@ -383,7 +383,7 @@ def test_a_run_mends_what_older_imports_doubled(
     run(library, photos, model=model)
     expected = found(library, photos, QUERIES)
     with monkeypatch.context() as old:
-        old.setattr(places, "_takes_in", lambda *_: False)
+        old.setattr(places, "takes_in", lambda *_: False)
         taken(library, tmp_path / "out")
     with Library(library) as opened:
         assert len(opened.sources()) == 3
