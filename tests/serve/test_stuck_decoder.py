@@ -21,12 +21,14 @@ from mmsearch.settings import Settings
 from mmsearch.types import DecodeLimits
 
 HOSTILE = encoded(draw("black", "line", (31, 37)), "BMP")
+#: Enough for any other picture, also on a machine that has a lot to do.
+SECONDS = 0.5
 
 
 @pytest.fixture
 def hasty(library_folder: Path) -> Iterator[Library]:
     """The library, opened by someone who does not wait."""
-    limits = DecodeLimits(max_seconds=0.1)
+    limits = DecodeLimits(max_seconds=SECONDS)
     with mmsearch.open(library_folder, device="cpu", limits=limits) as opened:
         yield opened
 
@@ -58,7 +60,7 @@ def test_an_upload_that_hangs_is_a_problem(client: TestClient, stuck: threading.
     for route in ("/v1/search/image", "/v1/captions"):
         problem = is_problem(client.post(route, files={"file": HOSTILE}), 422)
         assert problem["type"] == "urn:mmsearch:problem:decode-timeout"
-        assert "took longer than 0.1 s to decode" in problem["detail"]
+        assert f"took longer than {SECONDS} s to decode" in problem["detail"]
     fine = encoded(draw("teal", "line", (50, 60)))
     assert client.post("/v1/search/image", files={"file": fine}).status_code == 200
 
@@ -106,4 +108,4 @@ def test_a_thumbnail_that_hangs(
     )
     monkeypatch.setattr("mmsearch.library.THUMBS_FOLDER", "no thumbnails here")
     problem = is_problem(client.get(f"/v1/images/{known}/thumbnail"), 410)
-    assert "took longer than 0.1 s" in problem["detail"]
+    assert f"took longer than {SECONDS} s" in problem["detail"]
