@@ -147,8 +147,7 @@ class Guard:
             log.warning("%s %s refused: %s", scope["method"], path, why)
             await problem(status, why, instance=scope["path"])(scope, receive, answer.send)
             return
-        # HEAD is GET without the body: no route needs to know.
-        inner = {**scope, "method": "GET"} if answer.head else scope
+        inner = _as_get(scope) if answer.head else scope
         body = _Body(self, scope["path"], headers, receive)
         try:
             await self.app(inner, body.receive, answer.send)
@@ -332,6 +331,12 @@ class _Answer:
                 await self._send({"type": "http.response.body", "body": b""})
         elif not self.head:
             await self._send(message)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is GET without the body, and without parts of it: no route needs to know."""
+    kept = [pair for pair in scope["headers"] if pair[0] not in (b"range", b"if-range")]
+    return {**scope, "method": "GET", "headers": kept}
 
 
 def _is_of(origin: str, host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import io
 import json
@@ -15,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from serve_library import SERVE, draw, encoded, is_problem
@@ -90,6 +92,17 @@ def test_a_part_of_another_version_is_the_whole(client: TestClient, ids: dict[st
         assert answer.status_code == status
 
 
+def test_who_asks_for_the_head_asks_for_no_part(client: TestClient, ids: dict[str, int]) -> None:
+    """Range is of GET alone (RFC 9110, 14.2)."""
+    url = f"/v1/images/{ids['scan.tiff']}/file"
+    whole = client.get(url)
+    for asked in ("bytes=0-9", "bytes=99999999-"):
+        head = client.head(url, headers={"Range": asked})
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(whole.content))
+        assert "content-range" not in head.headers
+
+
 @pytest.mark.parametrize("what", ["file", "thumbnail"])
 def test_what_the_browser_has_is_not_sent(
     client: TestClient, ids: dict[str, int], what: str
@@ -125,6 +138,51 @@ def test_a_file_in_pieces(tmp_path: Path) -> None:
         file.read(0, 10)
     with pytest.raises(DecodeError, match="not found"):
         FileInPieces(path, LIMITS)
+
+
+def test_a_large_file_is_not_read_again_for_each_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only while it is the same, and not where that cannot be told."""
+    path = tmp_path / "a"
+    data = bytes(2 * PIECE_BYTES)
+    path.write_bytes(data)
+    read = 0
+    sha256 = hashlib.sha256
+
+    class Counting:
+        def __init__(self) -> None:
+            self._made = sha256()
+
+        def update(self, piece: bytes) -> None:
+            nonlocal read
+            read += len(piece)
+            self._made.update(piece)
+
+        def hexdigest(self) -> str:
+            return self._made.hexdigest()
+
+    monkeypatch.setattr("mmsearch.files.hashlib.sha256", Counting)
+
+    def opened() -> tuple[str, int]:
+        """Its hash, and how much was read for that."""
+        before = read
+        file = FileInPieces(path, LIMITS)
+        assert (file.size, file.held) == (len(data), 0)
+        return file.digest, read - before
+
+    first = sha256(data).hexdigest(), len(data)
+    assert [opened() for _ in range(2)] == [first] * 2  # it was written just now
+    later = time.time_ns() + 10_000_000_000
+    monkeypatch.setattr("mmsearch.files.time", SimpleNamespace(time_ns=lambda: later))
+    assert [opened() for _ in range(3)] == [first, (first[0], 0), (first[0], 0)]
+    said = path.stat()
+    data = b"x" * len(data)
+    path.write_bytes(data)  # as large, and of the same time by what anybody can set
+    os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
+    while path.stat().st_ctime_ns == said.st_ctime_ns:
+        path.chmod(0o600)
+    assert opened() == (sha256(data).hexdigest(), len(data))
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
