@@ -32,6 +32,11 @@ class ClientGoneError(MmsearchError):
         super().__init__("the client has closed the connection")
 
 
+class CutShortError(Exception):
+    """An answer that has begun cannot be ended: the connection must be, so that the client does not
+    take what it has for all of it. The message says why."""
+
+
 def request_id(given: bytes | None) -> str:
     """The id that a client gave its request, if it is a plain one, or a new one."""
     if given is not None and _SANE_ID.fullmatch(given):

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmsearch.serve.downloads import CutShortError
+from mmsearch.serve.exchange import CutShortError
 from mmsearch.serve.login import LOGIN_PATH
 from mmsearch.serve.logs import plain_path
 from mmsearch.serve.problems import problem

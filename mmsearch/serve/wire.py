@@ -18,7 +18,7 @@ from typing import Any
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from mmsearch.serve.downloads import CutShortError
+from mmsearch.serve.exchange import CutShortError
 
 log = logging.getLogger(__name__)
 
