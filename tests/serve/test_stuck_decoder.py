@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from starlette.testclient import TestClient
 import mmsearch
 from mmsearch import decode as decode_module
 from mmsearch.decode import Picture
+from mmsearch.errors import DecodeError
 from mmsearch.files import Original
 from mmsearch.library import Library
 from mmsearch.serve import create_app
+from mmsearch.serve.keys import Keys
+from mmsearch.serve.service import FILE_THREADS, Service
+from mmsearch.serve.uploads import Uploads
 from mmsearch.settings import Settings
 from mmsearch.types import DecodeLimits
 
@@ -97,6 +102,46 @@ def test_searches_are_answered_while_one_hangs(
             stuck.set()
             uploading.join()
             assert answers == [200]
+
+
+def test_pictures_that_are_to_be_kept_hold_up_no_others(
+    library: Library, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are decoded first, which takes its time."""
+    release = threading.Event()
+
+    def add(self: Uploads, data: bytes, name: str) -> Path:
+        release.wait(60)
+        raise DecodeError("the picture", "none")
+
+    monkeypatch.setattr(Uploads, "add_picture", add)
+    keys = Keys(tmp_path / "keys.json")
+    headers = {"X-API-Key": keys.add("writer", "write")}
+    app = create_app(library, settings.model_copy(update={"keys_file": keys.path}))
+    service: Service = app.state.service
+    known = library.search("x", k=1)[0].image.id
+    statuses: list[int] = []
+    with TestClient(app, base_url=BASE_URL, headers=headers) as client:
+
+        def upload() -> None:
+            answer = client.post("/v1/images", files={"file": HOSTILE})
+            statuses.append(answer.status_code)
+
+        uploading = [threading.Thread(target=upload) for _ in range(FILE_THREADS)]
+        try:
+            for one in uploading:
+                one.start()
+            until = time.monotonic() + 30
+            while service._files._running + service._uploads._running < FILE_THREADS:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            assert client.get(f"/v1/images/{known}").status_code == 200
+            assert statuses == []
+        finally:
+            release.set()
+            for one in uploading:
+                one.join()
+    assert statuses == [422] * FILE_THREADS
 
 
 def test_a_thumbnail_that_hangs(
