@@ -489,6 +489,28 @@ def test_more_connections_than_there_may_be(victim: Victim) -> None:
             raw.close()
 
 
+def test_one_client_does_not_take_all_connections(victim: Victim) -> None:
+    """Also where none of its own is at rest: whoever comes from elsewhere is answered."""
+    greedy: list[socket.socket] = []
+    try:
+        for _ in range(40):
+            greedy.append(raw := victim.connect())
+            raw.sendall(b"GET /v1/index/events HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert status(raw.recv(20)) == 200
+        for _ in range(3):
+            with socket.create_connection(
+                ("127.0.0.1", victim.port), _WAIT_S, source_address=("127.0.0.2", 0)
+            ) as other:
+                other.sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+                assert status(everything(other)) == 200
+            with victim.connect() as raw:  # in the place that is free
+                raw.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
+                assert status(raw.recv(20)) == 200
+    finally:
+        for raw in greedy:
+            raw.close()
+
+
 def test_clients_that_vanish(victim: Victim) -> None:
     for _ in range(100):
         with victim.connect() as raw:
