@@ -57,12 +57,18 @@ class Member:
         return MOST_ORDERS if self._has_one_alone and self.orders else len(self.orders)
 
     def give(self, order: Prepared) -> None:
-        """Raises OSError when the process has ended."""
+        """Raises OSError when the process has ended. The order is among its own then only if it may
+        have begun to take it in: what it ended before is no reason why."""
         assert order.job is not None
         number = self._places.pop()
         self.orders[number] = order
         self._has_one_alone = order.alone
-        self.connection.send(("job", number, (*JOB_FIELDS(order.job), order.asks)))
+        try:
+            self.connection.send(("job", number, (*JOB_FIELDS(order.job), order.asks)))
+        except OSError:
+            if order.job.data is None:  # more than the pipe holds are only bytes of an archive
+                self.free(number)
+            raise
 
     def free(self, number: int) -> None:
         """An order is done: its place may be taken by another."""

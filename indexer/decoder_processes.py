@@ -257,9 +257,12 @@ class DecoderProcesses:
             member = min(self._members, key=lambda one: one.load)
             if member.load >= (1 if self._queue[0].alone else depth):
                 return
+            order = self._queue.popleft()
             try:
-                member.give(self._queue.popleft())
+                member.give(order)
             except OSError:  # it has ended
+                if order not in member.orders.values():
+                    self._queue.appendleft(order)
                 self._replace(member)
 
     def _listen(self, member: Member) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmsearch import prompts
 from mmsearch.blas import one_thread
 from mmsearch.duplicates import THRESHOLD
-from mmsearch.errors import MmsearchError, NotFoundError, QueryError, SpaceMismatchError
+from mmsearch.errors import MmsearchError, NotFoundError, QueryError, SpaceMismatchError, bare
 from mmsearch.fusion import MOST_NAMED
 from mmsearch.queryencoder import QueryEncoder, same_space
 from mmsearch.search import Ranked, Ranking, first_depth, image_hits, nearest_for, text_hits
@@ -84,7 +84,7 @@ class Answering:
                 good = [one for one in found if not isinstance(one, MmsearchError)]
                 hits = iter(self._hits(modality, good))
             except MmsearchError as exc:  # of the library, not of one question
-                return [exc] * len(questions)
+                return [bare(exc)] * len(questions)
         return [
             one
             if isinstance(one, MmsearchError)
@@ -107,7 +107,7 @@ class Answering:
         try:
             return self._prepared(modality, question)
         except MmsearchError as exc:
-            return exc
+            return bare(exc)
 
     def _found(
         self,
@@ -126,10 +126,10 @@ class Answering:
             except (SpaceMismatchError, NotFoundError) as exc:
                 now = self._opened.need()
                 if now == active:
-                    return exc
+                    return bare(exc)
                 active, prepared = now, self._tried(modality, question)
             except MmsearchError as exc:
-                return exc
+                return bare(exc)
 
     def _prepared(self, modality: Modality, question: Question) -> _Prepared:
         if modality == "text" and question.group:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class MmsearchError(Exception):
@@ -217,6 +219,23 @@ class ServiceError(MmsearchError):
         self.host = host
         self.port = port
         self.reason = reason
+
+
+def bare(error: E) -> E:
+    """The same error, for who keeps it to raise it elsewhere: where it is one of ours, without the
+    calls that it and its causes came through, which nobody looks at.
+
+    Their variables would be kept with it, a picture of many megabytes among them; and as a rule
+    what keeps it is one of those, so that nothing of it went before Python looked for circles.
+    """
+    if isinstance(error, MmsearchError):
+        left: list[BaseException | None] = [error]
+        while left:
+            one = left.pop()
+            if one is not None and one.__traceback__ is not None:
+                one.__traceback__ = None
+                left += [one.__cause__, one.__context__]
+    return error
 
 
 def os_reason(exc: OSError) -> str:

@@ -9,6 +9,8 @@ import logging
 import os
 import stat
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
@@ -56,7 +58,10 @@ class FileInPieces:
     """
 
     def __init__(self, path: Path, limits: DecodeLimits) -> None:
-        """Reads the file at `path` once. Raises DecodeError as `read_file` does."""
+        """Reads the file at `path` once, or not at all where it was lately and is the same.
+
+        Raises DecodeError as `read_file` does.
+        """
         digest = hashlib.sha256()
         self.as_indexed = True
         self._path = path
@@ -65,13 +70,20 @@ class FileInPieces:
             self._version = _version(file)
             self.size = self._version[0]
             _check_size(path, self.size, limits)
+            signed = _sign(file)
+            known = _digests.of(path, signed) if self.size > PIECE_BYTES else None
+            if known is not None:
+                self.digest, self._data = known, None
+                return
             seen = 0
             while piece := file.read(PIECE_BYTES):
                 seen += len(piece)
                 _check_size(path, seen, limits)
                 digest.update(piece)
                 self._data = piece if seen == len(piece) == self.size else None
-        self.digest = digest.hexdigest()
+            self.digest = digest.hexdigest()
+            if seen == self.size > PIECE_BYTES and _sign(file) == signed:
+                _digests.note(path, signed, self.digest)
 
     @classmethod
     def unpacked(cls, path: Path, data: bytes) -> FileInPieces:
@@ -127,6 +139,54 @@ def _version(file: IO[bytes]) -> tuple[int, int, int, int]:
     size comes first."""
     said = os.fstat(file.fileno())
     return said.st_size, said.st_mtime_ns, said.st_ino, said.st_dev
+
+
+class _Signed(NamedTuple):
+    """What tells a file from itself after anything was changed about it: its version, and when that
+    was, which nobody can set."""
+
+    version: tuple[int, int, int, int]
+    changed_ns: int
+
+
+def _sign(file: IO[bytes]) -> _Signed:
+    return _Signed(_version(file), os.fstat(file.fileno()).st_ctime_ns)
+
+
+class _Digests:
+    """The hashes of large files that were read whole lately: who asks for part after part of one
+    does not have all of it read each time. Thread-safe."""
+
+    _MOST = 1024
+    #: A file that was written to so shortly before may be written to again at the same time by its
+    #: clock, and be another one of which nothing tells.
+    _RECENT_NS = 2_000_000_000
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Path, tuple[_Signed, str]] = OrderedDict()
+
+    def of(self, path: Path, signed: _Signed) -> str | None:
+        """The hash of a file, in hexadecimal, if it is known."""
+        with self._lock:
+            known, digest = self._known.get(path, (None, None))
+            if known != signed:
+                return None
+            self._known.move_to_end(path)
+            return digest
+
+    def note(self, path: Path, signed: _Signed, digest: str) -> None:
+        """This is the hash of a file that was the same before and after it was read."""
+        if time.time_ns() - max(signed.version[1], signed.changed_ns) < self._RECENT_NS:
+            return
+        with self._lock:
+            self._known[path] = signed, digest
+            self._known.move_to_end(path)
+            if len(self._known) > self._MOST:
+                self._known.popitem(last=False)
+
+
+_digests = _Digests()
 
 
 def _check_size(path: Path, size: int, limits: DecodeLimits) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from mmsearch.errors import DecodeTimeoutError, OverloadedError
+from mmsearch.errors import DecodeTimeoutError, OverloadedError, bare
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Task(Generic[T]):
         try:
             return [self._call(self)], None
         except BaseException as exc:  # noqa: BLE001 -- raised where the result is asked for
-            return [], exc
+            return [], bare(exc)
 
     def end(self, outcome: tuple[list[T], BaseException | None]) -> None:
         self._since, self._outcome = None, outcome

@@ -12,7 +12,8 @@ import pytest
 from mmsearch.errors import DecodeTimeoutError, OverloadedError
 from mmsearch.watchdog import Task, Workers
 
-SOON = 0.05
+#: What else is to be done is done sooner, also on a machine that has a lot to do.
+SOON = 0.5
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_stuck_call_is_given_up_and_its_place_is_taken(release: threading.Even
     pool = workers(1, SOON)
     stuck = pool.submit(lambda task: release.wait(), "slow.jpg")
     fine = pool.submit(lambda task: "done", "fine.jpg")
-    with pytest.raises(DecodeTimeoutError, match=r"slow.jpg: took longer than 0.05 s to decode"):
+    with pytest.raises(DecodeTimeoutError, match=rf"slow.jpg: took longer than {SOON} s to decode"):
         stuck.result()
     assert fine.result() == "done"
     release.set()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mmsearch.errors import OverloadedError
+from mmsearch.errors import OverloadedError, bare
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +174,7 @@ class Batcher:
         while (batch := self._next()) is not None:
             if batch:
                 self._run(batch)
+            del batch  # or what was sent would be kept until something else is to be done
 
     def _next(self) -> list[_Job] | None:
         """The next batch, empty where all of it was given up meanwhile; None at the end."""
@@ -286,4 +287,4 @@ def _outcomes(batch: Sequence[_Job]) -> list[_Outcome]:
     except Exception as exc:  # noqa: BLE001 -- raised again where it is awaited
         if len(batch) > 1:
             return [outcome for job in batch for outcome in _outcomes([job])]
-        return [(batch[0], None, exc)]
+        return [(batch[0], None, bare(exc))]

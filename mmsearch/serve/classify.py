@@ -404,7 +404,7 @@ async def _form(
                 pictures.append((name, await service.picture(data)))
             except DecodeError as exc:
                 # The others are classified all the same.
-                pictures.append((name, exc))
+                pictures.append((name, exc.with_traceback(None)))  # which holds them all
     return question, pictures
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from mmsearch.errors import DecodeError, NotFoundError, OverloadedError
 from mmsearch.files import PIECE_BYTES, FileInPieces
+from mmsearch.serve.access import is_still_let_in
+from mmsearch.serve.exchange import CutShortError
 from mmsearch.serve.problems import FileGoneError
 
 if TYPE_CHECKING:
@@ -31,11 +33,6 @@ MAX_UNPACKED_BYTES = 256 << 20
 
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
-
-
-class CutShortError(Exception):
-    """An answer that has begun cannot be ended: the connection must be, so that the client does not
-    take what it has for all of it. The message says why."""
 
 
 class Downloads:
@@ -57,12 +54,17 @@ class Downloads:
         self._sent.add(file)
         return file
 
-    async def pieces(self, file: FileInPieces, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to `end`, one piece in memory at a time.
+    async def pieces(
+        self, request: Request, file: FileInPieces, start: int, end: int
+    ) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to `end`, one piece in memory at a time, for this request.
 
-        Raises CutShortError: the file cannot be read any more, or is another one by now.
+        Raises CutShortError: the file cannot be read any more, or is another one by now; or who
+        asked would not be let in any more.
         """
         for at in range(start, end, PIECE_BYTES):
+            if not is_still_let_in(request):
+                raise CutShortError("its key was revoked")
             size = min(PIECE_BYTES, end - at)
             try:
                 piece = await self._service.read(file.read, at, size)
@@ -71,7 +73,7 @@ class Downloads:
             yield piece
 
     async def answer(
-        self, file: FileInPieces, asked: Mapping[str, str], headers: dict[str, str], kind: str
+        self, file: FileInPieces, request: Request, headers: dict[str, str], kind: str
     ) -> Response:
         """The file, or the part of it that the headers of a request ask for.
 
@@ -79,7 +81,7 @@ class Downloads:
             could tell that two parts are of one file.
         Raises HTTPException: 416 for a part that the file does not have.
         """
-        start, end, status = 0, file.size, HTTPStatus.OK
+        start, end, status, asked = 0, file.size, HTTPStatus.OK, request.headers
         tag = headers.get("ETag")
         if tag is not None:
             headers["Accept-Ranges"] = "bytes"
@@ -95,7 +97,7 @@ class Downloads:
                 raise FileGoneError(f"{exc}. Ask again") from exc
             return Response(data, status, headers, kind)
         headers["Content-Length"] = str(end - start)
-        return StreamingResponse(self.pieces(file, start, end), status, headers, kind)
+        return StreamingResponse(self.pieces(request, file, start, end), status, headers, kind)
 
 
 def _open(library: Library, image_id: int) -> FileInPieces:

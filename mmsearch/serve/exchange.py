@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -30,6 +30,11 @@ class ClientGoneError(MmsearchError):
 
     def __init__(self) -> None:
         super().__init__("the client has closed the connection")
+
+
+class CutShortError(Exception):
+    """An answer that has begun cannot be ended: the connection must be, so that the client does not
+    take what it has for all of it. The message says why."""
 
 
 def request_id(given: bytes | None) -> str:
@@ -93,10 +98,7 @@ class Exchange:
         """
         if self._watch is None:
             self._watch = asyncio.create_task(self._until_gone())
-
-        def give_up(_: asyncio.Task[None]) -> None:
-            work.cancel()  # which does nothing to one that is done
-
+        give_up = _cancelling(work)
         self._watch.add_done_callback(give_up)
         try:
             return await work  # which is cancelled with this task
@@ -106,6 +108,7 @@ class Exchange:
             raise
         finally:
             self._watch.remove_done_callback(give_up)
+            del work, give_up  # an error of it holds this frame: see `unless_gone` below
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -122,7 +125,23 @@ def _is_cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def _cancelling(work: asyncio.Future[T]) -> Callable[[object], None]:
+    """What cancels it when it is called."""
+
+    def cancel(_: object) -> None:
+        work.cancel()  # which does nothing to one that is done
+
+    return cancel
+
+
 async def unless_gone(work: asyncio.Future[T]) -> T:
-    """What `work` comes to, for the client of this task, if it works for one."""
+    """What `work` comes to, for the client of this task, if it works for one.
+
+    Where it fails, its error holds the frames that it goes through. One that holds `work`, which
+    holds its error, would keep all that was sent in memory until Python looks for such circles.
+    """
     exchange = current.get()
-    return await work if exchange is None else await exchange.unless_gone(work)
+    try:
+        return await work if exchange is None else await exchange.unless_gone(work)
+    finally:
+        del work

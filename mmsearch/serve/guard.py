@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmsearch.serve.downloads import CutShortError
+from mmsearch.serve.exchange import CutShortError
 from mmsearch.serve.login import LOGIN_PATH
 from mmsearch.serve.logs import plain_path
 from mmsearch.serve.problems import problem
@@ -56,7 +56,8 @@ PICTURES_IN_JSON = frozenset({"/v1/embeddings", "/knn-service"})
 #: Values that such a body may have: 2,048 texts with their commas are far below. Each may take
 #: 0.2 us to read, in which nothing else can run, and 56 bytes of memory.
 MAX_JSON_VALUES = 1 << 19
-#: Such bodies are kept in memory until all of them is there: of all clients together. One alone may
+#: Such bodies, and forms with pictures, are kept until they are answered, in memory or where the
+#: system keeps temporary files, which may be memory as well: of all clients together. One alone may
 #: be larger.
 MAX_HELD_BYTES = 512 << 20
 #: What multipart wraps around a file: boundaries, part headers, the small fields.
@@ -146,8 +147,7 @@ class Guard:
             log.warning("%s %s refused: %s", scope["method"], path, why)
             await problem(status, why, instance=scope["path"])(scope, receive, answer.send)
             return
-        # HEAD is GET without the body: no route needs to know.
-        inner = {**scope, "method": "GET"} if answer.head else scope
+        inner = _as_get(scope) if answer.head else scope
         body = _Body(self, scope["path"], headers, receive)
         try:
             await self.app(inner, body.receive, answer.send)
@@ -169,8 +169,8 @@ class Guard:
             self._held -= body.held
 
     def hold(self, size: int, beside: int) -> None:
-        """Counts so many more bytes of a body that is kept in memory, of which `beside` are there
-        already. Raises HTTPException: 503, there are too many of all."""
+        """Counts so many more bytes of a body that is kept, of which `beside` are there already.
+        Raises HTTPException: 503, there are too many of all."""
         if self._held + size > MAX_HELD_BYTES and self._held > beside:
             raise HTTPException(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -229,6 +229,7 @@ class _Body:
             headers.get("content-type", "").lower().startswith("multipart/")
         )
         self._is_large_json = path in PICTURES_IN_JSON
+        self._is_kept = is_form or self._is_large_json
         self._limit = guard.max_upload_bytes + FORM_OVERHEAD_BYTES if is_form else MAX_JSON_BYTES
         if self._is_large_json:
             self._limit = guard.max_upload_bytes * 4 // 3 + FORM_OVERHEAD_BYTES
@@ -253,13 +254,17 @@ class _Body:
             self._seen += len(piece)
             self._is_whole = not message.get("more_body", False)
             if self._is_large_json:
-                self._count(piece)
+                self._count_values(piece)
+            if self._is_kept and self._seen > MAX_JSON_BYTES:
+                more = self._seen - self.held
+                self._guard.hold(more, self.held)
+                self.held += more
             if self._seen <= self._limit:
                 return message
         small = self._limit == MAX_JSON_BYTES
         raise too_large(MAX_JSON_BYTES if small else self._guard.max_upload_bytes)
 
-    def _count(self, piece: bytes) -> None:
+    def _count_values(self, piece: bytes) -> None:
         self._values += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
         if self._values > MAX_JSON_VALUES:
             raise HTTPException(
@@ -267,10 +272,6 @@ class _Body:
                 f"the JSON has more than {MAX_JSON_VALUES:,} values: send fewer at once",
                 headers={"Connection": "close"},
             )
-        if self._seen > MAX_JSON_BYTES:
-            more = self._seen - self.held
-            self._guard.hold(more, self.held)
-            self.held += more
 
     async def _in_time(self) -> Message:
         """The next piece."""
@@ -330,6 +331,12 @@ class _Answer:
                 await self._send({"type": "http.response.body", "body": b""})
         elif not self.head:
             await self._send(message)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is GET without the body, and without parts of it: no route needs to know."""
+    kept = [pair for pair in scope["headers"] if pair[0] not in (b"range", b"if-range")]
+    return {**scope, "method": "GET", "headers": kept}
 
 
 def _is_of(origin: str, host: str) -> bool:

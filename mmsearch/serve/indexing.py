@@ -227,7 +227,7 @@ def add_routes(routes: APIRouter, desk: Desk) -> None:
         data = await uploaded(file, service.settings.max_upload_bytes)
         body = clean(text)
         name = (file.filename or "")[:_MAX_NAME]
-        path = await service.read(uploads.add_picture, data, name)
+        path = await service.prepare(lambda: uploads.add_picture(data, name))
         if body:
             await service.read(uploads.add_text, body, path.name)
         run = desk.read_uploads()

@@ -107,7 +107,7 @@ def add_routes(routes: APIRouter, service: Service, sent: Downloads) -> None:
             headers = _UNKEPT.copy()
         headers["Content-Disposition"] = disposition(file_name(record.path))
         headers["Content-Security-Policy"] = FILE_POLICY
-        return await sent.answer(found, request.headers, headers, media_type(record.info.format))
+        return await sent.answer(found, request, headers, media_type(record.info.format))
 
     @routes.get(
         "/v1/images/{image_id}/thumbnail",

@@ -232,23 +232,28 @@ class Service:
             raise ClientGoneError
         modality: Modality = "text" if call == self.library.ask_texts else "image"
         asked = _Asked(modality, question, exchange, lacking)
-        work: asyncio.Future[_Said]
+        answer, model = await unless_gone(self._begun(asked))
+        if isinstance(answer, MmsearchError):
+            try:
+                raise answer
+            finally:
+                del answer  # which holds this frame
+        return answer, model
+
+    def _begun(self, asked: _Asked) -> asyncio.Future[_Said]:
+        """What is said to a question, once whoever is to answer it has."""
+        question, modality, lacking = asked.question, asked.modality, asked.lacking
         if _is_long(question):
-            work = asyncio.ensure_future(
+            return asyncio.ensure_future(
                 self._long.run(_in_context(lambda: self._answers([asked])[0]))
             )
-        elif self.workers.ready and all(term.image is None for term in question.terms):
-            work = self.workers.submit(modality, self._of_worker, asked, max(1, len(lacking)))
-        elif lacking:
-            work = self.batcher.submit(
+        if self.workers.ready and all(term.image is None for term in question.terms):
+            return self.workers.submit(modality, self._of_worker, asked, max(1, len(lacking)))
+        if lacking:
+            return self.batcher.submit(
                 f"{modality}-question", self._encode_and_answer, asked, len(lacking)
             )
-        else:
-            work = self._search.submit(modality, self._answers, asked)
-        answer, model = await unless_gone(work)
-        if isinstance(answer, MmsearchError):
-            raise answer
-        return answer, model
+        return self._search.submit(modality, self._answers, asked)
 
     def _encode_and_answer(self, asked: Sequence[_Asked]) -> list[_Said]:
         """The same for questions whose words are not encoded yet.
@@ -317,17 +322,19 @@ class Service:
     async def text_vectors(self, texts: Sequence[str]) -> tuple[Space, Vectors]:
         """The vectors (n, dim) of texts as they are, and of which space; encoded together with what
         others ask for."""
-        work: asyncio.Future[tuple[Space, Vectors]]
         if self.workers.ready:
-            work = self.workers.submit("vectors", self._vectors_of_worker, texts, len(texts))
-        else:
-            work = self.batcher.submit("text vectors", self._text_vectors, texts, len(texts))
-        return await unless_gone(work)
+            return await unless_gone(
+                self.workers.submit("vectors", self._vectors_of_worker, texts, len(texts))
+            )
+        return await unless_gone(
+            self.batcher.submit("text vectors", self._text_vectors, texts, len(texts))
+        )
 
     async def picture_vector(self, picture: QueryPicture) -> tuple[Space, Vectors]:
         """The same of a picture, (1, dim). Raises DecodeError."""
-        work = self.batcher.submit("picture vectors", self._picture_vectors, picture)
-        return await unless_gone(work)
+        return await unless_gone(
+            self.batcher.submit("picture vectors", self._picture_vectors, picture)
+        )
 
     def _text_vectors(self, jobs: Sequence[Sequence[str]]) -> list[tuple[Space, Vectors]]:
         texts = [text for job in jobs for text in job]
@@ -356,8 +363,7 @@ class Service:
     ) -> None:
         """Has vectors made of what is asked for, and kept by the library."""
         if texts:
-            work = self.batcher.submit("text", self._keep_texts, texts, len(texts))
-            await unless_gone(work)
+            await unless_gone(self.batcher.submit("text", self._keep_texts, texts, len(texts)))
         for picture in pictures:
             if picture.pixels is None:
                 picture = await self._decoded(picture)

@@ -12,13 +12,16 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from mmsearch.serve.downloads import CutShortError
+from mmsearch.serve.exchange import CutShortError
+from mmsearch.serve.rates import client_of
 
 log = logging.getLogger(__name__)
 
@@ -186,13 +189,26 @@ class Wire(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> None:
-        others = (c for c in self.connections if isinstance(c, Wire) and c is not self and c._rests)
-        oldest = min(others, key=lambda c: c._since, default=None)
+        others = [c for c in self.connections if isinstance(c, Wire) and c is not self]
+        gives_way = [c for c in others if c._rests] or self._of_the_greediest(others)
+        oldest = min(gives_way, key=lambda c: c._since, default=None)
         if oldest is not None:
             oldest._abort("made room for another connection")
         else:
             log.warning("%d requests at once; a connection was refused", self.max_connections)
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"Retry-After: 1\r\n")
+
+    def _of_the_greediest(self, others: Sequence[Wire]) -> list[Wire]:
+        """The connections of a client that has more than half of all there may be, and nobody else
+        could come in any more; none where that is the client of this one."""
+        client, n = Counter(c._client for c in others).most_common(1)[0]
+        if client == self._client or 2 * n <= self.max_connections:
+            return []
+        return [c for c in others if c._client == client]
+
+    @property
+    def _client(self) -> str:
+        return client_of(self.client[0]) if self.client else ""
 
     def _abort(self, why: str) -> None:
         log.info("a connection from %s: %s", self.client[0] if self.client else "?", why)

@@ -10,13 +10,14 @@ from http import HTTPStatus
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from mmsearch.errors import NotFoundError, OverloadedError
 from mmsearch.files import FileInPieces
-from mmsearch.serve.downloads import CutShortError, Downloads
+from mmsearch.serve.downloads import Downloads
+from mmsearch.serve.exchange import CutShortError
 from mmsearch.serve.problems import FileGoneError, documented
 from mmsearch.serve.schemas import ImageId, file_name
 
@@ -76,6 +77,7 @@ def add_routes(routes: APIRouter, service: Service, sent: Downloads) -> None:
         },
     )
     async def images_zip(
+        request: Request,
         ids: Annotated[
             list[ImageId],
             Query(min_length=1, max_length=MAX_PICTURES, description="which pictures"),
@@ -96,12 +98,12 @@ def add_routes(routes: APIRouter, service: Service, sent: Downloads) -> None:
             )
         headers = {"Content-Disposition": 'attachment; filename="pictures.zip"'}
         return StreamingResponse(
-            _zipped(sent, records, gone), headers=headers, media_type="application/zip"
+            _zipped(sent, request, records, gone), headers=headers, media_type="application/zip"
         )
 
 
 async def _zipped(
-    sent: Downloads, records: Sequence[ImageRecord], gone: Sequence[str]
+    sent: Downloads, request: Request, records: Sequence[ImageRecord], gone: Sequence[str]
 ) -> AsyncIterator[bytes]:
     """The pieces of the ZIP file, one in memory at a time. Pictures hardly shrink, so they are
     stored as they are. `gone` says of each other picture why it is not there."""
@@ -117,7 +119,7 @@ async def _zipped(
             info = zipfile.ZipInfo(name, _moment(record.info.taken_at))
             info.file_size = file.size  # which says how the sizes are to be written
             with archive.open(info, "w") as member:
-                async for piece in sent.pieces(file, 0, file.size):
+                async for piece in sent.pieces(request, file, 0, file.size):
                     member.write(piece)
                     yield out.take()
         if missing:

@@ -85,7 +85,7 @@ def outcomes(what: dict[int, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fuzz, "read", read)
     monkeypatch.setattr(fuzz, "make", lambda seed, n, kinds: ("txt", str(n).encode()))
     totals = fuzz.fuzz(
-        sorted(what), 1, ["txt"], workers=1, input_seconds=3, memory_mb=100, until=float("inf")
+        sorted(what), 1, ["txt"], workers=1, input_seconds=8, memory_mb=100, until=float("inf")
     )
     found = {outcome.number: outcome.what for outcome in totals.findings}
     assert sum(totals.counts.values()) == len(what)

@@ -93,11 +93,17 @@ class Slow:
 
 def test_what_was_not_begun_is_dropped_at_the_end() -> None:
     slow = Slow()
+
+    def release_at_the_end() -> None:
+        while not thread._stop:
+            time.sleep(0.001)
+        slow.release.set()
+
     with model() as thread:
         first = thread.put(np.array([1]), slow, _NEVER)
         second = thread.put(np.array([2]), str, _NEVER)
         slow.begun.wait()
-        threading.Timer(0.05, slow.release.set).start()
+        threading.Thread(target=release_at_the_end).start()
     assert first.done()
     assert not second.done()
 

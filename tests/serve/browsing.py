@@ -235,6 +235,16 @@ def until(page: Page, condition: str) -> None:
     raise AssertionError(f"never true: {condition}")
 
 
+def until_held(page: Page, held: list[Route]) -> Route:
+    """The last of the requests that a test holds back, once there is one: what the page does shows
+    at once, what it asks comes here a little later."""
+    for _ in range(600):
+        if held:
+            return held[-1]
+        page.wait_for_timeout(50)
+    raise AssertionError("nothing was asked")
+
+
 def id_of(library: Path, query: str, rank: int = 0) -> int:
     with mmsearch.open(library, device="cpu") as opened:
         return opened.search(query, k=rank + 1)[rank].image.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import io
 import json
@@ -15,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from serve_library import SERVE, draw, encoded, is_problem
@@ -24,6 +26,7 @@ from mmsearch.errors import DecodeError
 from mmsearch.files import PIECE_BYTES, FileInPieces, find_first
 from mmsearch.library import Library
 from mmsearch.serve import downloads
+from mmsearch.serve.keys import Keys
 from mmsearch.store.catalog import FileLocation
 from mmsearch.types import DecodeLimits
 
@@ -90,6 +93,17 @@ def test_a_part_of_another_version_is_the_whole(client: TestClient, ids: dict[st
         assert answer.status_code == status
 
 
+def test_who_asks_for_the_head_asks_for_no_part(client: TestClient, ids: dict[str, int]) -> None:
+    """Range is of GET alone (RFC 9110, 14.2)."""
+    url = f"/v1/images/{ids['scan.tiff']}/file"
+    whole = client.get(url)
+    for asked in ("bytes=0-9", "bytes=99999999-"):
+        head = client.head(url, headers={"Range": asked})
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(whole.content))
+        assert "content-range" not in head.headers
+
+
 @pytest.mark.parametrize("what", ["file", "thumbnail"])
 def test_what_the_browser_has_is_not_sent(
     client: TestClient, ids: dict[str, int], what: str
@@ -125,6 +139,51 @@ def test_a_file_in_pieces(tmp_path: Path) -> None:
         file.read(0, 10)
     with pytest.raises(DecodeError, match="not found"):
         FileInPieces(path, LIMITS)
+
+
+def test_a_large_file_is_not_read_again_for_each_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only while it is the same, and not where that cannot be told."""
+    path = tmp_path / "a"
+    data = bytes(2 * PIECE_BYTES)
+    path.write_bytes(data)
+    read = 0
+    sha256 = hashlib.sha256
+
+    class Counting:
+        def __init__(self) -> None:
+            self._made = sha256()
+
+        def update(self, piece: bytes) -> None:
+            nonlocal read
+            read += len(piece)
+            self._made.update(piece)
+
+        def hexdigest(self) -> str:
+            return self._made.hexdigest()
+
+    monkeypatch.setattr("mmsearch.files.hashlib.sha256", Counting)
+
+    def opened() -> tuple[str, int]:
+        """Its hash, and how much was read for that."""
+        before = read
+        file = FileInPieces(path, LIMITS)
+        assert (file.size, file.held) == (len(data), 0)
+        return file.digest, read - before
+
+    first = sha256(data).hexdigest(), len(data)
+    assert [opened() for _ in range(2)] == [first] * 2  # it was written just now
+    later = time.time_ns() + 10_000_000_000
+    monkeypatch.setattr("mmsearch.files.time", SimpleNamespace(time_ns=lambda: later))
+    assert [opened() for _ in range(3)] == [first, (first[0], 0), (first[0], 0)]
+    said = path.stat()
+    data = b"x" * len(data)
+    path.write_bytes(data)  # as large, and of the same time by what anybody can set
+    os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
+    while path.stat().st_ctime_ns == said.st_ctime_ns:
+        path.chmod(0o600)
+    assert opened() == (sha256(data).hexdigest(), len(data))
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
@@ -187,6 +246,7 @@ class Served:
             archive.writestr("packed.png", self.data["packed.png"])
         library = folder / "library"
         index(library, [self.photos], options=Options(model="tiny", device="cpu"))
+        self.keys = Keys(folder / "keys.json")
         self.log = folder / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -194,6 +254,7 @@ class Served:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env=os.environ | {"MMSEARCH_KEYS_FILE": str(self.keys.path)},
             )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline().rpartition(":")[2])
@@ -212,13 +273,13 @@ class Served:
     def file(self, name: str) -> str:
         return f"/v1/images/{self.ids[name]}/file"
 
-    def slow(self, path: str) -> socket.socket:
-        """A client that has read the head of its answer, and no more."""
+    def slow(self, path: str, head: str = "") -> socket.socket:
+        """A client that has read the head of its answer, and no more. head: of its request."""
         raw = socket.socket()
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.settimeout(60)
         raw.connect(("127.0.0.1", self.port))
-        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
         assert raw.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 503")
         return raw
 
@@ -312,7 +373,7 @@ def test_a_file_that_changes_meanwhile_ends_the_connection(
     try:
         got = _all_of(client)
         # Less than it says in its head, or without the chunk that ends it.
-        assert len(got) < LARGE
+        assert len(got) < LARGE // 2
         assert not got.endswith(b"0\r\n\r\n")
         if how == "deleted":
             assert served.get(served.file("one.png"))[0] == 410
@@ -322,6 +383,27 @@ def test_a_file_that_changes_meanwhile_ends_the_connection(
         os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
     assert "ended before all was sent" in served.log.read_text()
     assert served.get(served.file("one.png")) == (200, data)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_key_that_is_revoked_ends_the_connection(served: Served, zipped: bool) -> None:
+    id_ = served.ids["two.png"]
+    path = f"/v1/images.zip?ids={id_}" if zipped else served.file("two.png")
+    served.keys.add("stays", "read")
+    head = f"Authorization: Bearer {served.keys.add('stolen', 'read')}\r\n"
+    client = served.slow(path, head)
+    begun = 0
+    while begun < 10_000:
+        begun += len(client.recv(2048))
+    served.keys.revoke("stolen")
+    try:
+        got = _all_of(client)
+        assert len(got) < LARGE // 2
+        assert not got.endswith(b"0\r\n\r\n")
+    finally:
+        client.close()
+        served.keys.revoke("stays")
+    assert served.get(path)[0] == 200  # nobody needs one now
 
 
 def test_a_library_finds_files_in_pieces(library: Library, ids: dict[str, int]) -> None:

@@ -307,10 +307,17 @@ def test_json_of_very_many_values_is_not_read(value: bytes) -> None:
         assert client.post("/v1/embeddings", content=text).text == str(len(text))
 
 
-def test_large_bodies_are_in_memory_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/v1/embeddings", (b"content-type", b"application/json")), ("/v1/captions", FORM_HEADER)],
+    ids=["json", "form"],
+)
+def test_large_bodies_are_in_memory_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, path: str, kind: tuple[bytes, bytes]
+) -> None:
     """However many clients send them, as slowly as they may."""
     monkeypatch.setattr(guard, "MAX_HELD_BYTES", 3 * MAX_JSON_BYTES)
-    app = Starlette(routes=[Route("/v1/embeddings", _swallow, methods=["POST"])])
+    app = Starlette(routes=[Route(path, _swallow, methods=["POST"])])
     wall = Guard(app, bound_to="127.0.0.1", max_upload_bytes=1 << 20)
     statuses: list[int] = []
 
@@ -329,8 +336,7 @@ def test_large_bodies_are_in_memory_up_to_a_limit(monkeypatch: pytest.MonkeyPatc
             sent += 1 << 10
             return {"type": "http.request", "body": b"x" * (1 << 10), "more_body": True}
 
-        path = "/v1/embeddings"
-        headers = [(b"host", b"localhost")]
+        headers = [(b"host", b"localhost"), kind]
         scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
         await wall(scope | {"query_string": b""}, receive, send)
 

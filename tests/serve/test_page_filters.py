@@ -202,9 +202,12 @@ def test_nothing_matches(open_page: Open, opened: Library) -> None:
     asked: list[Any] = []
 
     def few(route: Any) -> None:
-        request = route.request.post_data_json
-        asked.append(request["min_relevance"])
-        if request["min_relevance"]:
+        least = route.request.post_data_json.get("min_relevance")
+        if least is None:  # the start's, of which another page may be on its way
+            route.continue_()
+            return
+        asked.append(least)
+        if least:
             route.fulfill(json=answer)
             return
         told = route.fetch().json()
@@ -235,7 +238,7 @@ def test_what_is_left_is_offered(open_page: Open) -> None:
     def some(route: Any) -> None:
         asked = route.request.post_data_json
         told = route.fetch(post_data=asked | {"min_relevance": 0}).json()
-        if asked["min_relevance"]:
+        if asked.get("min_relevance"):  # the start asks without one
             told |= {"hits": told["hits"][:7], "cut": 53}
         for hit in told["hits"]:
             hit["relevance"] = 0.9

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import POSTCARDS, SAID, Open, drop, give, open_first, paste, shoot, shown_ids
+from browsing import (
+    POSTCARDS,
+    SAID,
+    Open,
+    drop,
+    give,
+    open_first,
+    paste,
+    shoot,
+    shown_ids,
+    until,
+)
 
 import mmsearch
 from mmsearch.errors import QueryError
@@ -168,7 +179,7 @@ def test_more_and_less_like_pictures(open_page: Open, opened: Library) -> None:
     page.reload()
     page.wait_for_selector(SAID)
     assert page.locator(".chip").count() == 2
-    assert page.locator(".chip img").first.evaluate("image => image.complete")
+    until(page, "document.querySelector('.chip img').naturalWidth > 0")
     page.locator("#words").fill("")
     page.wait_for_url(f"**/?like={third}&unlike={first}")
     page.locator("#words").press("Backspace")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import ALBUM, SAID, Open, Server, shoot, shown_ids
-from serve_library import draw, save_model
+from browsing import ALBUM, SAID, Open, Server, shoot, shown_ids, until
+from serve_library import draw, encoded, save_model
 
 import mmsearch
 from mmsearch.serve.keys import Keys, keys_path
+from mmsearch.store.lock import writing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -34,6 +34,26 @@ def opened(album: Path) -> Iterator[Library]:
         yield library
 
 
+def what_it_says(page: Page, selector: str) -> Callable[[str], None]:
+    """From now on what this says, however soon it says something else: the function that is
+    returned waits until it has said a text since it was called last."""
+    page.evaluate(
+        """(selector) => {
+          window.saidSince = [];
+          const box = document.querySelector(selector);
+          const note = () => window.saidSince.push(box.textContent);
+          new MutationObserver(note).observe(box, { childList: true, characterData: true });
+        }""",
+        selector,
+    )
+
+    def said(text: str) -> None:
+        until(page, f"window.saidSince.includes('{text}')")
+        page.evaluate("window.saidSince.length = 0")
+
+    return said
+
+
 def test_selecting_with_the_mouse(open_page: Open, opened: Library) -> None:
     page = open_page("/?q=a+house", permissions=["clipboard-read", "clipboard-write"])
     page.wait_for_selector(SAID)
@@ -48,8 +68,9 @@ def test_selecting_with_the_mouse(open_page: Open, opened: Library) -> None:
     assert page.locator(".tile.picked").count() == 3
     shoot(page, "selection")
     picked = [shown[0], shown[1], shown[3]]
+    said = what_it_says(page, "#bar-paths")
     page.get_by_role("button", name="Copy paths").click()
-    page.wait_for_selector("#bar-paths:text-is('copied')")
+    said("copied")
     paths = [opened.image(id_).path for id_ in picked]
     assert page.evaluate("navigator.clipboard.readText()").splitlines() == paths
     with page.expect_download() as begun:
@@ -75,9 +96,10 @@ def test_copied_twice(open_page: Open) -> None:
     page = open_page("/?q=a+house", permissions=["clipboard-read", "clipboard-write"])
     page.wait_for_selector(SAID)
     page.locator(".tile").first.click(modifiers=["Control"])
+    said = what_it_says(page, "#bar-paths")
     for _ in range(2):
         page.locator("#bar-paths").click()
-        page.wait_for_selector("#bar-paths:text-is('copied')")
+        said("copied")
     page.wait_for_selector("#bar-paths:text-is('Copy paths')")
     # What was still to come of the first click has nothing to say.
     page.wait_for_timeout(1_700)
@@ -144,7 +166,7 @@ def growing(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def test_progress_is_seen(growing: Server, browser: Browser, tmp_path: Path) -> None:
+def test_progress_is_seen(growing: Server, browser: Browser) -> None:
     key = Keys(keys_path(growing.library, None)).add("writer", "write")
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
@@ -152,16 +174,14 @@ def test_progress_is_seen(growing: Server, browser: Browser, tmp_path: Path) -> 
     page.locator("#key").fill(key)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_selector("#holds:has-text('8 pictures')")
-    for n in range(8, 20):
-        draw(f"hsl({n * 40}, 70%, 45%)", "line").save(tmp_path / "pictures" / f"{n}.png")
-    asked = context.request.post(
-        f"{growing.url}/v1/index", data=json.dumps({}), headers={"Content-Type": "application/json"}
-    )
-    assert asked.status == 202, asked.text()
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.wait_for_selector("#live:has-text('Reading pictures')")
-    shoot(page, "live")
-    page.wait_for_selector("#holds:has-text('20 pictures')", timeout=60_000)
+    new = {"name": "new.png", "mimeType": "image/png", "buffer": encoded(draw("teal", "line"))}
+    with writing(growing.library):  # so that the run is not over before it was seen
+        asked = context.request.post(f"{growing.url}/v1/images", multipart={"file": new})
+        assert asked.status == 202, asked.text()
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for_selector("#live:has-text('Reading uploads')")
+        shoot(page, "live")
+    page.wait_for_selector("#holds:has-text('9 pictures')", timeout=60_000)
     page.wait_for_selector("#live", state="hidden")
     context.close()
 

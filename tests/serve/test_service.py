@@ -109,8 +109,9 @@ def test_a_model_that_cannot_be_loaded(
 
     with _client(library, settings, warm) as client:
         tried.wait(30)
-        # Through the inference thread, so that the failure has been noted when this is answered.
-        known = client.get("/v1/search?q=x&k=1").json()["hits"][0]["id"]
+        # Words of its own go through the inference thread, so that the failure has been noted when
+        # this is answered.
+        known = client.get(f"/v1/search?q=after {type(error).__name__}&k=1").json()["hits"][0]["id"]
         assert str(error) in caplog.text
         # That search worked after all, so the service is well again.
         assert client.get("/readyz").status_code == 200

@@ -151,6 +151,10 @@ def test_commits_are_seen_and_no_request_fails(
                 writer.stdin.write("\n")
                 writer.stdin.flush()
             assert writer.wait(_DEADLINE_S) == 0
+            deadline = time.time() + _DEADLINE_S
+            while not clients.wrong and min(map(len, clients.models)) < 2:
+                assert time.time() < deadline, clients.models
+                time.sleep(0.01)
             final = shown(client)
             # Also in the service's own process, where workers answer.
             found = re.search(r'_vectors{modality="image",state="found"} ([\d.]+)', metrics(client))

@@ -290,7 +290,7 @@ def test_one_that_is_being_started_is_ended(made: Callable[..., Worker]) -> None
 
     calling = threading.Thread(target=call)
     calling.start()
-    eventually(worker._lock.locked)
+    eventually(lambda: worker._lock.locked() or not calling.is_alive())
     worker.close()
     calling.join(DEADLINE_S)
     assert not calling.is_alive()
