@@ -63,10 +63,14 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class _Block:
+    """What one block says; of EXIF only the words."""
+
     title: str | None = None
     description: str | None = None
     keywords: tuple[str, ...] = ()
+    taken_at: datetime | None = None
+    place: tuple[float, float] | None = None
 
 
 def orientation(image: Image.Image, otherwise: int = 1) -> int:
@@ -82,16 +86,17 @@ def read_metadata(image: ImageFile.ImageFile) -> Metadata:
     """The metadata of a picture opened by Pillow; never raises because of it.
 
     Where several blocks speak, XMP wins over IPTC, and that over EXIF and PNG text: the later
-    standards are those that people's photo managers write.
+    standards are those that people's photo managers write. When and where a picture was taken EXIF
+    knows best, which the camera wrote (Metadata Working Group, Guidelines 2.0, section 5).
     """
     exif: Image.Exif | None = None
     if _has_exif(image):
         exif = _tolerant(image.getexif, None)
     words = [
-        _tolerant(lambda: _xmp_words(_packet(image)), _Words()),
-        _tolerant(lambda: _iptc_words(image), _Words()),
-        _tolerant(lambda: _exif_words(exif), _Words()) if exif else _Words(),
-        _tolerant(lambda: _png_words(image), _Words()),
+        _tolerant(lambda: _of_xmp(_packet(image)), _Block()),
+        _tolerant(lambda: _of_iptc(image), _Block()),
+        _tolerant(lambda: _exif_words(exif), _Block()) if exif else _Block(),
+        _tolerant(lambda: _of_png(image), _Block()),
     ]
     return _together(exif, words)
 
@@ -99,8 +104,8 @@ def read_metadata(image: ImageFile.ImageFile) -> Metadata:
 def read_blocks(exif: Image.Exif | None, packet: bytes | None) -> Metadata:
     """The same of a file that Pillow does not open, from its EXIF and its packet of XMP."""
     words = [
-        _tolerant(lambda: _xmp_words(packet), _Words()),
-        _tolerant(lambda: _exif_words(exif), _Words()) if exif else _Words(),
+        _tolerant(lambda: _of_xmp(packet), _Block()),
+        _tolerant(lambda: _exif_words(exif), _Block()) if exif else _Block(),
     ]
     return _together(exif, words)
 
@@ -119,10 +124,12 @@ def filled(said: Metadata, more: Metadata) -> Metadata:
     )
 
 
-def _together(exif: Image.Exif | None, words: Sequence[_Words]) -> Metadata:
+def _together(exif: Image.Exif | None, words: Sequence[_Block]) -> Metadata:
     place = _tolerant(lambda: _place(exif), None) if exif else None
+    place = place or next((w.place for w in words if w.place), None)
+    taken_at = _tolerant(lambda: _taken_at(exif), None) if exif else None
     return Metadata(
-        taken_at=_tolerant(lambda: _taken_at(exif), None) if exif else None,
+        taken_at=taken_at or next((w.taken_at for w in words if w.taken_at), None),
         camera=_tolerant(lambda: _camera(exif), None) if exif else None,
         latitude=place[0] if place else None,
         longitude=place[1] if place else None,
@@ -214,9 +221,9 @@ def _degrees(
     return -degrees if ref.startswith(negative) else degrees
 
 
-def _exif_words(exif: Image.Exif) -> _Words:
+def _exif_words(exif: Image.Exif) -> _Block:
     keywords = _wide(exif.get(ExifTags.Base.XPKeywords)) or ""
-    return _Words(
+    return _Block(
         title=worth(_wide(exif.get(ExifTags.Base.XPTitle))),
         description=worth(_text(exif.get(ExifTags.Base.ImageDescription)))
         or worth(_wide(exif.get(ExifTags.Base.XPSubject)))
@@ -241,24 +248,27 @@ def _packet(image: Image.Image) -> object:
     return image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
 
 
-def _xmp_words(packet: object) -> _Words:
+def _of_xmp(packet: object) -> _Block:
     if isinstance(packet, str):
         packet = packet.encode()
     if not isinstance(packet, bytes) or len(packet) > MAX_BLOCK_BYTES or b"<" not in packet:
-        return _Words()
+        return _Block()
     said = xmp.parse(packet)
     title = list(said.values(xmp.DC + "title"))
     description = list(said.values(xmp.DC + "description"))
-    return _Words(
+    to_the_day, otherwise = said.taken_at()
+    return _Block(
         title=worth(title[0]) if title else None,
         description=worth(description[0]) if description else None,
-        keywords=tuple(said.values(xmp.DC + "subject")),
+        keywords=tuple(said.keywords()),
+        taken_at=to_the_day or otherwise,
+        place=said.place(),
     )
 
 
-def _iptc_words(image: ImageFile.ImageFile) -> _Words:
+def _of_iptc(image: ImageFile.ImageFile) -> _Block:
     if "photoshop" not in image.info and not hasattr(image, "tag_v2"):
-        return _Words()
+        return _Block()
     fields = IptcImagePlugin.getiptcinfo(image) or {}
 
     def values(record: int) -> list[str]:  # numbers of record 2, IIM 4.2
@@ -269,17 +279,28 @@ def _iptc_words(image: ImageFile.ImageFile) -> _Words:
 
     titles = values(5) or values(105)
     captions = values(120)
-    return _Words(
+    return _Block(
         title=worth(titles[0]) if titles else None,
         description=worth(captions[0]) if captions else None,
         keywords=tuple(values(25)),
+        taken_at=_iptc_date(values(55), values(60)),
     )
 
 
-def _png_words(image: Image.Image) -> _Words:
+def _iptc_date(days: Sequence[str], times: Sequence[str]) -> datetime | None:
+    """ "20190801" and "143000+0200" (IIM 4.2, 2:55 and 2:60); the parts of a day may be 00."""
+    day = next(iter(days), "")
+    time = next(iter(times), "")[:6]
+    try:
+        return datetime.strptime(day + (time if len(time) == 6 else "000000"), "%Y%m%d%H%M%S")
+    except ValueError:
+        return None
+
+
+def _of_png(image: Image.Image) -> _Block:
     if image.format != "PNG":
-        return _Words()
-    return _Words(
+        return _Block()
+    return _Block(
         title=worth(_text(image.info.get("Title"))),
         description=worth(_text(image.info.get("Description"))),
     )

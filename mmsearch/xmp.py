@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
@@ -35,6 +36,12 @@ _UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"} | {
 # Its first mark may hold bytes that are no text, and must not stand before "<?xml".
 _XPACKET = re.compile(rb"<\?xpacket\b[^>]*\?>\s*")
 
+_DATE = re.compile(
+    r"(\d{4})(?:[-:](\d\d)(?:[-:](\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,]\d+)?)?)?)?)?"
+    r"\s*(?:Z|[+-]\d\d:?\d\d)?"
+)
+_COORDINATE = re.compile(r"(\d{1,3})(?:,(\d{1,2}(?:\.\d+)?))?(?:,(\d{1,2}(?:\.\d+)?))?([NSEW])")
+
 
 class Packet:
     """What a packet says of the picture that it is of.
@@ -59,6 +66,61 @@ class Packet:
                 items = list(element.iterfind(f"*/{_RDF}li")) if len(element) else []
                 items.sort(key=lambda item: item.get(_LANG, "x-default") != "x-default")
                 yield from (text for item in items or [element] if (text := _text(item)))
+
+    def keywords(self) -> Iterator[str]:
+        """Subjects, people, and of words in a hierarchy the last."""
+        yield from self.values(DC + "subject")
+        yield from self.values(IPTC_EXT + "PersonInImage")
+        # Of "Places|France|Paris" the last: the others say what kind of word it is.
+        for name, mark in ((LIGHTROOM + "hierarchicalSubject", "|"), (DIGIKAM + "TagsList", "/")):
+            for path in self.values(name):
+                first, _, _ = path.partition(mark)
+                if first != "darktable":  # what it notes for itself
+                    yield path.rpartition(mark)[2]
+
+    def taken_at(self) -> tuple[datetime | None, datetime | None]:
+        """When the picture was taken, in local time without zone: as it is said to the day at
+        least; and as far as it is known otherwise."""
+        said = [self._date(name) for name in (EXIF + "DateTimeOriginal", PHOTOSHOP + "DateCreated")]
+        whole = next((found[0] for found in said if found and found[1]), None)
+        # When it was made is for a scan not when it was taken, and a year alone says less than a
+        # day.
+        others = [*said, self._date(XMP + "CreateDate")]
+        return whole, next((found[0] for found in others if found), None)
+
+    def _date(self, name: str) -> tuple[datetime, bool] | None:
+        """The time that a property tells, and whether it tells the day at least."""
+        for text in self.values(name):
+            found = _DATE.fullmatch(text.strip())
+            if found is None:
+                continue
+            year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+            try:
+                moment = datetime(year, month or 1, day or 1, hour, minute, second)
+            except ValueError:  # 0000-00-00 of a clock never set
+                continue
+            return moment, day > 0
+        return None
+
+    def place(self) -> tuple[float, float] | None:
+        """Latitude and longitude in degrees."""
+        latitude = self._degrees(EXIF + "GPSLatitude", "NS", 90)
+        longitude = self._degrees(EXIF + "GPSLongitude", "EW", 180)
+        if latitude is None or longitude is None:
+            return None
+        # Exactly 0, 0 is what receivers without a fix write.
+        return None if latitude == longitude == 0 else (latitude, longitude)
+
+    def _degrees(self, name: str, signs: str, limit: float) -> float | None:
+        """ "48,12.34N" or "48,12,20N" in degrees (XMP, part 2, GPSCoordinate)."""
+        for text in self.values(name):
+            found = _COORDINATE.fullmatch(text.strip().upper())
+            if found is None or found[4] not in signs:
+                continue
+            degrees = int(found[1]) + float(found[2] or 0) / 60 + float(found[3] or 0) / 3600
+            if degrees <= limit:
+                return -degrees if found[4] == signs[1] else degrees
+        return None
 
 
 _DESCRIPTION = f"{_RDF}Description"

@@ -628,6 +628,61 @@ def test_xmp(kind: str) -> None:
     assert found.keywords == ("kite", "Nordsee")
 
 
+#: What a scan has that was dated and placed by hand, in a hierarchy of words.
+BY_HAND = XMP.replace(
+    "<dc:title>",
+    """<exif:DateTimeOriginal xmlns:exif="http://ns.adobe.com/exif/1.0/">1968-07-14T15:30
+</exif:DateTimeOriginal><exif:GPSLatitude xmlns:exif="http://ns.adobe.com/exif/1.0/">53,30N
+</exif:GPSLatitude><exif:GPSLongitude xmlns:exif="http://ns.adobe.com/exif/1.0/">8,15,36E
+</exif:GPSLongitude><xmp:CreateDate xmlns:xmp="http://ns.adobe.com/xap/1.0/">2011-01-02T03:04:05
+</xmp:CreateDate><ext:PersonInImage xmlns:ext="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"><rdf:Bag>
+<rdf:li>Ada</rdf:li></rdf:Bag></ext:PersonInImage>
+<lr:hierarchicalSubject xmlns:lr="http://ns.adobe.com/lightroom/1.0/"><rdf:Bag>
+<rdf:li>Places|Norderney</rdf:li></rdf:Bag></lr:hierarchicalSubject><dc:title>""",
+)
+
+
+def test_xmp_tells_when_and_where_and_who() -> None:
+    found = said(encode(scene(), "JPEG", xmp=BY_HAND.encode()))
+    assert found.taken_at == datetime(1968, 7, 14, 15, 30)
+    assert (found.latitude, found.longitude) == (53.5, 8.26)
+    assert found.keywords == ("kite", "Nordsee", "Ada", "Norderney")
+    # What is known to the day counts more than when the file was made, which counts for want of it.
+    made = BY_HAND.replace("1968-07-14T15:30", "0000-00-00")
+    assert said(encode(scene(), "JPEG", xmp=made.encode())).taken_at == datetime(
+        2011, 1, 2, 3, 4, 5
+    )
+    year = BY_HAND.replace("1968-07-14T15:30", "1968")
+    assert said(encode(scene(), "JPEG", xmp=year.encode())).taken_at == datetime(1968, 1, 1)
+
+
+def test_the_camera_knows_best_when_and_where() -> None:
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2019:07:14 16:05:09"
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLatitude] = "S", (10.0, 0.0, 0.0)
+    gps[ExifTags.GPS.GPSLongitudeRef], gps[ExifTags.GPS.GPSLongitude] = "W", (20.0, 0.0, 0.0)
+    found = said(encode(scene(), "JPEG", exif=exif, xmp=BY_HAND.encode()))
+    assert found.taken_at == datetime(2019, 7, 14, 16, 5, 9)
+    assert (found.latitude, found.longitude) == (-10, -20)
+
+
+@pytest.mark.parametrize(
+    ("fields", "taken_at"),
+    [
+        ([(55, b"19680714"), (60, b"153000+0100")], datetime(1968, 7, 14, 15, 30)),
+        ([(55, b"19680714")], datetime(1968, 7, 14)),
+        ([(55, b"19680714"), (60, b"1530")], datetime(1968, 7, 14)),
+        ([(55, b"19680000")], None),
+        ([(60, b"153000+0100")], None),
+        ([(55, b"19681399"), (60, b"996199")], None),
+    ],
+)
+def test_iptc_tells_when(fields: list[tuple[int, bytes]], taken_at: datetime | None) -> None:
+    found = said(iptc((5, b"Kite"), *fields))
+    assert (found.title, found.taken_at) == ("Kite", taken_at)
+
+
 def iptc(*fields: tuple[int, bytes]) -> bytes:
     """A JPEG with an IPTC block (IIM 4.2, record 2) in its Photoshop segment."""
     body = b"".join(b"\x1c\x02" + bytes([n]) + struct.pack(">H", len(v)) + v for n, v in fields)
