@@ -92,22 +92,22 @@ def read_metadata(image: ImageFile.ImageFile) -> Metadata:
     exif: Image.Exif | None = None
     if _has_exif(image):
         exif = _tolerant(image.getexif, None)
-    words = [
+    blocks = [
         _tolerant(lambda: _of_xmp(_packet(image)), _Block()),
         _tolerant(lambda: _of_iptc(image), _Block()),
         _tolerant(lambda: _exif_words(exif), _Block()) if exif else _Block(),
         _tolerant(lambda: _of_png(image), _Block()),
     ]
-    return _together(exif, words)
+    return _together(exif, blocks)
 
 
 def read_blocks(exif: Image.Exif | None, packet: bytes | None) -> Metadata:
     """The same of a file that Pillow does not open, from its EXIF and its packet of XMP."""
-    words = [
+    blocks = [
         _tolerant(lambda: _of_xmp(packet), _Block()),
         _tolerant(lambda: _exif_words(exif), _Block()) if exif else _Block(),
     ]
-    return _together(exif, words)
+    return _together(exif, blocks)
 
 
 def filled(said: Metadata, more: Metadata) -> Metadata:
@@ -124,18 +124,18 @@ def filled(said: Metadata, more: Metadata) -> Metadata:
     )
 
 
-def _together(exif: Image.Exif | None, words: Sequence[_Block]) -> Metadata:
+def _together(exif: Image.Exif | None, blocks: Sequence[_Block]) -> Metadata:
     place = _tolerant(lambda: _place(exif), None) if exif else None
-    place = place or next((w.place for w in words if w.place), None)
+    place = place or next((b.place for b in blocks if b.place), None)
     taken_at = _tolerant(lambda: _taken_at(exif), None) if exif else None
     return Metadata(
-        taken_at=taken_at or next((w.taken_at for w in words if w.taken_at), None),
+        taken_at=taken_at or next((b.taken_at for b in blocks if b.taken_at), None),
         camera=_tolerant(lambda: _camera(exif), None) if exif else None,
         latitude=place[0] if place else None,
         longitude=place[1] if place else None,
-        title=next((w.title for w in words if w.title), None),
-        description=next((w.description for w in words if w.description), None),
-        keywords=distinct(keyword for w in words for keyword in w.keywords),
+        title=next((b.title for b in blocks if b.title), None),
+        description=next((b.description for b in blocks if b.description), None),
+        keywords=distinct(keyword for b in blocks for keyword in b.keywords),
     )
 
 

@@ -13,8 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
-from indexer.exchange.intake import ImportReport, Intake
-from indexer.exchange.joining import check_space
+from indexer.exchange.intake import ImportReport, Intake, check_space
 from indexer.exchange.layout import Found, find, read_columns
 from indexer.exchange.places import Places
 from indexer.exchange.vectors import verify

@@ -21,7 +21,7 @@ from indexer.text_stage import embedded_texts
 from indexer.texts.items import BadText, TextItem, items_of
 from mmsearch import archive
 from mmsearch.decode import read_info
-from mmsearch.errors import DecodeError, os_reason
+from mmsearch.errors import DecodeError, RefusedError, os_reason
 from mmsearch.filenames import real
 from mmsearch.filetimes import modified_ns
 from mmsearch.store import Catalog, CatalogWriter, ImageRow, Pending, TextRow
@@ -67,6 +67,18 @@ class ImportReport:
         self.skipped += 1
         if len(self.reasons) < _NAMED:
             self.reasons.append((what, reason))
+
+
+def check_space(library: Path, catalog: Catalog, space: Space) -> None:
+    """Raises RefusedError for a library that is searched with another model than `space`."""
+    active = catalog.active_space()
+    if active is not None and active[1].fingerprint != space.fingerprint:
+        raise RefusedError(
+            f"these are vectors of {space.name} ({space.fingerprint[:12]}), and the library at "
+            f"{library} is searched with {active[1].name} ({active[1].fingerprint[:12]}). Import "
+            "them into a library of their own (-l NEW), or let the library read the pictures "
+            "themselves: mmsearch index FOLDER"
+        )
 
 
 class _HeaderLoader(Loader):

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
-from indexer.exchange.intake import ImportReport
+from indexer.exchange.intake import ImportReport, check_space
 from indexer.exchange.places import Home, takes_in
 from indexer.report import Progress, Silence
 from mmsearch.errors import IndexMissingError, RefusedError
@@ -79,18 +79,6 @@ def join(library: Path, other: Path, *, progress: Progress | None = None) -> Imp
                 opened.save_indexes()
     report.seconds = monotonic() - started
     return report
-
-
-def check_space(library: Path, catalog: Catalog, space: Space) -> None:
-    """Raises RefusedError for a library that is searched with another model than `space`."""
-    active = catalog.active_space()
-    if active is not None and active[1].fingerprint != space.fingerprint:
-        raise RefusedError(
-            f"these are vectors of {space.name} ({space.fingerprint[:12]}), and the library at "
-            f"{library} is searched with {active[1].name} ({active[1].fingerprint[:12]}). Import "
-            "them into a library of their own (-l NEW), or let the library read the pictures "
-            "themselves: mmsearch index FOLDER"
-        )
 
 
 class _Join:

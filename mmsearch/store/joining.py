@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from mmsearch.batches import batches
 from mmsearch.store.catalog import Catalog
@@ -115,9 +117,8 @@ def _parts(
         yield rows
 
 
-def _vector(blob: bytes) -> Any:
-    import numpy as np
-
+def _vector(blob: bytes) -> NDArray[np.float32]:
+    """(dim,), of the halves that are kept."""
     return np.frombuffer(blob, "<f2").astype(np.float32)
 
 
