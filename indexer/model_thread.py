@@ -68,8 +68,8 @@ class ModelThread(Generic[T]):
     ) -> Future[tuple[Vectors, T]]:
         """The vectors of a batch, which may be empty, and what `texts` returns, once they are made.
 
-        On a GPU that may be no earlier than the next batch is put or `finish` is called: copying
-        and computing overlap. texts: called in the model's thread. wrote: when the caller last
+        That may be no earlier than the next batch is put or `finish` is called: batches overlap.
+        texts: called in the model's thread. wrote: when the caller last
         wrote to the catalog (from, to), by `perf_counter`.
         """
         order = _Order(pixels, texts, wrote)

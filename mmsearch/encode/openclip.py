@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmsearch.encode import streams
 from mmsearch.encode.attention import replace_attention
 from mmsearch.encode.batchsize import BatchSize
 from mmsearch.encode.construct import build_model, build_tokenizer
@@ -47,11 +49,22 @@ R = TypeVar("R")
 
 #: Pictures at once: where the search for the best begins, and the most that it may come to.
 _BATCHES = {"cuda": (64, 1024), "mps": (16, 128), "cpu": (16, 64)}
-#: Tokens of pictures that a CPU has enough to do with; where their number is known, the search
-#: begins there. More of them are 2 % quicker, fewer 6 % slower (ViT-B-32 on two Zen 4 cores).
-_PICTURE_TOKENS = 2048
-#: Tokens of texts at once.
-_TOKENS = {"cuda": 32768, "mps": 8192, "cpu": 2048}
+#: Tokens of pictures that a core of a CPU has enough to do with; where their number is known, the
+#: search begins there. More of them are 2 % quicker, fewer 6 % slower (ViT-B-32 on Zen 4 cores).
+_PICTURE_TOKENS = 1024
+#: Batches are not divided into parts of fewer tokens, or of fewer pictures of an unknown number.
+_PART_TOKENS, _PART_PICTURES = 512, 8
+#: Tokens of texts at once; on a CPU in each stream, and no fewer where texts are divided.
+_TOKENS = {"cuda": 32768, "mps": 8192, "cpu": 1024}
+_LEAST_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Divided:
+    """A batch whose parts are under way."""
+
+    batch: NDArray[np.uint8]
+    running: streams.Running[Vectors]
 
 
 class OpenClipEncoder:
@@ -103,9 +116,15 @@ class OpenClipEncoder:
             for transformer in ours:
                 pack(transformer)
         self._mean, self._std = mean.to(self._device), std.to(self._device)
+        self._divides = self._device.type == "cpu"
+        self._part = _PART_PICTURES
         first, most = _BATCHES[self._device.type]
-        if self._device.type == "cpu":
-            first = _power_of_two(_PICTURE_TOKENS / _tokens(self._model.visual, first), most)
+        if self._divides:
+            at_once = max(2, streams.count())
+            most *= at_once // 2
+            if (tokens := _tokens(self._model.visual)) is not None:
+                first = _power_of_two(at_once * _PICTURE_TOKENS / tokens, most)
+                self._part = _power_of_two(_PART_TOKENS / tokens, most)
         self._pictures = BatchSize(first, most)
         self._cuda = self._cuda_texts = None
         if self._device.type == "cuda":
@@ -162,12 +181,15 @@ class OpenClipEncoder:
         return np.concatenate(parts)
 
     def encode_batches(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[Vectors]:
-        if self._cuda is None:
+        if self._cuda is not None:
+            with closing(overlapped(batches, self._start, self._finish)) as stream:
+                for vectors, good in stream:
+                    yield self._checked(vectors, good)
+        elif self._divides and streams.count() > 1:
+            with closing(overlapped(batches, self._divide, self._join)) as joined:
+                yield from joined
+        else:
             yield from map(self.encode_images, batches)
-            return
-        with closing(overlapped(batches, self._start, self._finish)) as stream:
-            for vectors, good in stream:
-                yield self._checked(vectors, good)
 
     def _check(self, batch: NDArray[np.uint8]) -> None:
         wanted = (3, self._image_size, self._image_size)
@@ -178,9 +200,41 @@ class OpenClipEncoder:
         """Vectors of no more pictures than memory is thought to hold."""
         if self._cuda is not None:
             return self._checked(*self._finish(self._cuda.start(part)))
+        if (running := self._in_parts(part)) is not None:
+            return self._joined(running, len(part))
         started = perf_counter()
         vectors = self._unit(self._image_features, part)
         self._pictures.took(len(part), perf_counter() - started)
+        return vectors
+
+    def _in_parts(self, batch: NDArray[np.uint8]) -> streams.Running[Vectors] | None:
+        """The parts of a batch, under way; None where it is not divided."""
+        parts = streams.parts([1] * len(batch), self._part) if self._divides else []
+        if len(parts) < 2:
+            return None
+        return streams.Running(
+            [partial(self._unit, self._image_features, batch[part]) for part in parts]
+        )
+
+    def _joined(self, running: streams.Running[Vectors], pictures: int) -> Vectors:
+        vectors = np.concatenate(running.results())
+        self._pictures.took(pictures, running.seconds)
+        return vectors
+
+    def _divide(self, batch: NDArray[np.uint8]) -> _Divided | Vectors:
+        """A batch whose parts are under way; the vectors of one that is not divided."""
+        self._check(batch)
+        running = self._in_parts(batch) if len(batch) <= self._pictures.most else None
+        return self.encode_images(batch) if running is None else _Divided(batch, running)
+
+    def _join(self, divided: _Divided | Vectors) -> Vectors:
+        if not isinstance(divided, _Divided):
+            return divided
+        count = len(divided.batch)
+        vectors = self._attempt(lambda _: self._joined(divided.running, count), divided.batch)
+        if vectors is None:
+            self._pictures.too_large(count)
+            return self.encode_images(divided.batch)
         return vectors
 
     def _start(self, batch: NDArray[np.uint8]) -> Flight | Vectors:
@@ -219,6 +273,9 @@ class OpenClipEncoder:
             features = self._cut_text_features
             lengths = tokens.argmax(axis=1) + 1
         order = np.argsort(lengths, kind="stable")
+        for rows, made in self._texts_in_parts(features, tokens, lengths, order):
+            result[rows] = made
+            order = order[len(rows) :]
         done = 0
         while done < len(order):
             rows = order[done : done + _fitting(lengths[order[done:]], self._tokens)]
@@ -233,6 +290,29 @@ class OpenClipEncoder:
             result[rows] = vectors
             done += len(rows)
         return result
+
+    def _texts_in_parts(
+        self,
+        features: Callable[[torch.Tensor], torch.Tensor],
+        tokens: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        order: NDArray[np.int64],
+    ) -> list[tuple[NDArray[np.int64], Vectors]]:
+        """Rows, in this order, and their vectors; nothing where texts are not divided."""
+        at_once = streams.count() if self._divides else 1
+        if at_once == 1:
+            return []
+        limit = min(self._tokens, max(_LEAST_TOKENS, -(-int(lengths.sum()) // at_once)))
+        parts: list[NDArray[np.int64]] = []
+        while len(order):
+            parts.append(order[: _fitting(lengths[order], limit)])
+            order = order[len(parts[-1]) :]
+        if len(parts) == 1:
+            return []
+        cuts = [np.ascontiguousarray(tokens[rows, : int(lengths[rows[-1]])]) for rows in parts]
+        works = [partial(self._unit, features, cut) for cut in cuts]
+        vectors = self._attempt(lambda _: streams.Running(works).results(), tokens)
+        return [] if vectors is None else list(zip(parts, vectors, strict=True))
 
     def _few_texts(self, tokens: NDArray[np.int64]) -> Vectors | None:
         """Vectors of texts that are few enough for a recorded run; None for others."""
@@ -343,11 +423,11 @@ def _fitting(lengths: NDArray[np.int64], tokens: int) -> int:
     return max(1, count)
 
 
-def _tokens(visual: Any, batch: int) -> float:
-    """Of a picture, where this is open_clip's vision transformer; else so that `batch` is right."""
+def _tokens(visual: Any) -> int | None:
+    """Of a picture, where this is open_clip's vision transformer."""
     if is_made_by(visual, "transformer.VisionTransformer"):
-        return float(len(visual.positional_embedding))
-    return _PICTURE_TOKENS / batch
+        return len(visual.positional_embedding)
+    return None
 
 
 def _power_of_two(size: float, most: int) -> int:

@@ -86,7 +86,7 @@ class Encoder(TextEncoder, Protocol):
     def encode_batches(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[Vectors]:
         """The vectors of each batch, in order; batches and vectors as in `encode_images`.
 
-        On a GPU the next batch is fetched and copied while one is computed: the second is asked
-        for before the vectors of the first are there. Elsewhere it is one after the other.
+        On a GPU, and on a CPU of several cores, the next batch is fetched while one is computed:
+        the second is asked for before the vectors of the first are there.
         """
         ...

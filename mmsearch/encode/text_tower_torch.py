@@ -15,21 +15,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from mmsearch.encode import streams
 from mmsearch.encode.attention import attend, linear
 from mmsearch.encode.crowd import Threads
 from mmsearch.encode.packed import Packed, can_pack
 from mmsearch.encode.placement import has_bf16_units
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
 
+#: Texts are not divided into parts of fewer tokens.
+_PART_TOKENS = 64
 #: What reading the weights takes, in tokens that are encoded.
 _WEIGHTS = 25
 #: By the names that `text_tower` gives them.
@@ -71,7 +74,17 @@ class TorchTower:
         """Embedded tokens with their positions (n, length, width), and where each text ends (n,),
         to what the last norm makes of the end tokens (n, width)."""
         n, length, _ = embedded.shape
-        with torch.inference_mode(), self._threads.chosen(_WEIGHTS + n * length):
+        parts = streams.parts(ends + 1, -(-_PART_TOKENS // length))
+        if len(parts) < 2:
+            with self._threads.chosen(_WEIGHTS + n * length):
+                return self._features(embedded, ends)
+        running = streams.Running(
+            [partial(self._features, *_cut(embedded[part], ends[part])) for part in parts]
+        )
+        return np.concatenate(running.results())
+
+    def _features(self, embedded: Floats, ends: NDArray[np.int64]) -> Floats:
+        with torch.inference_mode():
             x, at = torch.from_numpy(embedded), torch.from_numpy(ends)
             for norm_1, in_projection, out_projection, norm_2, up, activate, down in self._blocks:
                 # x stays in float32, where twelve blocks' sums would lose most.
@@ -107,6 +120,11 @@ class TorchTower:
         if self.in_half_precision:
             return Packed(linear(weight, bias), gelu)
         return partial(functional.linear, weight=weight, bias=bias)
+
+
+def _cut(embedded: Floats, ends: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """The same without what lies behind the end of the longest text."""
+    return np.ascontiguousarray(embedded[:, : int(ends.max()) + 1]), ends
 
 
 def _tensors(arrays: tuple[Floats, Floats]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -378,12 +378,17 @@ def test_the_batch_grows_by_what_batches_take(
     assert sizes == [16] * 3 + [32] * 3 + [64] * 3 + [32] * 11
 
 
-@pytest.mark.parametrize(("tokens", "size"), [(64, 32), (17 * 16, 8), (17, 64), (10**6, 1)])
+@pytest.mark.parametrize(
+    ("tokens", "cores", "size"),
+    [(64, 1, 32), (64, 2, 32), (64, 8, 128), (17 * 16, 2, 8), (17, 2, 64), (17, 8, 256),
+     (10**6, 2, 1)],
+)  # fmt: skip
 def test_the_first_batch_is_as_many_as_a_cpu_needs(
-    tokens: int, size: int, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+    tokens: int, cores: int, size: int, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A picture has 17 tokens here: 2,048 would be as `tokens` to all that are looked for."""
-    monkeypatch.setattr("mmsearch.encode.openclip._PICTURE_TOKENS", 2048 * 17 / tokens)
+    """A picture has 17 tokens here: 1,024 would be as `tokens` to all that each core wants."""
+    monkeypatch.setattr("mmsearch.encode.openclip._PICTURE_TOKENS", 1024 * 17 / tokens)
+    monkeypatch.setattr("mmsearch.encode.streams.count", lambda: cores)
     assert load_encoder(f"local-dir:{make_model('vit')}", device="cpu").batch_size == size
     assert load_encoder(f"local-dir:{make_model('cnn')}", device="cpu").batch_size == 16
 
