@@ -35,7 +35,7 @@ _pool_is_for = 0  # threads of torch's
 
 def count() -> int:
     """How many parts may be computed at once, by the threads that torch has for the caller."""
-    return min(torch.get_num_threads(), _MOST)
+    return _streams(torch.get_num_threads())
 
 
 def parts(sizes: Sequence[int] | NDArray[np.int64], least: int) -> list[slice]:
@@ -92,12 +92,17 @@ class Running(Generic[R]):
             self._took.append(perf_counter() - began)
 
 
+def _streams(threads: int) -> int:
+    """So that so many threads are shared out evenly."""
+    return threads // -(-threads // _MOST)
+
+
 def _started(threads: int) -> ThreadPoolExecutor:
     """The threads of the streams, which are everybody's, for this many of torch's."""
     global _pool, _pool_is_for
     with _lock:
         if _pool is None or _pool_is_for < threads:
-            streams = min(threads, _MOST)
+            streams = _streams(threads)
             pool = ThreadPoolExecutor(streams, "mmsearch-stream")
             # All at once, or one thread might begin for several.
             all_here = threading.Barrier(streams)

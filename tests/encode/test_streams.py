@@ -60,6 +60,17 @@ def test_parts_are_equally_large(
     assert [part.stop for part in parts] == ends
 
 
+@pytest.mark.parametrize(
+    ("threads", "count"), [(1, 1), (2, 2), (8, 8), (16, 16), (17, 8), (24, 12), (32, 16), (96, 16)]
+)
+def test_no_core_is_left_over_where_several_share_a_part(
+    threads: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert streams.count() == count
+    assert threads - count * (threads // count) <= 1
+
+
 @pytest.mark.usefixtures("two")
 def test_works_run_side_by_side_and_in_order() -> None:
     both = threading.Barrier(2)
