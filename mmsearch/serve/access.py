@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 #: Answers to everybody: whether the process lives is no secret. Signing in must work without a key.
 OPEN_PATHS = frozenset({"/healthz", LOGIN_PATH})
 
+#: What proxies say; who sends it where it does not count only has less by it.
+_PASSED_ON = frozenset({"x-forwarded-for", "forwarded", "x-real-ip"})
 #: How long a browser stays signed in.
 SESSION_S = 30 * 24 * 3600
 #: Cookies of one name that a browser shows: one for each path above the page that has one.
@@ -82,6 +84,7 @@ class Gate:
     """Decides who may come in, by the keys as they are now.
 
     is_open: nobody needs a key to read, as long as there is none.
+    is_for_this_machine: but for whom a proxy passes on, which the user may not have thought of.
     local_token: let in for reading like a key; known to this user's own terminal only.
     rate: requests a second of one client; 0 is no limit.
     """
@@ -91,12 +94,14 @@ class Gate:
         keys: Keys,
         *,
         is_open: bool,
+        is_for_this_machine: bool = False,
         local_token: str | None = None,
         rate: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.keys = keys
         self._is_open = is_open
+        self._is_for_this_machine = is_for_this_machine
         self._local_token = local_token
         self._session_secret = secrets.token_bytes(32)
         self._wrong = Buckets(1 / _WRONG_EVERY_S, _WRONG_AT_ONCE, clock=clock)
@@ -141,7 +146,8 @@ class Gate:
             session = self._signed_in(cookie)
             if session is not None:
                 return Caller(session, session.scope)
-        return Caller(None, None if self.needs_key else "read")
+        is_stranger = self._is_for_this_machine and not _PASSED_ON.isdisjoint(headers.keys())
+        return Caller(None, None if is_stranger or self.needs_key else "read")
 
     def still_lets_in(self, caller: Caller) -> bool:
         """Whether one who was let in would be now: its key is there, or none is needed."""

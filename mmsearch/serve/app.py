@@ -157,6 +157,7 @@ def make_gate(library: Library, settings: Settings, local_token: str | None) -> 
     return access.Gate(
         Keys(keys_path(library.path, settings.keys_file)),
         is_open=is_local or settings.insecure_no_key,
+        is_for_this_machine=is_local and not settings.insecure_no_key,
         local_token=local_token,
         rate=(0.0 if is_local else access.REMOTE_RATE) if rate is None else rate,
     )

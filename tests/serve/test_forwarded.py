@@ -260,6 +260,17 @@ def test_a_proxy_on_this_machine_does_not_open_it_to_strangers(behind: Make, key
     assert client.get("/v1/status", headers=mine).status_code == 200
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Real-IP", "Forwarded"])
+def test_nor_does_one_that_was_not_named(behind: Make, header: str) -> None:
+    """As Apache's proxy asks: by this machine's own name, for whoever came to it."""
+    asked = {"Host": "127.0.0.1:8080", header: f"for={STRANGER}"}
+    open_here = behind(trusted_proxies="")
+    is_problem(open_here.get("/v1/status", headers=asked), 401)
+    assert open_here.get("/v1/status", headers={"Host": "127.0.0.1:8080"}).status_code == 200
+    open_to_all = behind(trusted_proxies="", insecure_no_key=True)
+    assert open_to_all.get("/v1/status", headers=asked).status_code == 200
+
+
 def test_without_a_key_it_does_not_start_behind_a_proxy(keys: Keys) -> None:
     settings = trusting(HERE)
     with pytest.raises(RefusedError, match=r"behind a proxy.*keys add NAME.*--insecure-no-key"):
