@@ -158,6 +158,9 @@ def test_wrong_keys_count_by_client(behind: Make, keys: Keys, caplog: Any) -> No
         assert client.get("/", headers={**wrong, **NAMED}).status_code == 401
     for said in (STRANGER, f"198.51.100.1, {STRANGER}", f"127.0.0.1,{STRANGER}"):
         is_problem(client.get("/", headers={**wrong, "X-Forwarded-For": said}), 429)
+    # HAProxy adds a line of its own.
+    lines = [("X-API-Key", "wrong"), ("X-Forwarded-For", "198.51.100.1"), *NAMED.items()]
+    is_problem(client.get("/", headers=lines), 429)
     other = {"X-Forwarded-For": f"{STRANGER}, 203.0.113.8"}
     assert client.get("/", headers={**wrong, **other}).status_code == 401
     assert "a wrong key from 203.0.113.7" in caplog.text
