@@ -39,6 +39,16 @@ def _host(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     help="Let pages of https://photos.example ask, with a key. May be given several times.",
 )
 @click.option(
+    "--trusted-proxies",
+    metavar="ADDRESSES",
+    help="Believe these proxies (127.0.0.1, 172.18.0.0/16) for whom they ask.",
+)
+@click.option(
+    "--root-path",
+    metavar="PATH",
+    help="Where a proxy shows the service (/photos), if it passes that on.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1, 256),
     help="Processes that answer questions, for many people and cores.  "
@@ -57,6 +67,8 @@ def serve(
     port: int | None,
     insecure_no_key: bool,
     cors_origins: tuple[str, ...],
+    trusted_proxies: str | None,
+    root_path: str | None,
     workers: int | None,
     log_format: Literal["text", "json"] | None,
     no_access_log: bool,
@@ -77,6 +89,8 @@ def serve(
     settings = load_settings(
         **({"insecure_no_key": True} if insecure_no_key else {}),
         **({"cors_origins": cors_origins} if cors_origins else {}),
+        **({"trusted_proxies": trusted_proxies} if trusted_proxies is not None else {}),
+        **({"root_path": root_path} if root_path is not None else {}),
         **({"workers": workers} if workers is not None else {}),
         **({"log_format": log_format} if log_format is not None else {}),
         **({"device": device} if device is not None else {}),

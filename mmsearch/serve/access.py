@@ -18,9 +18,10 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import islice
 
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
@@ -30,20 +31,26 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mmsearch.errors import MmsearchError, RefusedError
+from mmsearch.serve.forwarded import to_root
 from mmsearch.serve.guard import is_loopback
 from mmsearch.serve.keys import PREFIX, Key, Keys
 from mmsearch.serve.keys import Scope as KeyScope
 from mmsearch.serve.login import LOGIN_PATH, asks_for_page, login_page
 from mmsearch.serve.problems import keys_unreadable, problem
 from mmsearch.serve.rates import Buckets, client_of
+from mmsearch.settings import Settings
 
 log = logging.getLogger(__name__)
 
 #: Answers to everybody: whether the process lives is no secret. Signing in must work without a key.
 OPEN_PATHS = frozenset({"/healthz", LOGIN_PATH})
 
+#: What proxies say; who sends it where it does not count only has less by it.
+_PASSED_ON = frozenset({"x-forwarded-for", "forwarded", "x-real-ip"})
 #: How long a browser stays signed in.
 SESSION_S = 30 * 24 * 3600
+#: Cookies of one name that a browser shows: one for each path above the page that has one.
+_MAX_COOKIES = 4
 #: Wrong keys from one address: so many at once, then one in so many seconds.
 _WRONG_AT_ONCE = 10
 _WRONG_EVERY_S = 6.0
@@ -77,6 +84,7 @@ class Gate:
     """Decides who may come in, by the keys as they are now.
 
     is_open: nobody needs a key to read, as long as there is none.
+    is_for_this_machine: but for whom a proxy passes on, which the user may not have thought of.
     local_token: let in for reading like a key; known to this user's own terminal only.
     rate: requests a second of one client; 0 is no limit.
     """
@@ -86,12 +94,14 @@ class Gate:
         keys: Keys,
         *,
         is_open: bool,
+        is_for_this_machine: bool = False,
         local_token: str | None = None,
         rate: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.keys = keys
         self._is_open = is_open
+        self._is_for_this_machine = is_for_this_machine
         self._local_token = local_token
         self._session_secret = secrets.token_bytes(32)
         self._wrong = Buckets(1 / _WRONG_EVERY_S, _WRONG_AT_ONCE, clock=clock)
@@ -132,10 +142,12 @@ class Gate:
                 return Caller(None, "read", is_local=True)
             key = self.check(given, address)
             return Caller(key, key.scope)
-        session = self._signed_in(_cookie(headers, cookie_name))
-        if session is not None:
-            return Caller(session, session.scope)
-        return Caller(None, None if self.needs_key else "read")
+        for cookie in islice(_cookies(headers, cookie_name), _MAX_COOKIES):
+            session = self._signed_in(cookie)
+            if session is not None:
+                return Caller(session, session.scope)
+        is_stranger = self._is_for_this_machine and not _PASSED_ON.isdisjoint(headers.keys())
+        return Caller(None, None if is_stranger or self.needs_key else "read")
 
     def still_lets_in(self, caller: Caller) -> bool:
         """Whether one who was let in would be now: its key is there, or none is needed."""
@@ -236,14 +248,22 @@ MayWrite = Depends(_may_write)
 MayFollow = Depends(_may_follow)
 
 
-def check_binding(host: str, keys: Keys, *, insecure: bool) -> None:
+def is_for_this_machine(settings: Settings) -> bool:
+    """Whether nobody elsewhere can reach a service, by itself or by way of a proxy here."""
+    return is_loopback(settings.host) and not settings.trusted_proxies
+
+
+def check_binding(settings: Settings, keys: Keys) -> None:
     """Raises RefusedError where a service would show the library to a network without any key."""
-    if is_loopback(host) or insecure or keys.all():
+    if is_for_this_machine(settings) or settings.insecure_no_key or keys.all():
         return
+    if is_loopback(settings.host):
+        where, who = "serving behind a proxy", "whom it lets through"
+    else:
+        where, who = f"listening on {settings.host}", "who reaches this machine"
     raise RefusedError(
-        f"listening on {host} would let everybody who reaches this machine see the pictures. Make "
-        "a key first: mmsearch keys add NAME (the page asks for it then). To serve without any key "
-        "all the same: --insecure-no-key"
+        f"{where} would let everybody {who} see the pictures. Make a key first: mmsearch keys add "
+        "NAME (the page asks for it then). To serve without any key all the same: --insecure-no-key"
     )
 
 
@@ -286,7 +306,7 @@ def too_many(why: str, wait_s: float) -> HTTPException:
 def _refused(exc: HTTPException, scope: Scope, headers: Headers) -> Response:
     if exc.status_code == HTTPStatus.UNAUTHORIZED and asks_for_page(scope["method"], headers):
         query = scope.get("query_string", b"").decode("ascii", "replace")
-        return login_page(scope["path"] + (f"?{query}" if query else ""))
+        return login_page(to_root(scope), scope["path"] + (f"?{query}" if query else ""))
     return problem(
         exc.status_code, exc.detail, instance=scope["path"], headers=dict(exc.headers or {})
     )
@@ -314,6 +334,11 @@ def _password(credentials: str) -> str:
         return ""
 
 
-def _cookie(headers: Headers, name: str) -> str:
+def _cookies(headers: Headers, name: str) -> Iterator[str]:
+    """The values of all cookies of a name. Below a path there may be one of another service, at "/"
+    of the same host, beside the service's own."""
     # Not by SimpleCookie: at a cookie of another program that it cannot read it drops all of them.
-    return cookie_parser(headers.get("cookie", "")).get(name, "")
+    for part in headers.get("cookie", "").split(";"):
+        value = cookie_parser(part).get(name)
+        if value is not None:
+            yield value

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 import mmsearch
+from mmsearch.errors import RefusedError
 from mmsearch.serve import (
     access,
     classify,
@@ -34,7 +35,8 @@ from mmsearch.serve import (
     zip,
 )
 from mmsearch.serve.downloads import Downloads
-from mmsearch.serve.guard import Guard, is_loopback
+from mmsearch.serve.forwarded import Forwarded, prefix_of
+from mmsearch.serve.guard import Guard
 from mmsearch.serve.keys import Keys, keys_path
 from mmsearch.serve.parameters import OnceRoute
 from mmsearch.serve.problems import documented, problem
@@ -102,9 +104,10 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
         version=mmsearch.__version__,
         description=_ABOUT,
         lifespan=lifespan,
-        # Swagger and ReDoc load scripts from elsewhere; the document itself is at /openapi.json.
+        # Swagger and ReDoc load scripts from elsewhere; the document itself: _add_document.
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         # Where a slash too many would lead to is told in full, with http and the Host of the
         # request: behind a proxy that speaks TLS, a key would be sent there in the open.
         redirect_slashes=False,
@@ -119,9 +122,14 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
         Guard,
         bound_to=settings.host,
         max_upload_bytes=settings.max_upload_bytes,
+        is_behind_proxy=bool(settings.trusted_proxies),
         is_keyless=settings.insecure_no_key,
         cors_origins=settings.cors_origins,
     )
+    if settings.trusted_proxies or settings.root_path:
+        app.add_middleware(
+            Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path
+        )
     app.add_middleware(watch.Watch, service=service)
     app.router.route_class = OnceRoute
     # One router, not one in another: those are matched twice. What is asked most comes first.
@@ -136,6 +144,7 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
     login.add_routes(app.router, gate, access.cookie_name_of, access.SESSION_S)
     _add_status_routes(app.router, service)
     _add_page(app.router)
+    _add_document(app)
     app.mount("/assets", _Assets(directory=PAGE))
     _document_problems(app)
     return app
@@ -143,14 +152,30 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
 
 def make_gate(library: Library, settings: Settings, local_token: str | None) -> access.Gate:
     """Who is let in, by the library's keys and these settings."""
-    on_loopback = is_loopback(settings.host)
+    is_local = access.is_for_this_machine(settings)
     rate = settings.rate_limit
     return access.Gate(
         Keys(keys_path(library.path, settings.keys_file)),
-        is_open=on_loopback or settings.insecure_no_key,
+        is_open=is_local or settings.insecure_no_key,
+        is_for_this_machine=is_local and not settings.insecure_no_key,
         local_token=local_token,
-        rate=(0.0 if on_loopback else access.REMOTE_RATE) if rate is None else rate,
+        rate=(0.0 if is_local else access.REMOTE_RATE) if rate is None else rate,
     )
+
+
+#: The first steps of all of the service's own paths.
+_OWN = frozenset(
+    {"v1", "assets", "healthz", "readyz", "metrics", "openapi.json"}
+    | {"knn-service", "indices-list", "metadata"}
+)
+
+
+def check_root_path(root_path: str) -> None:
+    """Raises RefusedError where the service's own paths would be hidden below this one."""
+    if root_path and root_path.split("/")[1] in _OWN:
+        raise RefusedError(
+            f"{root_path} begins as paths of the service itself do: choose another --root-path"
+        )
 
 
 def _add_status_routes(routes: APIRouter, service: Service) -> None:
@@ -217,6 +242,15 @@ def _add_page(routes: APIRouter) -> None:
         return response
 
     routes.add_api_route("/", index, include_in_schema=False)
+
+
+def _add_document(app: FastAPI) -> None:
+    async def document(request: Request) -> Response:
+        prefix = prefix_of(request.scope)
+        servers = {"servers": [{"url": prefix}]} if prefix else {}
+        return JSONResponse(app.openapi() | servers)
+
+    app.add_api_route("/openapi.json", document, include_in_schema=False)
 
 
 #: The names of the assets carry no version: the browser asks each time, and is told "unchanged".

@@ -25,6 +25,7 @@ from mmsearch.plaintext import in_utf8
 from mmsearch.query import Question, Term
 from mmsearch.serve import bodies
 from mmsearch.serve.embeddings import picture_bytes
+from mmsearch.serve.forwarded import service_url
 from mmsearch.serve.guard import too_large
 from mmsearch.serve.problems import documented
 from mmsearch.serve.schemas import MAX_QUERY_CHARS, ImageId, version_token
@@ -120,7 +121,7 @@ def add_routes(routes: APIRouter, service: Service) -> None:
             texts, _ = await call(library.ask_texts, question)
             scored = [(hit.text.id, hit.score) for hit in texts.hits]
         told = [id_ for id_, _ in scored[: asked.num_images]]
-        known = await service.read(_metadata, service, told, str(request.base_url))
+        known = await service.read(_metadata, service, told, service_url(request))
         return [
             known.get(id_, {}) | {"id": id_, "similarity": float(score)} for id_, score in scored
         ]
@@ -135,7 +136,7 @@ def add_routes(routes: APIRouter, service: Service) -> None:
     async def metadata(request: Request) -> list[dict[str, Any]]:
         asked = await _read(service, request, MetadataRequest)
         check_name(asked.indice_name)
-        known = await service.read(_metadata, service, asked.ids, str(request.base_url))
+        known = await service.read(_metadata, service, asked.ids, service_url(request))
         return [{"id": id_, "metadata": known[id_]} for id_ in asked.ids if id_ in known]
 
 

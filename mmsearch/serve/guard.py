@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmsearch.serve.exchange import CutShortError
+from mmsearch.serve.forwarded import missing_slash, told_scheme
 from mmsearch.serve.login import LOGIN_PATH
 from mmsearch.serve.logs import plain_path
 from mmsearch.serve.problems import problem
@@ -91,6 +92,7 @@ class Guard:
         accepted in the Host header; elsewhere the names people use cannot be known.
     max_upload_bytes: of one uploaded file; enforced while the body is read, whatever
         Content-Length says.
+    is_behind_proxy: it is called by other names on a loopback address as well.
     is_keyless: nobody needs a key. Then only addresses and this machine's own names are accepted
         in the Host header, or any site could make a browser of this network read everything.
     cors_origins: whose pages may ask, with a key ("https://photos.example"); cookies do not count
@@ -107,13 +109,14 @@ class Guard:
         *,
         bound_to: str,
         max_upload_bytes: int,
+        is_behind_proxy: bool = False,
         is_keyless: bool = False,
         cors_origins: Collection[str] = (),
     ) -> None:
         self.app = app
         self._hosts: frozenset[str] | None = None
         self._takes_addresses = False
-        if is_loopback(bound_to):
+        if is_loopback(bound_to) and not is_behind_proxy:
             self._hosts = frozenset({"localhost", "127.0.0.1", "::1", bound_to.strip("[]")})
         elif is_keyless:
             name = socket.gethostname().lower()
@@ -140,12 +143,17 @@ class Guard:
             # The session is the own page's; pages elsewhere show a key.
             kept = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
             scope = {**scope, "headers": kept}
-        refusal = self._refusal(scope["method"], headers)
+        is_over_tls = told_scheme(scope) == "https"
+        refusal = self._refusal(scope["method"], headers, is_over_tls=is_over_tls)
         if refusal is not None:
             status, why = refusal
             path = plain_path(scope["path"])
             log.warning("%s %s refused: %s", scope["method"], path, why)
             await problem(status, why, instance=scope["path"])(scope, receive, answer.send)
+            return
+        elsewhere = missing_slash(scope)
+        if elsewhere is not None:
+            await RedirectResponse(elsewhere)(scope, receive, answer.send)
             return
         inner = _as_get(scope) if answer.head else scope
         body = _Body(self, scope["path"], headers, receive)
@@ -179,12 +187,15 @@ class Guard:
             )
         self._held += size
 
-    def _refusal(self, method: str, headers: Headers) -> tuple[HTTPStatus, str] | None:
+    def _refusal(
+        self, method: str, headers: Headers, *, is_over_tls: bool
+    ) -> tuple[HTTPStatus, str] | None:
         host = headers.get("host", "")
         if not self._is_known(_name_of(host)):
             return HTTPStatus.MISDIRECTED_REQUEST, (
                 "this service answers to its own names only (of this machine); to reach it under "
-                "another name, start it with --host and make a key"
+                "another name, make a key and start it with --host, or with --trusted-proxies "
+                "behind a proxy"
             )
         if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, (
@@ -201,7 +212,7 @@ class Guard:
                 return HTTPStatus.FORBIDDEN, "requests from other sites are refused"
             return None
         origin = headers.get("origin")
-        if foreign or (origin is not None and not _is_of(origin, host)):
+        if foreign or (origin is not None and not _is_of(origin, host, is_over_tls)):
             return HTTPStatus.FORBIDDEN, "requests from other sites are refused"
         return None
 
@@ -339,12 +350,18 @@ def _as_get(scope: Scope) -> Scope:
     return {**scope, "method": "GET", "headers": kept}
 
 
-def _is_of(origin: str, host: str) -> bool:
-    """Whether a page of this origin is one of this host's."""
+def _is_of(origin: str, host: str, is_over_tls: bool) -> bool:
+    """Whether a page of this origin is one of this host's; a page that anybody on the way can make
+    up is none of one that is called over TLS."""
     try:
-        return urlsplit(origin).netloc.lower() == host.lower()
+        page = urlsplit(origin)
     except ValueError:  # "http://[", which no browser sends
         return False
+    if is_over_tls and page.scheme != "https":
+        return False
+    # Browsers leave out a port that is the usual one; proxies may write it.
+    usual = {"http": ":80", "https": ":443"}.get(page.scheme, "")
+    return page.netloc.lower() == host.lower().removesuffix(usual)
 
 
 @functools.lru_cache(maxsize=64)

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mmsearch.errors import MmsearchError
+from mmsearch.serve.forwarded import prefix_of, to_root
 from mmsearch.serve.problems import documented, keys_unreadable
 
 if TYPE_CHECKING:
@@ -87,12 +88,17 @@ def asks_for_page(method: str, headers: Headers) -> bool:
 
 
 def login_page(
-    next_: str, alert: str = "", status: int = HTTPStatus.UNAUTHORIZED, wait: str | None = None
+    root: str,
+    next_: str,
+    alert: str = "",
+    status: int = HTTPStatus.UNAUTHORIZED,
+    wait: str | None = None,
 ) -> Response:
-    """The page that asks for a key. next_: where to go then; alert: what was wrong before."""
+    """The page that asks for a key. root: the relative address of the service's "/" from where it
+    is shown; next_: where to go then; alert: what was wrong before."""
     page = _PAGE.format(
         style=_STYLE,
-        action=LOGIN_PATH,
+        action=root + LOGIN_PATH.removeprefix("/"),
         max_key=_MAX_KEY,
         next=html.escape(safe_path(next_)),
         alert=f'<p role="alert">{html.escape(alert)}</p>\n' if alert else "",
@@ -114,7 +120,9 @@ def safe_path(path: str) -> str:
     """`path` where it leads to this service and nowhere else; "/" otherwise."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
     fits = path.startswith("/") and not path.startswith("//") and len(path) <= _MAX_NEXT
-    return path if plain and fits else "/"
+    # Below a path, ".." leads to what else is at the same host.
+    steps = path.partition("?")[0].partition("#")[0].lower().replace("%2e", ".").split("/")
+    return path if plain and fits and not {".", ".."} & set(steps) else "/"
 
 
 def add_routes(
@@ -152,8 +160,10 @@ def add_routes(
                 raise
             wait = (exc.headers or {}).get("Retry-After")
             alert = f"Too many wrong keys: wait {wait} s." if wait else "This key is not known."
-            return login_page(next, alert, exc.status_code, wait)
-        response = RedirectResponse(safe_path(next), HTTPStatus.SEE_OTHER)
+            return login_page(to_root(request.scope), next, alert, exc.status_code, wait)
+        # Relative: what a proxy may have taken off the path is before it still.
+        where = to_root(request.scope) + safe_path(next).removeprefix("/")
+        response = RedirectResponse(where, HTTPStatus.SEE_OTHER)
         _set(response, request, cookie_name(request), gate.session(found), max_age_s)
         return response
 
@@ -165,7 +175,7 @@ def add_routes(
         status_code=HTTPStatus.SEE_OTHER,
     )
     async def logout(request: Request) -> Response:
-        response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        response = RedirectResponse(to_root(request.scope), HTTPStatus.SEE_OTHER)
         _set(response, request, cookie_name(request), "", 0)
         return response
 
@@ -175,8 +185,11 @@ def _set(response: Response, request: Request, name: str, value: str, max_age_s:
         name,
         value,
         max_age=max_age_s,
+        path=prefix_of(request.scope) or "/",
         httponly=True,
         samesite="strict",
-        # A proxy in front may speak TLS with the browser; the page's own origin tells.
-        secure=request.headers.get("origin", "").startswith("https://"),
+        # A proxy in front may speak TLS with the browser, and say so; the page's own origin tells,
+        # too.
+        secure=request.url.scheme == "https"
+        or request.headers.get("origin", "").startswith("https://"),
     )

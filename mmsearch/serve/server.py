@@ -21,9 +21,8 @@ from mmsearch.announce import announced
 from mmsearch.blas import one_thread
 from mmsearch.errors import ServiceError
 from mmsearch.serve import heap
-from mmsearch.serve.access import check_binding
-from mmsearch.serve.app import create_app
-from mmsearch.serve.guard import is_loopback
+from mmsearch.serve.access import check_binding, is_for_this_machine
+from mmsearch.serve.app import check_root_path, create_app
 from mmsearch.serve.keys import Keys, keys_path
 from mmsearch.serve.wire import Wire
 from mmsearch.settings import Settings
@@ -57,16 +56,17 @@ def run(
     host, port: where to listen; without them, what the settings say. Port 0 takes a free one.
     on_ready: called once, with the address to open, when connections are accepted.
     Raises ServiceError when the address cannot be had; RefusedError where it would show the library
-    to a network without any key.
+    to a network without any key, or below a path of its own.
     """
     host = settings.host if host is None else host
     port = settings.port if port is None else port
     settings = settings.model_copy(update={"host": host})
     keys = Keys(keys_path(library.path, settings.keys_file))
-    check_binding(host, keys, insecure=settings.insecure_no_key)
+    check_binding(settings, keys)
+    check_root_path(settings.root_path)
     listener = bind(host, port)
     address = address_of(listener, host)
-    if not is_loopback(host) and not keys.all():
+    if not is_for_this_machine(settings) and not keys.all():
         log.warning("without any key: whoever reaches %s can see the photos", address)
     heap.bound()
     local_token = secrets.token_urlsafe(32)

@@ -207,11 +207,19 @@ class Wire(HttpToolsProtocol):
         return [c for c in others if c._client == client]
 
     @property
+    def _address(self) -> str:
+        """Of the client; behind a proxy that is believed, of whose request is being answered."""
+        cycle = self._running
+        is_asked = cycle is not None and not cycle.response_complete
+        client = cycle.scope["client"] if cycle is not None and is_asked else self.client
+        return client[0] if client else ""
+
+    @property
     def _client(self) -> str:
-        return client_of(self.client[0]) if self.client else ""
+        return client_of(self._address)
 
     def _abort(self, why: str) -> None:
-        log.info("a connection from %s: %s", self.client[0] if self.client else "?", why)
+        log.info("a connection from %s: %s", self._address or "?", why)
         self._leave()
         self.transport.abort()
 

@@ -46,8 +46,9 @@ SAID = "#said:has-text('nearest first')"
 class Server:
     """`mmsearch serve` in a process of its own, which can be stopped and started again."""
 
-    def __init__(self, library: Path) -> None:
+    def __init__(self, library: Path, **environment: str) -> None:
         self.library = library
+        self.environment = environment
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
         self.start()
@@ -58,6 +59,7 @@ class Server:
             [sys.executable, "-c", SERVE, str(self.library), port],
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **self.environment},
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()

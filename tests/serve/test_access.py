@@ -207,7 +207,7 @@ def test_a_person_is_asked_for_the_key_and_comes_to_where_they_wanted(
     assert "script" not in asked.headers["content-security-policy"]
     assert asked.headers["referrer-policy"] == "same-origin"
     response = guarded.post("/v1/login", data={"key": secret, "next": "/?q=%22red%22+kite"})
-    assert response.headers["location"] == "/?q=%22red%22+kite"
+    assert response.headers["location"] == "../?q=%22red%22+kite"
     # The test client keeps the cookie, like a browser; pictures in the page send it by themselves.
     assert guarded.get("/", headers=PAGE).status_code == 200
     guarded.post("/v1/logout")
@@ -264,11 +264,15 @@ def test_a_session_ends(guarded: TestClient, keys: Keys, monkeypatch: pytest.Mon
         "javascript:alert(1)",
         "",
         "/ü",
+        "/../other",
+        "/v1/%2E%2e/../other?q=1",
+        "/.%2e#x",
+        "/./",
     ],
 )
 def test_signing_in_leads_nowhere_else(guarded: TestClient, keys: Keys, next_: str) -> None:
     response = guarded.post("/v1/login", data={"key": keys.add("x", "read"), "next": next_})
-    assert response.headers["location"] == "/"
+    assert response.headers["location"] == "../"
 
 
 def test_other_sites_cannot_sign_a_browser_in_or_use_its_session(
@@ -365,12 +369,12 @@ def test_who_is_behind_an_address(address: str, client: str) -> None:
 
 
 def test_beyond_loopback_a_key_is_needed(keys: Keys) -> None:
-    check_binding("127.0.0.1", keys, insecure=False)
-    check_binding("0.0.0.0", keys, insecure=True)
+    check_binding(Settings(host="127.0.0.1"), keys)
+    check_binding(Settings(host="0.0.0.0", insecure_no_key=True), keys)
     with pytest.raises(RefusedError, match=r"mmsearch keys add NAME.*--insecure-no-key"):
-        check_binding("0.0.0.0", keys, insecure=False)
+        check_binding(Settings(host="0.0.0.0"), keys)
     keys.add("laptop", "read")
-    check_binding("0.0.0.0", keys, insecure=False)
+    check_binding(Settings(host="0.0.0.0"), keys)
 
 
 def test_beyond_loopback_the_last_key_revoked_opens_nothing(library: Library, keys: Keys) -> None:

@@ -1,13 +1,17 @@
-"""What is written in one turn of the event loop goes out as one, in order, and nothing is lost."""
+"""What is written in one turn of the event loop goes out as one, in order, and nothing is lost; and
+whose connection gives way.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from typing import Any
 
 import pytest
 import uvicorn
 
+from mmsearch.serve.forwarded import Forwarded
 from mmsearch.serve.wire import Wire, _Joining
 
 BIG = b"b" * (_Joining.most_bytes + 1)
@@ -189,3 +193,55 @@ def test_who_takes_an_answer_slowly_gets_all_of_it(
         return client
 
     assert ("abort" in asyncio.run(main()).calls) is is_left
+
+
+class FromProxy(Sent):
+    """A connection of a proxy on this machine."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 40_000) if name == "peername" else default
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_behind_a_proxy_connections_count_by_client(
+    is_trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that has more than half of all gives way to others; where it is not known whose they
+    are, nobody does."""
+    monkeypatch.setattr(Wire, "max_connections", 5)
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> list[list[Any]]:
+        trusted = [ipaddress.ip_network("127.0.0.1")] if is_trusted else []
+        app = Forwarded(endless, trusted=trusted)
+        config = uvicorn.Config(
+            app, log_config=None, http=Wire, ws="none", lifespan="off", proxy_headers=False
+        )
+        config.load()
+        state = uvicorn.Server(config).server_state
+        wires: list[Wire] = []
+        clients = ("203.0.113.8", *["203.0.113.7"] * 4, "203.0.113.9")
+        for client in clients:
+            wires.append(Wire(config=config, server_state=state, app_state={}))
+            wires[-1].connection_made(FromProxy())
+            asked = f"GET / HTTP/1.1\r\nHost: here\r\nX-Forwarded-For: x, {client}\r\n\r\n"
+            if not wires[-1].transport.is_closing():
+                wires[-1].data_received(asked.encode())
+            await asyncio.sleep(0)
+        connections = [wire.transport._transport for wire in wires]  # type: ignore[attr-defined]
+        calls = [list(connection.calls) for connection in connections]
+        for task in state.tasks:
+            task.cancel()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
+        for wire in wires:
+            wire.connection_lost(None)
+        return calls
+
+    ended = {n: calls for n, calls in enumerate(asyncio.run(main())) if calls}
+    if is_trusted:
+        assert ended == {1: ["abort"]}
+    else:
+        assert list(ended) == [5]
+        assert ended[5][0].startswith(b"HTTP/1.1 503")

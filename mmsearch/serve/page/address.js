@@ -43,7 +43,8 @@ export function href({ q, like, unlike, where, all, view, pic }) {
   if (pic !== null) to.set("pic", pic);
   // Commas mean nothing to a query, and read better as they are.
   const text = to.toString().replaceAll("%2C", ",");
-  return text ? `/?${text}` : "/";
+  // The page lies wherever a proxy shows it.
+  return text ? `${location.pathname}?${text}` : location.pathname;
 }
 
 /** What decides which answers are shown. */

@@ -1,4 +1,5 @@
-// The service, as the page asks it.
+// The service, as the page asks it: by addresses relative to the page, which a proxy may show below
+// a path of its own.
 
 /** The service answered, and what it said is a problem (RFC 9457). */
 export class Refused extends Error {
@@ -33,12 +34,12 @@ async function ask(path, options = {}) {
 
 const query = (values) => new URLSearchParams(values).toString();
 
-export const status = () => ask("/v1/status");
-export const sources = () => ask("/v1/sources");
-export const indexing = () => ask("/v1/index");
-export const healthy = () => ask("/healthz").then(() => true, () => false);
-export const image = (id, signal) => ask(`/v1/images/${id}`, { signal });
-export const facets = (where, signal) => ask(`/v1/facets?${query({ where })}`, { signal });
+export const status = () => ask("v1/status");
+export const sources = () => ask("v1/sources");
+export const indexing = () => ask("v1/index");
+export const healthy = () => ask("healthz").then(() => true, () => false);
+export const image = (id, signal) => ask(`v1/images/${id}`, { signal });
+export const facets = (where, signal) => ask(`v1/facets?${query({ where })}`, { signal });
 
 /**
  * Ask a question. parts: [{text | image_id | file, weight}]; options: the other fields of the
@@ -54,23 +55,32 @@ export function search(parts, options, signal) {
   const question = JSON.stringify({ parts: plain, ...options });
   if (files.length === 0) {
     const headers = { "Content-Type": "application/json" };
-    return ask("/v1/search", { method: "POST", headers, body: question, signal });
+    return ask("v1/search", { method: "POST", headers, body: question, signal });
   }
   const body = new FormData();
   body.append("question", question);
   for (const file of files) body.append("file", file);
-  return ask("/v1/search/image", { method: "POST", body, signal });
+  return ask("v1/search/image", { method: "POST", body, signal });
 }
 
 /** The texts for a picture of the library: its own first. */
 export const captionsOf = (id, k, signal) =>
-  ask(`/v1/images/${id}/captions?${query({ k })}`, { signal });
+  ask(`v1/images/${id}/captions?${query({ k })}`, { signal });
+
+/** The address that an answer names, which begins at the service's "/". */
+const here = (url) => url.replace(/^\//, "");
+
+/** The address of a picture's file. */
+export const file = (picture) => here(picture.urls.file);
+
+/** Where what is being read is told as it goes on. */
+export const INDEX_EVENTS = "v1/index/events";
 
 /** The address of a picture's thumbnail; `urls` of an answer makes it cacheable for ever. */
 export function thumbnail(picture, pixels = 512) {
-  const base = picture.urls?.thumbnail ?? `/v1/images/${picture.id}/thumbnail`;
+  const base = picture.urls ? here(picture.urls.thumbnail) : `v1/images/${picture.id}/thumbnail`;
   return `${base}${base.includes("?") ? "&" : "?"}size=${pixels}`;
 }
 
 /** The address under which these pictures come as one file. */
-export const zip = (ids) => `/v1/images.zip?${ids.map((id) => `ids=${id}`).join("&")}`;
+export const zip = (ids) => `v1/images.zip?${ids.map((id) => `ids=${id}`).join("&")}`;

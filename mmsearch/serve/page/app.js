@@ -78,7 +78,7 @@ const fileOf = (name) => dropped.get(name);
 
 function preview(name) {
   if (typeof name === "number") {
-    return { src: `/v1/images/${name}/thumbnail?size=256`, alt: `picture ${name} of the library` };
+    return { src: api.thumbnail({ id: name }, 256), alt: `picture ${name} of the library` };
   }
   const given = fileOf(name);
   return given ? { src: given.src, alt: `Your picture ${given.file.name}`, file: given.file.name } : null;

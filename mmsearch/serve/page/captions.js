@@ -1,5 +1,6 @@
 // The second view: the texts of the library that describe a picture, or that words lead to.
 
+import { thumbnail } from "./api.js";
 import { el, figure, keepFocus, strength } from "./dom.js";
 
 const FIRST = 20;
@@ -102,7 +103,7 @@ export class Captions {
     const image = el("img", {
       alt: `A picture that this was written for: ${text}`,
       loading: "lazy",
-      src: `/v1/images/${id}/thumbnail?size=128`,
+      src: thumbnail({ id }, 128),
       onerror: () => link.remove(),
     });
     const link = el("a", { href: this.hrefPicture(id), data: { go: "" } }, image);

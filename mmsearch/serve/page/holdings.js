@@ -142,7 +142,7 @@ export class Holdings {
   /** A stream, only while something is being read: a browser opens few connections to one place. */
   follow() {
     if (this.events || document.hidden) return;
-    this.events = new EventSource("/v1/index/events");
+    this.events = new EventSource(api.INDEX_EVENTS);
     this.events.addEventListener("index", (event) => {
       if (this.progress(JSON.parse(event.data))) this.refresh();
     });

@@ -1,6 +1,6 @@
 // One picture, large, with what is known of it.
 
-import { Gone, captionsOf, image as fetchImage, thumbnail } from "./api.js";
+import { Gone, captionsOf, file as fileOf, image as fetchImage, thumbnail } from "./api.js";
 import { byId, copy, count, describe, el, number, size, when } from "./dom.js";
 import { textRow } from "./captions.js";
 
@@ -113,7 +113,7 @@ export class Viewer {
     const isLight = picture.width * picture.height <= MAX_PIXELS && picture.bytes <= MAX_BYTES;
     const asFile = isLight && SHOWN_BY_BROWSERS.has(picture.format.toUpperCase());
     const full = new Image();
-    full.src = asFile ? picture.urls.file : thumbnail(picture, 1024);
+    full.src = asFile ? fileOf(picture) : thumbnail(picture, 1024);
     try {
       await full.decode();
       if (this.picture === picture) this.image.src = full.src;
@@ -166,7 +166,7 @@ export class Viewer {
         el("button", { type: "button", onclick: () => this.onSign(picture, true) }, "Less like this"),
         el("button", { type: "button", onclick: () => this.onSign(picture, false) }, "Add to the search"),
         this.pickButton(picture),
-        el("a", { href: picture.urls.file, target: "_blank", rel: "noopener" }, "Open the file"),
+        el("a", { href: fileOf(picture), target: "_blank", rel: "noopener" }, "Open the file"),
       ),
       this.facts(picture),
       fitting,
