@@ -169,17 +169,17 @@ class IndexDoctor:
         )
 
     def _differences(self, modality: Modality, space_id: int, space: Space) -> Differences:
-        import numpy as np
+        from mmsearch.index.check import Differences, differences
 
-        from mmsearch.index.check import differences
-        from mmsearch.index.flat import FlatIndex
-
+        path = manifest.index_file(self._folder, space, modality)
         origin = self._catalog.space_origin(space_id)
-        index = FlatIndex.load(self._folder, space, modality, origin=origin)
-        covered = self._check.with_vector(space_id, modality, index.last_seq)
+        about = manifest.trusted(path, space, modality, origin)
+        if about is None:  # as of a moment ago there was one: it is looked at again
+            return Differences(0, 0, 0, 0)
         return differences(
-            index,
-            np.array(covered, np.int64),
+            path,
+            about,
+            self._check.with_vector(space_id, modality, about.last_seq),
             self._catalog.hidden(modality),
             lambda ids: self._catalog.vectors.of(space_id, ids),
         )
@@ -228,5 +228,5 @@ class IndexDoctor:
             )
             step = max(1, 2 * len(ids) // _QUERIES)
             some = ids[::step][: _QUERIES // 2]
-            found += [vectors for _, vectors in self._catalog.vectors.of(space_id, some)]
+            found += [vectors for _, vectors in self._catalog.vectors.of(space_id, some.tolist())]
         return np.ascontiguousarray(np.concatenate(found), np.float32)

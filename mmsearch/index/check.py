@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.batches import batches
-from mmsearch.index import fast, manifest, measured
+from mmsearch import blas
+from mmsearch.index import fast, halves, manifest, measured, threads
 from mmsearch.index.flat import FlatIndex
 from mmsearch.index.manifest import Manifest
 from mmsearch.index.positions import Ids, among
@@ -23,6 +23,7 @@ Chunk = tuple[Ids, NDArray[np.float16]]
 #: Scores that differ by less count as equal: which of such neighbours comes first is arbitrary.
 _SAME_SCORE = 1e-3
 _IDS_A_BATCH = 5000
+_ROWS_A_PRODUCT = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,37 +105,38 @@ def strays(folder: Path, spaces: Iterable[Space]) -> list[Path]:
 
 
 def differences(
-    index: FlatIndex,
+    path: Path,
+    about: Manifest,
     expected: Ids,
     hidden: Ids,
     vectors: Callable[[list[int]], Iterator[Chunk]],
 ) -> Differences:
-    """Compares an index as it was loaded from its file with the catalog.
+    """Compares the index file `path`, which `about` describes, with the catalog.
 
     expected: contents (n,) whose vectors the catalog had when the file was written, ascending.
     hidden: contents (m,) that nobody holds, ascending. vectors: gives those of some contents.
+
+    Raises OSError when the file cannot be read.
     """
-    ids, blocks = index.held()
+    ids, left_out = manifest.read_ids(path, about)
     lacking = expected[~among(expected, ids) & ~among(expected, hidden)]
-    left_out = sum(index.leaves_out(int(id_)) for id_ in lacking)
     strange = altered = start = 0
-    for block in blocks:
+    for block in manifest.read_vectors(path, about, _IDS_A_BATCH):
         mine = ids[start : start + len(block)]
         start += len(block)
         stored = np.zeros(len(mine), np.bool_)
-        for part in batches(mine.tolist(), _IDS_A_BATCH):
-            for found, theirs in vectors(part):
-                places = np.searchsorted(mine, found)
-                stored[places] = True
-                if theirs.shape[1] != block.shape[1]:
-                    altered += len(found)
-                    continue
-                # As bits: what is not a number equals nothing, not even itself.
-                ours = np.ascontiguousarray(block[places]).view(np.uint16)
-                altered += int((ours != np.ascontiguousarray(theirs).view(np.uint16)).any(1).sum())
+        for found, theirs in vectors(mine.tolist()):
+            places = np.searchsorted(mine, found)
+            stored[places] = True
+            if theirs.shape[1] != block.shape[1]:
+                altered += len(found)
+                continue
+            # As bits: what is not a number equals nothing, not even itself.
+            ours = np.ascontiguousarray(block[places]).view(np.uint16)
+            altered += int((ours != np.ascontiguousarray(theirs).view(np.uint16)).any(1).sum())
         # What was removed for good has no vector any more, and stays hidden.
         strange += int((~stored & ~among(mine, hidden)).sum())
-    return Differences(len(ids), strange, len(lacking) - left_out, altered)
+    return Differences(len(ids), strange, int((~among(lacking, left_out)).sum()), altered)
 
 
 def recall(
@@ -142,19 +144,20 @@ def recall(
 ) -> float:
     """Recall@k of an index: which share of the truly nearest it finds, 1.0 for all.
 
-    xq: (nq, dim) queries. stored: every vector of the catalog, hidden contents included. hidden:
-    contents that must not be found, ascending.
+    xq: (nq, dim) queries. stored: every vector of the catalog, all of them finite, hidden contents
+    included. hidden: contents that must not be found, ascending.
     """
     scores = np.full((len(xq), 0), -np.inf, np.float32)
     ids = np.empty((len(xq), 0), np.int64)
     for chunk_ids, vectors in stored:
         shown = ~among(chunk_ids, hidden)
-        scores = np.concatenate([scores, xq @ vectors[shown].astype(np.float32).T], axis=1)
-        ids = np.concatenate([ids, np.broadcast_to(chunk_ids[shown], (len(xq), shown.sum()))], 1)
-        if scores.shape[1] > k:
-            best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            scores = np.take_along_axis(scores, best, axis=1)
-            ids = np.take_along_axis(ids, best, axis=1)
+        if not shown.all():
+            chunk_ids, vectors = chunk_ids[shown], vectors[shown]
+        for start in range(0, len(chunk_ids), _ROWS_A_PRODUCT):
+            some = chunk_ids[start : start + _ROWS_A_PRODUCT]
+            scores, ids = _best(
+                scores, ids, _products(xq, vectors[start : start + len(some)]), some, k
+            )
     wanted = scores.shape[1]
     if not wanted or not len(xq):
         return 1.0
@@ -163,3 +166,24 @@ def recall(
         tied = np.abs(found.scores - scores[row].min()) <= _SAME_SCORE
         hits += int((np.isin(found.ids, ids[row]) | tied).sum())
     return hits / (wanted * len(xq))
+
+
+def _products(xq: NDArray[np.float32], rows: NDArray[np.float16]) -> NDArray[np.float32]:
+    rows = rows.copy()  # torch does not take what may only be read
+    with blas.one_thread(), threads.one_thread():  # so small that threads would wait for each other
+        return xq @ halves.widened(rows, np.empty(rows.shape, np.float32)).T
+
+
+def _best(
+    scores: NDArray[np.float32], ids: Ids, more: NDArray[np.float32], its: Ids, k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k best, (nq, k), of those so far and of more, (nq, m), of contents (m,)."""
+    if scores.shape[1] == k:  # few come near after a while, and sorting takes the time
+        near = np.flatnonzero((more > scores.min(axis=1, keepdims=True)).any(axis=0))
+        more, its = more[:, near], its[near]
+    scores = np.concatenate([scores, more], axis=1)
+    ids = np.concatenate([ids, np.broadcast_to(its, (len(ids), len(its)))], axis=1)
+    if scores.shape[1] <= k:
+        return scores, ids
+    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(scores, best, axis=1), np.take_along_axis(ids, best, axis=1)

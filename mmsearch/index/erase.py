@@ -26,10 +26,6 @@ logger = logging.getLogger(__name__)
 
 Ids = NDArray[np.int64]
 
-_ID_BYTES = 8
-#: What stands before the ids: their number.
-_LENGTH_BYTES = 8
-
 
 def places(path: Path, about: Manifest, ids: Ids) -> Ids:
     """Where in the index file `path` vectors of these contents (n,) stand, (m,), ascending.
@@ -49,8 +45,7 @@ def overwrite(path: Path, about: Manifest, at: Ids) -> Manifest:
     Returns what is to be said of the file then. Raises OSError when it cannot be written.
     """
     row = 2 * about.dim
-    ids_at = about.bytes - (about.ntotal + about.left_out) * _ID_BYTES
-    first = ids_at - _LENGTH_BYTES - about.ntotal * row
+    first = manifest.vectors_at(about)
     with path.open("r+b", buffering=0) as file:
         for start, stop in runs(at):
             file.seek(first + start * row)

@@ -7,6 +7,7 @@ of the contents that were left out because they were hidden.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -41,6 +42,8 @@ FACTORY = "SQfp16"
 #: Bytes at the start of a file that its checksum covers: more than FAISS's head has.
 HEAD_BYTES = 4096
 _ID_BYTES = 8
+#: What stands before the ids: their number.
+_LENGTH_BYTES = 8
 #: The share of an index that may differ from its file before that is written anew.
 _CHANGE_ALLOWED = 0.1
 
@@ -148,6 +151,27 @@ def read_ids(path: Path, about: Manifest) -> tuple[NDArray[np.int64], NDArray[np
         file.seek(about.bytes - n * _ID_BYTES)
         ids = np.frombuffer(file.read(n * _ID_BYTES), "<i8").astype(np.int64)
     return ids[: about.ntotal], ids[about.ntotal :]
+
+
+def vectors_at(about: Manifest) -> int:
+    """Where in an index file the vectors begin, which lie one after the other up to the ids."""
+    ids = about.bytes - (about.ntotal + about.left_out) * _ID_BYTES
+    return ids - _LENGTH_BYTES - about.ntotal * 2 * about.dim
+
+
+def read_vectors(path: Path, about: Manifest, rows: int) -> Iterator[NDArray[np.float16]]:
+    """The vectors of an index file in the order of its ids, in blocks (n, dim) of n <= `rows`: only
+    such a one is in memory. Raises OSError when the file cannot be read."""
+    import numpy as np
+
+    with path.open("rb") as file:
+        file.seek(vectors_at(about))
+        for start in range(0, about.ntotal, rows):
+            size = min(rows, about.ntotal - start) * 2 * about.dim
+            data = file.read(size)
+            if len(data) < size:
+                raise OSError(errno.EIO, f"{path.name} is shorter than it was")
+            yield np.frombuffer(data, "<f2").reshape(-1, about.dim)
 
 
 @contextmanager

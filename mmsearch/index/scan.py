@@ -134,11 +134,22 @@ def _multiplied(
 
     parts = []
     for first in range(0, n, at_once):
-        blocks = in_pieces(
-            min(at_once, n - first), partial(some, first), least=way.piece, most=way.piece
+        size = min(at_once, n - first)
+        # Not by name: they would be kept until the next ones are there.
+        parts.append(
+            (
+                first,
+                *likely(
+                    np.concatenate(
+                        in_pieces(size, partial(some, first), least=way.piece, most=way.piece),
+                        axis=1,
+                    ),
+                    k,
+                    way,
+                    way.rounding(rows.shape[1]),
+                ),
+            )
         )
-        scores = np.concatenate(blocks, axis=1)
-        parts.append((first, *likely(scores, k, way, way.rounding(rows.shape[1]))))
     return _exactly(rows, xq, k, places, parts, way.rounding(rows.shape[1]))
 
 

@@ -24,6 +24,7 @@ from mmsearch.serve import (
     access,
     classify,
     clipback,
+    counting,
     embeddings,
     heap,
     indexing,
@@ -82,6 +83,7 @@ def create_app(library: Library, settings: Settings, *, local_token: str | None 
         await service.warm()
         # Only now: such a run would take cores from the model that is being loaded.
         await desk.resume()
+        await counting.keep_counted(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -375,6 +375,11 @@ class Catalog:
         top: how many cameras, keywords and tags to name at most.
         """
         return self._selection().facets(ids, top)
+
+    def warm_facets(self) -> Iterator[None]:
+        """Reads what `facets` of all pictures needs, a part at each step, none of which takes long.
+        What is read is kept, until the next commit or, of what only grows, for good."""
+        return self._selection().warm()
 
     def _selection(self) -> Selection:
         with self._selection_lock:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -29,10 +29,14 @@ from mmsearch.store.schema import (
 from mmsearch.store.word_check import WordFaults, find_word_faults
 from mmsearch.types import Modality
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 #: How far a norm may be from 1. Rounding to 11 bits moves it by up to 2^-11 = 4.9e-4; the rest is
 #: for the model's own arithmetic in half precision.
 _NORM_TOLERANCE = 4e-3
-_ROWS_A_CHUNK = 16_384
+_ROWS_A_CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +136,23 @@ class CatalogCheck:
             for chunk in rows.partitions():
                 yield [row[0] for row in chunk], [bytes(row[1]) for row in chunk]
 
-    def with_vector(self, space_id: int, modality: Modality, up_to: int) -> list[int]:
-        """Ids of the contents whose vectors came up to seq `up_to`, ascending."""
-        return self._ids(
-            sa.select(embedding.c.content_id)
+    def with_vector(self, space_id: int, modality: Modality, up_to: int) -> NDArray[np.int64]:
+        """Ids of the contents whose vectors came up to seq `up_to`, (n,) int64, ascending."""
+        import numpy as np
+
+        from mmsearch.store.places import joined_ids, parsed_ids
+
+        # One string of them all: as rows they take twenty times the memory.
+        statement = (
+            sa.select(joined_ids(embedding.c.content_id))
             .join(content, content.c.id == embedding.c.content_id)
             .where(
                 embedding.c.space_id == space_id,
                 embedding.c.seq <= up_to,
                 content.c.modality == modality,
             )
-            .order_by(embedding.c.content_id)
         )
+        return np.sort(parsed_ids(self._rows(statement)[0][0]))
 
     def wrongly_hidden(self) -> list[int]:
         """Contents that files hold and searches do not show."""

@@ -161,8 +161,10 @@ class Columns:
         parts = [column.codes]
         value = sa.func.replace(sa.func.coalesce(self._table.c[name], ""), _UNIT, " ")
         for text, count in self._strings(connection, value, len(column.codes), _UNIT):
-            codes = (column.code(each) if each else -1 for each in text.split(_UNIT))
-            parts.append(np.fromiter(codes, np.int32, count))
+            each = text.split(_UNIT)
+            # Many pictures have the same: a call of Python for each of them takes most of the time.
+            code = {one: column.code(one) if one else -1 for one in dict.fromkeys(each)}
+            parts.append(np.fromiter(map(code.__getitem__, each), np.int32, count))
         if len(parts) > 1:
             column.codes = np.concatenate(parts)
         return column
@@ -174,12 +176,12 @@ class Columns:
         # Many pictures have the same. (In JSON a control character is written in another way.)
         read: dict[str, tuple[int, ...]] = {}
         for text, count in self._strings(connection, value, start, _UNIT):
-            lists = []
-            for each in text.split(_UNIT):
-                if each not in read:
-                    codes_of = (column.code(str(name)) for name in json.loads(each))
-                    read[each] = tuple(dict.fromkeys(codes_of))
-                lists.append(read[each])
+            each = text.split(_UNIT)
+            for one in dict.fromkeys(each):
+                if one not in read:
+                    codes_of = (column.code(str(name)) for name in json.loads(one))
+                    read[one] = tuple(dict.fromkeys(codes_of))
+            lists = list(map(read.__getitem__, each))
             sizes = np.fromiter(map(len, lists), np.int64, count)
             codes.append(np.fromiter(chain.from_iterable(lists), np.int32, int(sizes.sum())))
             positions.append(np.repeat(np.arange(start, start + count), sizes))

@@ -152,14 +152,21 @@ def _write(connection: sa.Connection, found: Iterator[Due]) -> None:
 
 def find_unsettled(connection: sa.Connection) -> list[int]:
     """Contents whose details are not what their pictures and the files beside them say."""
-    among = sa.union(
-        sa.select(image.c.content_id).where(image.c.told.is_not(None)),
-        sa.select(picture.c.content_id).where(picture.c.own.is_not(None)),
-    )
     stale = set(connection.execute(sa.select(details_stale.c.content_id)).scalars())
-    return sorted(
-        row.content_id for row, *_ in due(connection, among) if row.content_id not in stale
-    )
+    found: list[int] = []
+    last = connection.execute(sa.select(sa.func.max(picture.c.content_id))).scalar() or 0
+    for first in range(0, last + 1, _CONTENTS_A_CHUNK):  # of all at once, all would be in memory
+        span = (first, first + _CONTENTS_A_CHUNK - 1)
+        among = sa.union(
+            sa.select(image.c.content_id).where(
+                image.c.content_id.between(*span), image.c.told.is_not(None)
+            ),
+            sa.select(picture.c.content_id).where(
+                picture.c.content_id.between(*span), picture.c.own.is_not(None)
+            ),
+        )
+        found += [row.content_id for row, *_ in due(connection, among)]
+    return sorted(id_ for id_ in found if id_ not in stale)
 
 
 def resettle(connection: sa.Connection) -> None:

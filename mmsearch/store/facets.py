@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,18 @@ from mmsearch.store.columns import Columns, Ids, Lists, Mask
 from mmsearch.store.places import joined_ids, parsed_ids
 from mmsearch.store.schema import image, source, tag
 
+#: What reads each of the columns that are counted.
+COUNTED: tuple[Callable[[Columns, sa.Connection], object], ...] = (
+    lambda columns, connection: columns.dates(connection, "taken_at"),
+    lambda columns, connection: columns.texts(connection, "camera"),
+    lambda columns, connection: columns.texts(connection, "format"),
+    lambda columns, connection: columns.keywords(connection),
+    lambda columns, connection: columns.integers(connection, "width"),
+    lambda columns, connection: columns.integers(connection, "height"),
+    lambda columns, connection: columns.floats(connection, "latitude"),
+    lambda columns, connection: columns.floats(connection, "longitude"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Groups:
@@ -39,26 +51,33 @@ class Groups:
 
     @classmethod
     def read(cls, connection: sa.Connection, columns: Columns) -> Groups:
-        by_source = (
-            sa.select(source.c.name, joined_ids(image.c.content_id))
-            .join(image, image.c.source_id == source.c.id)
-            .where(image.c.missing_since.is_(None))
-            .group_by(source.c.id)
-        )
         by_tag = sa.select(tag.c.name, joined_ids(tag.c.content_id)).group_by(tag.c.name)
         return cls(
-            _positions(connection, columns, by_source, lambda name: name),
-            _positions(connection, columns, by_tag, folded),
+            _positions(columns, _of_sources(connection), lambda name: name),
+            _positions(columns, (tuple(row) for row in connection.execute(by_tag)), folded),
         )
+
+
+def _of_sources(connection: sa.Connection) -> Iterator[tuple[str, str]]:
+    """The name of each source with the contents in it, joined: one query for all would sort every
+    row, which takes as long again."""
+    for id_, name in connection.execute(sa.select(source.c.id, source.c.name)).all():
+        ids = connection.execute(
+            sa.select(joined_ids(image.c.content_id)).where(
+                image.c.source_id == id_, image.c.missing_since.is_(None)
+            )
+        ).scalar()
+        if ids is not None:
+            yield name, ids
 
 
 def _positions(
-    connection: sa.Connection, columns: Columns, statement: sa.Executable, key: Callable[[str], str]
+    columns: Columns, named: Iterable[tuple[str, str]], key: Callable[[str], str]
 ) -> dict[str, Ids]:
     """The first of the names with the same key stands for all."""
     names: dict[str, str] = {}
     found: dict[str, list[Ids]] = defaultdict(list)
-    for name, ids in connection.execute(statement):
+    for name, ids in named:
         found[names.setdefault(key(name), name)].append(parsed_ids(ids))
     return {
         name: np.flatnonzero(columns.mask_of(np.concatenate(parts)))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,7 +40,7 @@ from mmsearch.filters import (
 from mmsearch.filters.globs import comparable, name_pattern
 from mmsearch.raw import FORMATS
 from mmsearch.store.columns import Columns, Ids, Mask, RowsGoneError
-from mmsearch.store.facets import Groups, count_facets
+from mmsearch.store.facets import COUNTED, Groups, count_facets
 from mmsearch.store.places import Places, joined_ids, parsed_ids
 from mmsearch.store.reading import Reading
 from mmsearch.store.schema import IS_HIDDEN, content, image, picture, space, state, tag, text_
@@ -102,11 +103,23 @@ class Selection:
             if ids is not None:
                 chosen &= kept.columns.mask_of(np.asarray(ids, np.int64))
             captions = _evaluate(connection, kept, Has("caption"))
-            if kept.groups is None:
-                kept.groups = Groups.read(connection, kept.columns)
-            return count_facets(connection, kept.columns, kept.groups, chosen, captions, top)
+            groups = _groups(connection, kept)
+            return count_facets(connection, kept.columns, groups, chosen, captions, top)
 
         return self._at_one_moment("image", found)
+
+    def warm(self) -> Iterator[None]:
+        """Reads what `facets` asks, a part at each step: who asks something meanwhile waits for the
+        part at most."""
+        self._at_one_moment("image", _hidden)
+        yield
+        for column in COUNTED:
+            self._at_one_moment("image", partial(_counted, column))
+            yield
+        self._at_one_moment("image", lambda at, kept: _evaluate(at, kept, Has("caption")))
+        yield
+        self._at_one_moment("image", _groups)
+        yield
 
     def _at_one_moment(self, modality: Modality, answer: Callable[[sa.Connection, _Kept], T]) -> T:
         with self._lock:
@@ -188,6 +201,18 @@ def _hidden(connection: sa.Connection, kept: _Kept) -> Mask:
         return kept.columns.mask_of(parsed_ids(connection.execute(statement).scalar()))
 
     return _keep(kept, "hidden", find)
+
+
+def _counted(
+    column: Callable[[Columns, sa.Connection], object], connection: sa.Connection, kept: _Kept
+) -> None:
+    column(kept.columns, connection)
+
+
+def _groups(connection: sa.Connection, kept: _Kept) -> Groups:
+    if kept.groups is None:
+        kept.groups = Groups.read(connection, kept.columns)
+    return kept.groups
 
 
 def _of_arrays(

@@ -88,8 +88,8 @@ def plain(text: str) -> str:
 
 def _terms(text: str) -> list[str]:
     if text.isascii():
-        return [_known[term] for term in _ASCII_TERM.findall(text.lower())]
-    return [_known[term] for term in _TERM.findall(text.casefold())]
+        return list(map(_known.__getitem__, _ASCII_TERM.findall(text.lower())))
+    return list(map(_known.__getitem__, _TERM.findall(text.casefold())))
 
 
 class _Known(dict[str, str]):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mmsearch.batches import batches
 from mmsearch.errors import StoreError
-from mmsearch.store.reading import IDS_A_QUERY, Reading
+from mmsearch.store.reading import IDS_A_QUERY, Reading, among_ids, ids_parameter
 from mmsearch.store.schema import content, embedding
 from mmsearch.types import Modality
 
@@ -22,6 +22,10 @@ _ROWS_A_BLOCK = 2048
 _KNOWN = (
     "SELECT c.id FROM content AS c CROSS JOIN embedding AS e ON e.space_id = ? "
     "AND e.content_id = c.id WHERE c.modality = ? AND c.hash = ?"
+)
+
+_OF = sa.select(embedding.c.content_id, embedding.c.vector).where(
+    embedding.c.space_id == sa.bindparam("space_id"), among_ids(embedding.c.content_id)
 )
 
 
@@ -177,14 +181,10 @@ class Vectors:
         import numpy as np
 
         for part in batches(ids, IDS_A_QUERY):
-            rows = self._read.rows(
-                sa.select(embedding.c.content_id, embedding.c.vector).where(
-                    embedding.c.space_id == space_id, embedding.c.content_id.in_(part)
-                )
-            )
+            rows = self._read.rows(_OF, space_id=space_id, ids=ids_parameter(part))
             if rows:
-                found = np.fromiter((row.content_id for row in rows), np.int64, len(rows))
-                yield found, self._matrix([row.vector for row in rows])
+                found = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+                yield found, self._matrix([row[1] for row in rows])
 
     def _matrix(self, blobs: Sequence[bytes]) -> NDArray[np.float16]:
         """Stored vectors, at least one, as (n, dim) float16."""
