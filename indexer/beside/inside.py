@@ -28,15 +28,13 @@ class Inside:
         """Keeps a file, as long as there is room. False: it is none of this kind."""
         if not is_beside(file.name):
             return False
-        if file.name.lower().endswith(JSON) and not (
-            takeout.may_be_one(file.data) or file.problem not in ("", archive.TOO_LONG)
-        ):
-            return True  # another program's
+        if is_another_programs(file):
+            return True
         self._bytes += len(file.data) + _EACH
         if self._bytes > _MAX_BYTES:
             self.left_out += 1
         else:
-            folder, name = _split(file.name)
+            folder, name = split(file.name)
             self._files[folder][name] = file
         return True
 
@@ -44,7 +42,7 @@ class Inside:
         """For those of these members that files tell of: what they tell."""
         here: defaultdict[str, list[str]] = defaultdict(list)
         for path in sorted(pictures) if self._files else ():
-            folder, name = _split(path)
+            folder, name = split(path)
             if folder in self._files:
                 here[folder].append(name)
         for folder, names in here.items():
@@ -56,7 +54,15 @@ class Inside:
                 yield folder + name, Heard(found.told, (*found.faults, *bad))
 
 
-def _split(path: str) -> tuple[str, str]:
+def is_another_programs(file: archive.Text) -> bool:
+    """Whether a file in an archive is none of those that tell of pictures, for all its name."""
+    return file.name.lower().endswith(JSON) and not (
+        takeout.may_be_one(file.data) or file.problem not in ("", archive.TOO_LONG)
+    )
+
+
+def split(path: str) -> tuple[str, str]:
+    """The folder of a member, with the slash at its end, and its name there."""
     at = path.rfind("/") + 1
     return path[:at], path[at:]
 

@@ -33,5 +33,14 @@ def test_any_interleaving(tmp_path: Path) -> None:
     assert table["differences"] == 0
     assert table["checks"] >= EXAMPLES
     # It is not always the same few things that happen.
-    for what in ("kills", "unmount", "rename", "delete", "index all", "switch asked", "tell"):
+    for what in (
+        "kills",
+        "unmount",
+        "rename",
+        "delete",
+        "index all",
+        "switch asked",
+        "tell",
+        "takeout",
+    ):
         assert table.get(what, 0) > 0, table
