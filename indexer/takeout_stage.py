@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 
 from indexer.beside import parts
 from indexer.beside.inside import split
@@ -28,6 +29,8 @@ from mmsearch.told import joined
 _FILES_A_BATCH = 512
 #: Bytes that are kept of what the files in one part tell: real ones tell some 200 each.
 _MAX_BYTES = 512 << 20
+#: The share of a run that telling after each part may take; after the last one all is told.
+_SHARE = 0.05
 
 
 class PartFiles:
@@ -71,6 +74,7 @@ class TakeoutStage:
         self._told = told
         self._report = report
         self._read: set[tuple[int, str]] = set()  # the parts read in this run
+        self._next = 0.0  # when to tell after a part again, by `perf_counter`
 
     def begin(self, source_id: int, path: str) -> PartFiles:
         """For a part that is about to be read."""
@@ -84,10 +88,14 @@ class TakeoutStage:
                 self._tell(export, space_id)
 
     def of(self, source_id: int, path: str, space_id: int) -> None:
-        """The export of a part that was read."""
+        """The export of a part that was read; left to `all` where that was done just now."""
+        began = perf_counter()
+        if began < self._next:
+            return
         for export in parts.exports(self._writer.parts.there()):
             if any((part.source_id, part.path) == (source_id, path) for part in export):
                 self._tell(export, space_id)
+        self._next = perf_counter() + (perf_counter() - began) / _SHARE
 
     def _tell(self, export: Sequence[Part], space_id: int) -> None:
         bad: defaultdict[str, list[str]] = defaultdict(list)

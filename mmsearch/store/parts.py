@@ -31,7 +31,7 @@ from mmsearch.store.schema import (
     takeout_file,
     takeout_part,
 )
-from mmsearch.store.transaction import commit, into, run_many, writing
+from mmsearch.store.transaction import commit, inside, into, run_many, writing
 
 _FILES = into(
     takeout_file, "part_id", "folder", "name", "size", "mark", "said", "problem",
@@ -166,7 +166,7 @@ class Parts:
         for part in parts:
             told = (
                 sa.select(image.c.folder)
-                .where(image.c.source_id == part.source_id, image.c.path == part.path)
+                .where(image.c.source_id == part.source_id, inside(image.c.folder, f"{part.path}!"))
                 .where(image.c.missing_since.is_(None), image.c.beside != "")
             )
             start = len(part.path + _SEPARATOR)
@@ -185,7 +185,6 @@ class Parts:
                 sa.select(*columns, has_vector.label("has_vector"))
                 .where(image.c.source_id == source_id, image.c.missing_since.is_(None))
                 .where(image.c.folder.in_([f"{path}{_SEPARATOR}{folder}" for path in paths]))
-                .order_by(image.c.path, image.c.member)
             )
             found += [
                 PartPicture(
@@ -198,7 +197,8 @@ class Parts:
                 )
                 for row in self._rows(query)
             ]
-        return found
+        # Sorted by SQLite, they would be found by reading all pictures of the source.
+        return sorted(found, key=lambda picture: (picture.path, picture.member))
 
     def failed(self, parts: Sequence[Part]) -> list[str]:
         """The members of them that could not be used."""
