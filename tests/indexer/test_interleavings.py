@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # A longer run for the curious: MMSEARCH_LONG=1.
-EXAMPLES, STEPS = (300, 40) if os.environ.get("MMSEARCH_LONG") else (12, 12)
+EXAMPLES, STEPS = (300, 40) if os.environ.get("MMSEARCH_LONG") else (12, 14)
 
 pytestmark = pytest.mark.timeout(0 if os.environ.get("MMSEARCH_LONG") else 600)
 

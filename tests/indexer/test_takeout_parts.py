@@ -360,7 +360,7 @@ def test_killed_at_any_commit(library: Path, photos: Path, model: str, tmp_path:
 
     put(photos)
     expected = clean(tmp_path, photos, model)
-    for at in range(3, 60, 2):
+    for at in range(3, 60, 5):
         library = tmp_path / f"killed{at}"
         left = at
 
