@@ -34,6 +34,7 @@ from mmsearch.errors import os_reason
 from mmsearch.overview import (
     ScanProblem,
 )
+from mmsearch.raw import Developed
 from mmsearch.store import (
     Catalog,
     CatalogWriter,
@@ -102,7 +103,9 @@ class PictureStage:
         self._clock = clock
         self._wrote = (0.0, 0.0)  # when a batch was last written, from and to
         self._to_be_tried_again = 0  # pictures written down as transient failures
-        self._members_read: list[str] = []  # the pictures of the archive that is being read
+        # The pictures of the archive that is being read, and those that could not be used.
+        self._members_read: list[str] = []
+        self._members_bad: list[str] = []
 
     def files(
         self, source_id: int, space_id: int, target: Target, files: Iterable[Pending]
@@ -135,17 +138,25 @@ class PictureStage:
         if export_of(location) is not None:
             part = self._takeouts.begin(source_id, file.path)
         before = self._to_be_tried_again
-        self._members_read = []
-        jobs = self._members(location, file, problems, texts, part or inside)
+        self._members_read, self._members_bad = [], []
+        raws: list[str] = []  # passed over
+        jobs = self._members(location, file, problems, texts, part or inside, raws)
         self._run(source_id, space_id, jobs)
+        instead = self._instead(raws, problems)
+        if instead:
+            found = archive.chosen(Path(location), instead.values())
+            self._run(source_id, space_id, _jobs(location, file, found, problems))
         if part is None:
             pictures = self._members_read
-            self._told.members(source_id, space_id, file.path, inside, pictures, problems)
+            heard = inside.heard(pictures, instead)
+            self._told.members(source_id, space_id, file.path, heard, problems)
+            if inside.left_out and pictures:
+                problems.append(left_out(inside.left_out))
         else:
             part.flush()
             if part.left_out:
                 problems.append(left_out(part.left_out))
-        for drafts in texts.drafts(file.path, self._members_read, problems):
+        for drafts in texts.drafts(file.path, self._members_read, problems, instead):
             rows = self._texts.rows(source_id, space_id, drafts)
             self._writer.commit(space_id, texts=rows)
             self._report.carried += len(rows)
@@ -192,15 +203,32 @@ class PictureStage:
         problems: list[ScanProblem],
         texts: BesidePictures,
         inside: Inside | PartFiles,
+        raws: list[str],
     ) -> Iterator[Job]:
-        for item in archive.contents(Path(location), text_bytes=MAX_LINE_BYTES):
-            if isinstance(item, Member):
-                yield Job(file.path, location, item.name, item.size, file.mtime_ns, item.data)
-            elif isinstance(item, archive.Text):
-                if not inside.add(item):
-                    texts.add(item)
-            else:
-                problems.append(item)
+        def pictures() -> Iterator[Member | ScanProblem]:
+            for item in archive.contents(Path(location), text_bytes=MAX_LINE_BYTES):
+                if isinstance(item, archive.Text):
+                    if not inside.add(item):
+                        texts.add(item)
+                elif isinstance(item, archive.PassedOver):
+                    raws.append(item.name)
+                else:
+                    yield item
+
+        return _jobs(location, file, pictures(), problems)
+
+    def _instead(self, raws: Sequence[str], problems: Sequence[ScanProblem]) -> dict[str, str]:
+        """The pictures of an archive that cannot be used, and of each the raw file, passed over so
+        far, that is read in its place."""
+        good = Developed(self._members_read)
+        refused = (problem.path for problem in problems if not problem.closed)
+        bad = Developed([*self._members_bad, *refused])
+        found: dict[str, str] = {}
+        for name in raws:
+            of = bad.of(name)
+            if of is not None and good.of(name) is None:
+                found.setdefault(of, name)
+        return found
 
     def _run(self, source_id: int, space_id: int, jobs: Iterable[Job]) -> None:
         encoder = self._encoder()
@@ -351,6 +379,11 @@ class PictureStage:
         self._wrote = began, perf_counter()
         self._clock.add([("write", *self._wrote)])
         self._members_read += [item.job.member for item, _ in good if item.job.member]
+        self._members_bad += [
+            item.job.member
+            for item in items
+            if item.reason is not None and not item.transient and item.job.member
+        ]
         self._report.encoded_images += len(vectors)
         self._report.known += len(good) - len(vectors)
         self._report.carried += len(texts)
@@ -358,6 +391,20 @@ class PictureStage:
         self._to_be_tried_again += sum(failure.transient for failure in failures)
         self._progress.limited(self._report.failed, bottleneck(self._clock.seconds))
         self._progress.advanced(len(items))
+
+
+def _jobs(
+    location: str,
+    file: Pending,
+    found: Iterable[Member | ScanProblem],
+    problems: list[ScanProblem],
+) -> Iterator[Job]:
+    """The members of an archive to prepare. problems: takes what else was found."""
+    for item in found:
+        if isinstance(item, Member):
+            yield Job(file.path, location, item.name, item.size, file.mtime_ns, item.data)
+        else:
+            problems.append(item)
 
 
 def _encoded(batches: Sequence[_Batch], at_least: int) -> list[_Batch]:

@@ -13,7 +13,7 @@ from time import perf_counter
 
 from indexer.beside import parts
 from indexer.beside.inside import split
-from indexer.beside.names import beside
+from indexer.beside.names import beside, tell_of
 from indexer.beside.notes import Seen, noted
 from indexer.beside.said import said_of
 from indexer.report import Report
@@ -21,6 +21,7 @@ from indexer.sources import kind_of
 from indexer.told_stage import TOLD_A_BATCH, Telling, ToldStage
 from mmsearch import archive
 from mmsearch.batches import batches
+from mmsearch.raw import Developed
 from mmsearch.store import CatalogWriter, FailureRow, TakeoutFile
 from mmsearch.store.parts import Part, PartFile, PartPicture
 from mmsearch.told import joined
@@ -129,18 +130,22 @@ class TakeoutStage:
         pictures = self._writer.parts.pictures(export, folder, space_id)
         names = {split(picture.member)[1] for picture in pictures}.union(bad)
         told = beside(sorted(names), files)
+        broken = Developed(bad)
+        for name in names:
+            if (of := broken.of(name)) is not None:  # a raw file that was read in its place
+                tell_of(told, name, of)
         whole, others = True, []
         for picture in pictures:
-            of = [files[name] for name in told.get(split(picture.member)[1], ())]
-            for file in of:
+            about = [files[name] for name in told.get(split(picture.member)[1], ())]
+            for file in about:
                 if file.problem is not None:
                     part = export[order[file.part_id]]
                     faults[part.id, folder + file.name] = _fault(part, folder, file)
-            note = noted(Seen(file.name, file.size, file.mark) for file in of)
+            note = noted(Seen(file.name, file.size, file.mark) for file in about)
             if note == picture.note:
                 continue
             if picture.has_vector:
-                others.append((picture, note, of))
+                others.append((picture, note, about))
             else:
                 whole = False
         for some in batches(others, TOLD_A_BATCH):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from indexer import beside
-from indexer.beside import Heard, Inside
+from indexer.beside import Heard
 from indexer.report import Report
 from indexer.targets import Target
 from indexer.text_stage import DraftText, TextEmbedder, embedded_texts
@@ -71,13 +71,12 @@ class ToldStage:
         source_id: int,
         space_id: int,
         path: str,
-        inside: Inside,
-        pictures: Sequence[str],
+        members: Iterable[tuple[str, Heard]],
         problems: list[ScanProblem],
     ) -> None:
         """What files inside an archive tell of the pictures of it that were read."""
         contents: dict[str, int] = {}
-        for part in batches(inside.heard(pictures), TOLD_A_BATCH):
+        for part in batches(members, TOLD_A_BATCH):
             contents = contents or self._catalog.members(source_id, path)
             told = [
                 Telling(
@@ -89,8 +88,6 @@ class ToldStage:
             self.write(space_id, told)
             for _, heard in part:
                 problems += [ScanProblem(f.file.name, f.reason) for f in heard.faults]
-        if inside.left_out and pictures:
-            problems.append(left_out(inside.left_out))
 
     def write(
         self,
