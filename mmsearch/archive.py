@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import errno
 import gzip
 import lzma
 import re
@@ -23,9 +22,10 @@ from pathlib import Path
 from typing import IO
 
 from mmsearch import tarheaders
+from mmsearch.archivefaults import problem_of
 from mmsearch.archivestream import ArchiveStream, RefusedError, xz_stream
 from mmsearch.decode import IMAGE_SUFFIXES
-from mmsearch.errors import DecodeError, os_reason
+from mmsearch.errors import DecodeError
 from mmsearch.overview import (
     ScanProblem,
 )
@@ -55,8 +55,6 @@ _DAMAGE = (
     OSError, ValueError, NotImplementedError, RuntimeError, KeyError, IndexError, OverflowError,
     MemoryError,
 )  # fmt: skip
-# Errors of the system that speak of the archive after all: places that no file has.
-_NO_SUCH_PLACE = (errno.EINVAL, errno.EOVERFLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +205,7 @@ def _scan(
     except RefusedError as exc:
         yield ScanProblem("", str(exc), closed=exc.late)
     except _DAMAGE as exc:
-        yield _problem("", exc)
+        yield problem_of("", exc)
 
 
 def _is_zip(name: str, file: IO[bytes], head: bytes) -> bool:
@@ -284,7 +282,7 @@ def _scan_zip(
                         raise
                     yield Text(name, b"", str(exc)) if is_text else ScanProblem(name, str(exc))
                 except _DAMAGE as exc:  # the directory of a zip stands apart from its members
-                    found = _problem(name, exc)
+                    found = problem_of(name, exc)
                     wrong_text = is_text and not found.closed
                     yield Text(name, b"", found.reason) if wrong_text else found
                 else:
@@ -505,39 +503,3 @@ def _read(stream: IO[bytes], most: int, limits: ArchiveLimits, total: int) -> by
         data += chunk
         _check_size(len(data), most, limits, total)
     return bytes(data)
-
-
-def _problem(name: str, exc: Exception) -> ScanProblem:
-    """What reading the member, or for "" the archive, ended with."""
-    refusal = _refusal_of_system(exc)
-    if refusal is None:
-        return ScanProblem(name, _reason(exc))
-    gone = isinstance(refusal, FileNotFoundError)
-    return ScanProblem(name, "the file is gone" if gone else os_reason(refusal), closed=True)
-
-
-def _refusal_of_system(exc: Exception) -> OSError | None:
-    """The error of a drive that does not give the bytes; None where the bytes are at fault."""
-    if isinstance(exc, zipfile.BadZipFile) and isinstance(exc.__context__, Exception):
-        exc = exc.__context__  # zipfile takes any failure to read the end for "not a zip file"
-    # Those of the decompressors have no number.
-    if isinstance(exc, OSError) and exc.errno not in (None, *_NO_SUCH_PLACE):
-        return exc
-    return None
-
-
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, NotImplementedError):
-        return "compressed in a way mmsearch cannot read"
-    if isinstance(exc, MemoryError):
-        return "too large for the memory of this machine"
-    said = str(exc).lower()
-    if isinstance(exc, EOFError) or "unexpected end" in said or "truncated" in said:
-        return "truncated"
-    if "password" in said or "encrypted" in said:
-        return "encrypted"
-    if "bad crc" in said or "crc check" in said:
-        return "broken: a checksum does not match"
-    if isinstance(exc, tarfile.ReadError | zipfile.BadZipFile | gzip.BadGzipFile):
-        return f"broken, or not an archive ({said[:100]})" if said else "broken"
-    return f"broken ({said[:100]})" if said else "broken"
