@@ -24,8 +24,10 @@ from indexer.models import Models
 from indexer.picture_stage import PictureStage
 from indexer.report import Progress, Report, Silence
 from indexer.sources import LINK, FileEntry, Sights
+from indexer.takeout_stage import TakeoutStage
 from indexer.targets import Target, check_path, find_targets, parts_of
 from indexer.text_stage import TextEmbedder, TextStage
+from indexer.told_stage import ToldStage
 from mmsearch.batches import batches
 from mmsearch.encode import presets, space_at_hand
 from mmsearch.errors import LibraryNotFoundError, SourceError
@@ -204,6 +206,8 @@ class _Run:
             processes=options.decode_processes,
             knows_any=lambda: self._anything_known,
         )
+        self._told = ToldStage(catalog, writer, embedder, self._report)
+        self._takeouts = TakeoutStage(writer, self._told, self._report)
         self._pictures = PictureStage(
             catalog,
             writer,
@@ -213,6 +217,8 @@ class _Run:
             self._report,
             progress,
             clock,
+            self._told,
+            self._takeouts,
         )
 
     def close(self) -> None:
@@ -287,6 +293,7 @@ class _Run:
         try:
             for target in targets:
                 self._source(target)
+            self._tell_takeouts()
             self._switch_space()
         except KeyboardInterrupt:
             report.stopped = True
@@ -310,6 +317,11 @@ class _Run:
                 "see: mmsearch status --failed"
             )
 
+    def _tell_takeouts(self) -> None:
+        """What parts that came, changed or went mean for the pictures in the others."""
+        if self._space_id is not None:
+            self._takeouts.all(self._space_id)
+
     def _switch_space(self) -> None:
         """Searches move to the space of this run, once all that they find now is in it."""
         active = self._catalog.active_space()
@@ -318,6 +330,7 @@ class _Run:
         for target in find_targets(self._catalog.places(), (), ()):
             if self._done.get(target.location) != self._space_id:
                 self._source(target)
+        self._tell_takeouts()
         lacking = self._catalog.vectors.count_lacking(self._space_id, active[0])
         if lacking:
             other = active[1].name != self._model
@@ -414,7 +427,7 @@ class _Run:
         if self._anything_readable(target, source_id):
             self._read(target, source_id)
         if self._space_id is not None:
-            self._pictures.files_beside(source_id, self._space_id, target)
+            self._told.files_beside(source_id, self._space_id, target)
         return sights
 
     def _scan(

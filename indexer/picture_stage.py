@@ -16,24 +16,25 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from indexer import beside
 from indexer.beside import Heard, Inside
+from indexer.beside.parts import export_of
 from indexer.clock import Clock, bottleneck
 from indexer.load import Loader
 from indexer.model_thread import ModelThread
 from indexer.prepare import Job, Loaded
 from indexer.report import Progress, Report
+from indexer.takeout_stage import PartFiles, TakeoutStage
 from indexer.targets import Target
 from indexer.text_stage import BesidePictures, DraftText, TextEmbedder, embedded_texts
 from indexer.texts.items import MAX_LINE_BYTES
+from indexer.told_stage import ToldStage, faults_of, heard_beside, left_out
 from mmsearch import archive
 from mmsearch.archive import Member
-from mmsearch.batches import batches
 from mmsearch.errors import os_reason
 from mmsearch.overview import (
     ScanProblem,
 )
-from mmsearch.plaintext import in_utf8
+from mmsearch.raw import Developed
 from mmsearch.store import (
     Catalog,
     CatalogWriter,
@@ -41,9 +42,8 @@ from mmsearch.store import (
     ImageRow,
     Pending,
     TextRow,
-    ToldRow,
 )
-from mmsearch.told import Told, told_json, with_told
+from mmsearch.told import told_json, with_told
 
 if TYPE_CHECKING:
     from mmsearch.encode import Encoder
@@ -60,8 +60,6 @@ _WITH_THE_MODEL = 3
 #: Encoded pictures wait for others to be written with, up to so many, or for so long: a transaction
 #: costs as much as the rows of 30 pictures.
 _A_TRANSACTION = 256
-#: Known pictures a transaction whose files beside them are others.
-_TOLD_A_BATCH = 512
 _WAIT_S = 0.25
 
 
@@ -90,9 +88,13 @@ class PictureStage:
         report: Report,
         progress: Progress,
         clock: Clock,
+        told: ToldStage,
+        takeouts: TakeoutStage,
     ) -> None:
         self._catalog = catalog
         self._writer = writer
+        self._told = told
+        self._takeouts = takeouts
         self._encoder = encoder
         self._texts = texts
         self._loader = loader
@@ -101,7 +103,9 @@ class PictureStage:
         self._clock = clock
         self._wrote = (0.0, 0.0)  # when a batch was last written, from and to
         self._to_be_tried_again = 0  # pictures written down as transient failures
-        self._members_read: list[str] = []  # the pictures of the archive that is being read
+        # The pictures of the archive that is being read, and those that could not be used.
+        self._members_read: list[str] = []
+        self._members_bad: list[str] = []
 
     def files(
         self, source_id: int, space_id: int, target: Target, files: Iterable[Pending]
@@ -112,50 +116,6 @@ class PictureStage:
             for f in files
         )
         self._run(source_id, space_id, jobs)
-
-    def files_beside(self, source_id: int, space_id: int, target: Target) -> None:
-        """What lies beside pictures that are known, where that is something else by now."""
-        known = self._writer.scan.other_beside(source_id, space_id)
-        for part in batches(known, _TOLD_A_BATCH):
-            heard = [heard_beside(target.absolute(f.path), f.beside) for _, f in part]
-            faults = [
-                fault
-                for (_, file), found in zip(part, heard, strict=True)
-                for fault in _faults(source_id, file.path, "", found)
-            ]
-            # Where one could not be read, what is known stays, and the next run tries again.
-            told = [
-                (content_id, (file.path, "", file.beside or ""), found.told)
-                for (content_id, file), found in zip(part, heard, strict=True)
-                if found.whole
-            ]
-            places = [(source_id, file.path, "") for _, file in part]
-            self._tell(source_id, space_id, told, faults, places)
-            self._report.told += len(told)
-            self._report.failed += len(faults)
-
-    def _tell(
-        self,
-        source_id: int,
-        space_id: int,
-        pictures: Sequence[tuple[int, tuple[str, str, str], Told]],
-        faults: Sequence[FailureRow] = (),
-        read: Sequence[tuple[int, str, str]] = (),
-    ) -> None:
-        """Writes down what files beside known pictures tell: content id, (path, member, what is
-        noted of the files), what they tell."""
-        own = self._catalog.image_infos([content_id for content_id, *_ in pictures])
-        again = 0  # texts of members that were written before
-        told: list[ToldRow] = []
-        drafts: list[DraftText] = []
-        for content_id, (path, member, note), said in pictures:
-            told.append(ToldRow(source_id, path, member, note, told_json(said)))
-            if content_id in own:  # else the doctor has something to mend
-                drafts += embedded_texts(path, member, with_told(own[content_id], [said]))
-                again += len(embedded_texts(path, member, own[content_id])) if member else 0
-        rows = self._texts.rows(source_id, space_id, drafts)
-        self._writer.commit(space_id, texts=rows, failures=faults, told=told, read=read)
-        self._report.carried += len(rows) - again
 
     def archive(self, source_id: int, space_id: int, target: Target, file: Pending) -> None:
         """The pictures of an archive; marks it as read when that worked to the end.
@@ -173,12 +133,30 @@ class PictureStage:
         self._writer.begin_containers(source_id, [file.path])
         problems: list[ScanProblem] = []
         texts, inside = BesidePictures(), Inside()
+        location = target.absolute(file.path)
+        part = None
+        if export_of(location) is not None:
+            part = self._takeouts.begin(source_id, file.path)
         before = self._to_be_tried_again
-        self._members_read = []
-        jobs = self._members(target.absolute(file.path), file, problems, texts, inside)
+        self._members_read, self._members_bad = [], []
+        raws: list[str] = []  # passed over
+        jobs = self._members(location, file, problems, texts, part or inside, raws)
         self._run(source_id, space_id, jobs)
-        self._tell_members(source_id, space_id, file.path, inside, problems)
-        for drafts in texts.drafts(file.path, self._members_read, problems):
+        instead = self._instead(raws, problems)
+        if instead:
+            found = archive.chosen(Path(location), instead.values())
+            self._run(source_id, space_id, _jobs(location, file, found, problems))
+        if part is None:
+            pictures = self._members_read
+            heard = inside.heard(pictures, instead)
+            self._told.members(source_id, space_id, file.path, heard, problems)
+            if inside.left_out and pictures:
+                problems.append(left_out(inside.left_out))
+        else:
+            part.flush()
+            if part.left_out:
+                problems.append(left_out(part.left_out))
+        for drafts in texts.drafts(file.path, self._members_read, problems, instead):
             rows = self._texts.rows(source_id, space_id, drafts)
             self._writer.commit(space_id, texts=rows)
             self._report.carried += len(rows)
@@ -186,31 +164,8 @@ class PictureStage:
         self._complain(source_id, space_id, file, problems, again=again)
         if not again:
             self._writer.finish_containers(source_id, space_id, [file])
-
-    def _tell_members(
-        self,
-        source_id: int,
-        space_id: int,
-        path: str,
-        inside: Inside,
-        problems: list[ScanProblem],
-    ) -> None:
-        """What files inside an archive tell of the pictures of it that were read."""
-        contents: dict[str, int] = {}
-        for part in batches(inside.heard(self._members_read), _TOLD_A_BATCH):
-            contents = contents or self._catalog.members(source_id, path)
-            told = [
-                (contents[member], (path, member, beside.NONE), heard.told)
-                for member, heard in part
-                if heard.told and member in contents
-            ]
-            self._tell(source_id, space_id, told)
-            for _, heard in part:
-                problems += [ScanProblem(f.file.name, f.reason) for f in heard.faults]
-        if inside.left_out and self._members_read:
-            what = f"{inside.left_out:,} files about pictures"
-            reason = f"{what} in it are left out: more than can be kept"
-            problems.append(ScanProblem("", reason))
+        if part is not None:
+            self._takeouts.of(source_id, file.path, space_id)
 
     def _complain(
         self,
@@ -247,16 +202,33 @@ class PictureStage:
         file: Pending,
         problems: list[ScanProblem],
         texts: BesidePictures,
-        inside: Inside,
+        inside: Inside | PartFiles,
+        raws: list[str],
     ) -> Iterator[Job]:
-        for item in archive.contents(Path(location), text_bytes=MAX_LINE_BYTES):
-            if isinstance(item, Member):
-                yield Job(file.path, location, item.name, item.size, file.mtime_ns, item.data)
-            elif isinstance(item, archive.Text):
-                if not inside.add(item):
-                    texts.add(item)
-            else:
-                problems.append(item)
+        def pictures() -> Iterator[Member | ScanProblem]:
+            for item in archive.contents(Path(location), text_bytes=MAX_LINE_BYTES):
+                if isinstance(item, archive.Text):
+                    if not inside.add(item):
+                        texts.add(item)
+                elif isinstance(item, archive.PassedOver):
+                    raws.append(item.name)
+                else:
+                    yield item
+
+        return _jobs(location, file, pictures(), problems)
+
+    def _instead(self, raws: Sequence[str], problems: Sequence[ScanProblem]) -> dict[str, str]:
+        """The pictures of an archive that cannot be used, and of each the raw file, passed over so
+        far, that is read in its place."""
+        good = Developed(self._members_read)
+        refused = (problem.path for problem in problems if not problem.closed)
+        bad = Developed([*self._members_bad, *refused])
+        found: dict[str, str] = {}
+        for name in raws:
+            of = bad.of(name)
+            if of is not None and good.of(name) is None:
+                found.setdefault(of, name)
+        return found
 
     def _run(self, source_id: int, space_id: int, jobs: Iterable[Job]) -> None:
         encoder = self._encoder()
@@ -380,7 +352,7 @@ class PictureStage:
             if item.reason is not None
         ]
         for item, near in good:
-            failures += _faults(source_id, item.job.path, item.job.member, near)
+            failures += faults_of(source_id, item.job.path, item.job.member, near)
         self._writer.commit(
             space_id,
             images=[
@@ -407,6 +379,11 @@ class PictureStage:
         self._wrote = began, perf_counter()
         self._clock.add([("write", *self._wrote)])
         self._members_read += [item.job.member for item, _ in good if item.job.member]
+        self._members_bad += [
+            item.job.member
+            for item in items
+            if item.reason is not None and not item.transient and item.job.member
+        ]
         self._report.encoded_images += len(vectors)
         self._report.known += len(good) - len(vectors)
         self._report.carried += len(texts)
@@ -416,27 +393,18 @@ class PictureStage:
         self._progress.advanced(len(items))
 
 
-def heard_beside(location: str, note: str | None) -> Heard:
-    """What was noted beside the picture file at an absolute path tells."""
-    folder, _, name = location.rpartition("/")
-    return beside.read(folder, name, note)
-
-
-def _faults(source_id: int, path: str, member: str, heard: Heard) -> list[FailureRow]:
-    """What is wrong with files beside a picture, as complaints about the picture's place."""
-    return [
-        FailureRow(
-            source_id,
-            path,
-            member,
-            in_utf8(fault.file.name),
-            fault.file.size,
-            fault.file.mtime_ns,
-            fault.reason,
-            fault.transient,
-        )
-        for fault in heard.faults
-    ]
+def _jobs(
+    location: str,
+    file: Pending,
+    found: Iterable[Member | ScanProblem],
+    problems: list[ScanProblem],
+) -> Iterator[Job]:
+    """The members of an archive to prepare. problems: takes what else was found."""
+    for item in found:
+        if isinstance(item, Member):
+            yield Job(file.path, location, item.name, item.size, file.mtime_ns, item.data)
+        else:
+            problems.append(item)
 
 
 def _encoded(batches: Sequence[_Batch], at_least: int) -> list[_Batch]:

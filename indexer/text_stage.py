@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,13 +124,18 @@ class BesidePictures:
             self._texts.append(text)
 
     def drafts(
-        self, path: str, pictures: Sequence[str], problems: list[ScanProblem]
+        self,
+        path: str,
+        pictures: Sequence[str],
+        problems: list[ScanProblem],
+        instead: Mapping[str, str],
     ) -> Iterator[list[DraftText]]:
         """The texts that describe one of the pictures that were read, in batches.
 
-        path: of the archive. problems: takes what is wrong with such texts.
+        path: of the archive. problems: takes what is wrong with such texts. instead: members that
+        cannot be used, and the raw file that was read in place of each.
         """
-        described = Described(sorted(pictures) if self._texts else ())
+        described = Described(sorted(pictures), instead) if self._texts else Described(())
         for part in batches(self._texts, TEXTS_A_BATCH):
             found = []
             for text in part:

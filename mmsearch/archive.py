@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import errno
 import gzip
 import lzma
 import re
@@ -17,15 +16,16 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from mmsearch import tarheaders
+from mmsearch.archivefaults import problem_of
 from mmsearch.archivestream import ArchiveStream, RefusedError, xz_stream
 from mmsearch.decode import IMAGE_SUFFIXES
-from mmsearch.errors import DecodeError, os_reason
+from mmsearch.errors import DecodeError
 from mmsearch.overview import (
     ScanProblem,
 )
@@ -55,8 +55,6 @@ _DAMAGE = (
     OSError, ValueError, NotImplementedError, RuntimeError, KeyError, IndexError, OverflowError,
     MemoryError,
 )  # fmt: skip
-# Errors of the system that speak of the archive after all: places that no file has.
-_NO_SUCH_PLACE = (errno.EINVAL, errno.EOVERFLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +102,13 @@ class Text:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A raw file of an archive that is not read since the same picture lies beside it."""
+
+    name: str
+
+
 def is_archive(name: str) -> bool:
     """Whether a file of this name would be opened as an archive."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
@@ -125,15 +130,15 @@ def split_member_path(path: str) -> tuple[str, str] | None:
 
 
 def members(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Member | ScanProblem]:
-    """The pictures of an archive, one in memory at a time: `contents` without the texts."""
+    """The pictures of an archive, one in memory at a time: `contents` without the rest."""
     for item in contents(path, limits, text_bytes=0):
-        assert not isinstance(item, Text)
-        yield item
+        if isinstance(item, Member | ScanProblem):
+            yield item
 
 
 def contents(
     path: Path, limits: ArchiveLimits = DEFAULT_LIMITS, *, text_bytes: int
-) -> Iterator[Member | Text | ScanProblem]:
+) -> Iterator[Member | Text | PassedOver | ScanProblem]:
     """The pictures of an archive and its .txt, .xmp and .json files, as they come, one at a time.
 
     text_bytes: a text has at most so many; 0 passes texts over. What is wrong with a text is told
@@ -144,9 +149,9 @@ def contents(
     ends with a ScanProblem of the path "", and what came before stands. Where the drive is at
     fault, or may be, the problem is `closed`. Hard links of a tar that is not compressed are read
     as what they lead to; other links are passed over, which one ScanProblem of the path "" tells in
-    the end. Folders, devices, hidden files and files that are no pictures are passed over silently,
-    and so are raw files beside the same picture in another format; in a tar, which is read once,
-    where that comes before them.
+    the end. Folders, devices, hidden files and files that are no pictures are passed over silently.
+    Of a raw file beside the same picture in another format only the name comes; in a tar, which is
+    read once, where that picture comes before it.
     """
     problems, closed = 0, False
     for item in _scan(path, limits, text_bytes=text_bytes):
@@ -166,16 +171,25 @@ def read_member(path: Path, name: str, limits: ArchiveLimits = DEFAULT_LIMITS) -
     read from its beginning.
     """
     source = member_path(str(path), name)
-    for item in _scan(path, limits, only=name):
+    for item in chosen(path, [name], limits):
         if isinstance(item, ScanProblem):
             raise DecodeError(source, item.reason)
         return item.data
     raise DecodeError(source, "the archive has no such picture")
 
 
+def chosen(
+    path: Path, names: Iterable[str], limits: ArchiveLimits = DEFAULT_LIMITS
+) -> Iterator[Member | ScanProblem]:
+    """The members of these names, as they come; of raw files too that contents() passes over."""
+    for item in _scan(path, limits, only=frozenset(names)):
+        if isinstance(item, Member | ScanProblem):
+            yield item
+
+
 def _scan(
-    path: Path, limits: ArchiveLimits, only: str | None = None, text_bytes: int = 0
-) -> Iterator[Member | Text | ScanProblem]:
+    path: Path, limits: ArchiveLimits, only: frozenset[str] | None = None, text_bytes: int = 0
+) -> Iterator[Member | Text | PassedOver | ScanProblem]:
     try:
         with path.open("rb") as file:
             packed = file.seek(0, 2)
@@ -191,7 +205,7 @@ def _scan(
     except RefusedError as exc:
         yield ScanProblem("", str(exc), closed=exc.late)
     except _DAMAGE as exc:
-        yield _problem("", exc)
+        yield problem_of("", exc)
 
 
 def _is_zip(name: str, file: IO[bytes], head: bytes) -> bool:
@@ -221,8 +235,12 @@ def _is_tar_header(block: bytes) -> bool:
 
 
 def _scan_zip(
-    file: IO[bytes], packed: int, limits: ArchiveLimits, only: str | None, text_bytes: int
-) -> Iterator[Member | Text | ScanProblem]:
+    file: IO[bytes],
+    packed: int,
+    limits: ArchiveLimits,
+    only: frozenset[str] | None,
+    text_bytes: int,
+) -> Iterator[Member | Text | PassedOver | ScanProblem]:
     _check_directory(file, limits)
     links = _Links(seekable=True)
     with zipfile.ZipFile(file) as archive:
@@ -235,8 +253,8 @@ def _scan_zip(
         last = {_plain(_said_name(info)): info for info in infos}
         if only is not None:
             # Libraries may know it by the name that zipfile gives it, as all did once.
-            info = last.get(only) or {_plain(info.filename): info for info in infos}.get(only)
-            last = {} if info is None else {only: info}
+            last = {_plain(info.filename): info for info in infos} | last
+            last = {name: last[name] for name in sorted(only & last.keys())}
         developed = Developed(name for name in last if _judge(name, texts=False) == (name, ""))
         total = 0
         for name, info in last.items():
@@ -250,7 +268,7 @@ def _scan_zip(
             if problem:
                 yield ScanProblem(name, problem)
             elif developed.of(name) is not None:
-                continue
+                yield PassedOver(name)
             elif name and kind == stat.S_IFLNK:
                 if not is_text:
                     links.pass_over(name)
@@ -264,7 +282,7 @@ def _scan_zip(
                         raise
                     yield Text(name, b"", str(exc)) if is_text else ScanProblem(name, str(exc))
                 except _DAMAGE as exc:  # the directory of a zip stands apart from its members
-                    found = _problem(name, exc)
+                    found = problem_of(name, exc)
                     wrong_text = is_text and not found.closed
                     yield Text(name, b"", found.reason) if wrong_text else found
                 else:
@@ -314,9 +332,9 @@ def _scan_tar(
     head: bytes,
     packed: int,
     limits: ArchiveLimits,
-    only: str | None,
+    only: frozenset[str] | None,
     text_bytes: int,
-) -> Iterator[Member | Text | ScanProblem]:
+) -> Iterator[Member | Text | PassedOver | ScanProblem]:
     compressed = head.startswith(_PACKED)
     most = max(limits.max_ratio * packed, 1 << 20)
     stream = ArchiveStream(_unpacked(file, head), seekable=not compressed)
@@ -345,13 +363,15 @@ def _scan_tar(
                 if is_text and (info.size > text_bytes or not info.isreg()):
                     if info.isreg():
                         yield Text(name, b"", TOO_LONG)
-                elif not problem and name and name not in seen and developed.of(name) is None:
+                elif not problem and developed.of(name) is not None:
+                    yield PassedOver(name)
+                elif not problem and name and name not in seen:
                     content = links.content(name, info)
                     if content is not None:
                         seen.add(name)
                         if not is_text and only is None:
                             developed.add(name)
-                if only not in (None, name):
+                if only is not None and name not in only:
                     content, problem = None, ""
                 if content is not None:
                     if content is not info and total + content.size > most:
@@ -483,39 +503,3 @@ def _read(stream: IO[bytes], most: int, limits: ArchiveLimits, total: int) -> by
         data += chunk
         _check_size(len(data), most, limits, total)
     return bytes(data)
-
-
-def _problem(name: str, exc: Exception) -> ScanProblem:
-    """What reading the member, or for "" the archive, ended with."""
-    refusal = _refusal_of_system(exc)
-    if refusal is None:
-        return ScanProblem(name, _reason(exc))
-    gone = isinstance(refusal, FileNotFoundError)
-    return ScanProblem(name, "the file is gone" if gone else os_reason(refusal), closed=True)
-
-
-def _refusal_of_system(exc: Exception) -> OSError | None:
-    """The error of a drive that does not give the bytes; None where the bytes are at fault."""
-    if isinstance(exc, zipfile.BadZipFile) and isinstance(exc.__context__, Exception):
-        exc = exc.__context__  # zipfile takes any failure to read the end for "not a zip file"
-    # Those of the decompressors have no number.
-    if isinstance(exc, OSError) and exc.errno not in (None, *_NO_SUCH_PLACE):
-        return exc
-    return None
-
-
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, NotImplementedError):
-        return "compressed in a way mmsearch cannot read"
-    if isinstance(exc, MemoryError):
-        return "too large for the memory of this machine"
-    said = str(exc).lower()
-    if isinstance(exc, EOFError) or "unexpected end" in said or "truncated" in said:
-        return "truncated"
-    if "password" in said or "encrypted" in said:
-        return "encrypted"
-    if "bad crc" in said or "crc check" in said:
-        return "broken: a checksum does not match"
-    if isinstance(exc, tarfile.ReadError | zipfile.BadZipFile | gzip.BadGzipFile):
-        return f"broken, or not an archive ({said[:100]})" if said else "broken"
-    return f"broken ({said[:100]})" if said else "broken"

@@ -14,6 +14,8 @@ from mmsearch.types import PictureInfo
 MAX_TEXT = 10_000
 """Longest title or description kept, in characters."""
 MAX_KEYWORDS = 100
+CARRIED = ("title", "description", "keywords")
+"""What of it is a text of its own, and the `text.key` of that."""
 MAX_KEYWORD = 200
 
 

@@ -41,6 +41,7 @@ LEVELS = {
     "mmsearch.metadata": 1,
     "mmsearch.decode": 1,
     "mmsearch.archive": 1,
+    "mmsearch.archivefaults": 1,
     "mmsearch.archivestream": 0,
     "mmsearch.tarheaders": 1,
     "mmsearch.watchdog": 1,
@@ -86,6 +87,7 @@ SIBLINGS = {
     ("mmsearch.decode", "mmsearch.raw"),
     ("mmsearch.decode", "mmsearch.pixels"),
     ("mmsearch.archive", "mmsearch.raw"),
+    ("mmsearch.archive", "mmsearch.archivefaults"),
     ("mmsearch.store", "mmsearch.raw"),  # the names of the formats
     ("mmsearch.archive", "mmsearch.decode"),
     ("mmsearch.archive", "mmsearch.tarheaders"),

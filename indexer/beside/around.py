@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from indexer.beside.names import beside
+from indexer.beside.names import beside, tell_of
 from indexer.beside.notes import NONE, Seen, noted
 from mmsearch.filetimes import modified_ns
 
@@ -27,9 +27,7 @@ class Around:
         self._notes: dict[str, str | None] = {}
         told = beside([*pictures, *same], files)
         for raw, picture in same.items():
-            both = tuple(dict.fromkeys((*told.get(picture, ()), *told.pop(raw, ()))))
-            if both:
-                told[picture] = both
+            tell_of(told, picture, raw)
         seen: dict[str, Seen | None] = {}
         for name in sorted({name for names in told.values() for name in names}):
             try:

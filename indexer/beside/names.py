@@ -45,6 +45,13 @@ def beside(pictures: Sequence[str], files: Iterable[str]) -> dict[str, tuple[str
     return {name: tuple(dict.fromkeys(of)) for name, of in found.items()}
 
 
+def tell_of(told: dict[str, tuple[str, ...]], picture: str, name: str) -> None:
+    """What tells of a file with this name tells of the picture instead, after what tells of it."""
+    both = tuple(dict.fromkeys((*told.get(picture, ()), *told.pop(name, ()))))
+    if both:
+        told[picture] = both
+
+
 def _xmp(pictures: Sequence[str], files: Sequence[str]) -> Iterable[tuple[str, str]]:
     if not files:
         return

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from indexer.beside import packets, takeout
-from indexer.beside.names import XMP
 from indexer.beside.notes import Seen, of_note
+from indexer.beside.said import NotReadableError, said_in
 from mmsearch.errors import os_reason
 from mmsearch.told import Told, joined
 
@@ -65,9 +65,9 @@ def hear(picture: str, files: Iterable[tuple[Seen, bytes]]) -> Heard:
 
 def _add(file: Seen, data: bytes, picture: str, told: list[Told], faults: list[Fault]) -> None:
     try:
-        if file.name.lower().endswith(XMP):
-            told.append(packets.read(data))
-        elif (found := takeout.read(data, picture)) is not None:
-            told.append(found)
-    except (packets.NotReadableError, takeout.NotReadableError) as exc:
+        found = said_in(file.name, data)
+    except NotReadableError as exc:
         faults.append(Fault(file, str(exc)))
+    else:
+        if found is not None:
+            told.append(found.of(picture))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +24,8 @@ class NotReadableError(Exception):
     """It is one of Takeout's, and broken; the message says how."""
 
 
-def read(data: bytes, name: str) -> Told | None:
-    """What it tells of the picture with this name; None where another program wrote it.
+def read(data: bytes) -> tuple[Told, str] | None:
+    """What it tells, and what the picture is called at Google; None where another program wrote it.
 
     Raises:
         NotReadableError: it is broken.
@@ -39,15 +40,20 @@ def read(data: bytes, name: str) -> Told | None:
         return None
     if not _is_takeout(said):
         return None
-    return Told(
+    told = Told(
         over=Details(description=_text(said.get("description"))),
         gaps=Details(
-            title=_title(said["title"], name),
             keywords=distinct(_people(said.get("people"))),
             taken_at=_moment(said.get("photoTakenTime")),
             place=_place(said.get("geoData")) or _place(said.get("geoDataExif")),
         ),
     )
+    return told, said["title"]
+
+
+def with_title(told: Told, title: str, name: str) -> Told:
+    """What is told of a picture that is called so at Google and has this name."""
+    return replace(told, gaps=replace(told.gaps, title=_title(title, name)))
 
 
 def may_be_one(data: bytes) -> bool:

@@ -26,6 +26,7 @@ from mmsearch.store.joining import (
     failures_of,
     held_as,
     images_of,
+    parts_of,
     tags_by_hash,
     texts_of,
 )
@@ -149,6 +150,11 @@ class _Join:
         new_texts = self._ours.counts()["texts"] - before
         self._report.texts += new_texts
         self._report.known_texts -= new_texts
+        part_ids: dict[str, int] = {}
+        for path, files in parts_of(self._theirs, source_id, prefix):
+            if path not in part_ids:
+                part_ids[path] = writer.parts.begin(to, path)
+            writer.parts.saw(part_ids[path], path, files)
         writer.commit(None, failures=failures_of(self._theirs, source_id, to, prefix))
         writer.finish_containers(to, self._space, containers)
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mmsearch.store.catalog import Catalog
-from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow, ToldRow
+from mmsearch.store.rows import FailureRow, ImageRow, Pending, TakeoutFile, TextRow, ToldRow
 
 if TYPE_CHECKING:
     from mmsearch.store.writer import CatalogWriter
 
-__all__ = ["Catalog", "CatalogWriter", "FailureRow", "ImageRow", "Pending", "TextRow", "ToldRow"]
+__all__ = [
+    "Catalog",
+    "CatalogWriter",
+    "FailureRow",
+    "ImageRow",
+    "Pending",
+    "TakeoutFile",
+    "TextRow",
+    "ToldRow",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from mmsearch.store.schema import (
     picture,
     source,
     space,
+    takeout_part,
     text_,
 )
 from mmsearch.store.word_check import WordFaults, find_word_faults
@@ -223,7 +224,7 @@ class CatalogCheck:
                 table.c.path == container.c.path,
                 table.c.missing_since.is_(None),
             )
-            for table in (image, text_)
+            for table in (image, text_, takeout_part)
         ]
         others = sa.select(container.c.path, container.c.size, container.c.mtime_ns).where(
             container.c.source_id == source_id, sa.or_(*used)

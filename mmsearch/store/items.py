@@ -31,6 +31,7 @@ from mmsearch.store.schema import (
     text_,
 )
 from mmsearch.store.transaction import VALUES_A_QUERY, hide, into, run_many, show, upsert
+from mmsearch.told import CARRIED
 from mmsearch.types import Modality, PictureInfo
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ _SAID_THERE = (
     "SELECT t.id, t.content_id FROM incoming AS p CROSS JOIN text AS t "
     f"ON {_AT_PLACE.format('t')} WHERE t.origin = 'embedded'"
 )
+# Not the .txt files beside it in its archive, which are kept as its own too.
+_CARRIED_THERE = f"{_SAID_THERE} AND t.key IN ({', '.join(map(repr, CARRIED))})"
 _TOLD = "UPDATE image SET beside = ?, told = ? WHERE source_id = ? AND path = ? AND member = ?"
 _ANY_FAILURE = "SELECT EXISTS (SELECT 1 FROM failure)"
 _FORGET_BESIDE = (
@@ -132,7 +135,7 @@ def write_images(connection: sa.Connection, space_id: int | None, rows: Sequence
             for id_, name, row in zip(ids, names, rows, strict=True)
         ],
     )
-    _note_parts(connection, [(row.path, row.member, "") for row in rows if row.member])
+    note_parts(connection, [(row.path, row.member, "") for row in rows if row.member])
     places = {(r.source_id, r.path, r.member): id_ for id_, r in zip(ids, rows, strict=True)}
     replaced = [id_ for id_, _ in before.values()]
     _finish_items(connection, space_id, rows, ids, known, replaced, places.values())
@@ -152,7 +155,7 @@ def write_told(connection: sa.Connection, rows: Sequence[ToldRow]) -> None:
     if not rows:
         return
     stage(connection, ((r.source_id, r.path, r.member, "", b"") for r in rows))
-    drop(connection, [], connection.exec_driver_sql(_SAID_THERE).all())
+    drop(connection, [], connection.exec_driver_sql(_CARRIED_THERE).all())
     run_many(
         connection,
         _TOLD,
@@ -195,7 +198,7 @@ def write_texts(connection: sa.Connection, space_id: int | None, rows: Sequence[
         ],
     )
     note_texts_of_files(connection, any(row.origin == "file" for row in rows))
-    _note_parts(connection, [(row.path, "", row.key) for row in rows if row.origin != "embedded"])
+    note_parts(connection, [(row.path, "", row.key) for row in rows if row.origin != "embedded"])
     places = {(r.source_id, r.path, r.member, r.key): id_ for id_, r in zip(ids, rows, strict=True)}
     _finish_items(connection, space_id, rows, ids, known, replaced, places.values())
 
@@ -307,7 +310,8 @@ def write_failures(connection: sa.Connection, rows: Sequence[FailureRow]) -> Non
     relink(connection, places, new)
 
 
-def _note_parts(connection: sa.Connection, parts: Sequence[tuple[str, str, str]]) -> None:
+def note_parts(connection: sa.Connection, parts: Sequence[tuple[str, str, str]]) -> None:
+    """Notes what was met in containers that are being read: path, member, key."""
     run_many(
         connection,
         _PARTS,

@@ -17,7 +17,7 @@ from mmsearch.batches import batches
 from mmsearch.store.catalog import Catalog
 from mmsearch.store.details import own_info
 from mmsearch.store.reading import IDS_A_QUERY, Reading
-from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow
+from mmsearch.store.rows import FailureRow, ImageRow, Pending, TakeoutFile, TextRow
 from mmsearch.store.schema import (
     container,
     content,
@@ -27,6 +27,8 @@ from mmsearch.store.schema import (
     passage,
     picture,
     tag,
+    takeout_file,
+    takeout_part,
     text_,
 )
 from mmsearch.store.tags import Tag
@@ -131,6 +133,32 @@ def containers_of(catalog: Catalog, space_id: int, source_id: int, prefix: str) 
         Pending(prefix + row.path, "", row.size, row.mtime_ns, None)
         for row in Reading(catalog.path, catalog.engine).rows(statement)
     ]
+
+
+def parts_of(
+    catalog: Catalog, source_id: int, prefix: str
+) -> Iterator[tuple[str, list[TakeoutFile]]]:
+    """The parts of Takeouts that are there, and the files about pictures in each, some at a time:
+    a part comes as often as it takes, and at least once."""
+    read = Reading(catalog.path, catalog.engine)
+    there = sa.select(takeout_part.c.id, takeout_part.c.path).where(
+        takeout_part.c.source_id == source_id, takeout_part.c.missing_since.is_(None)
+    )
+    place = sa.tuple_(takeout_file.c.folder, takeout_file.c.name)
+    for part in read.rows(there.order_by(takeout_part.c.path)):
+        yield prefix + part.path, []
+        query = sa.select(takeout_file).where(takeout_file.c.part_id == part.id)
+        query = query.order_by(takeout_file.c.folder, takeout_file.c.name).limit(_ROWS_A_PART)
+        rows = read.rows(query)
+        while rows:
+            yield (
+                prefix + part.path,
+                [
+                    TakeoutFile(row.folder, row.name, row.size, row.mark, row.said, row.problem)
+                    for row in rows
+                ],
+            )
+            rows = read.rows(query.where(place > (rows[-1].folder, rows[-1].name)))
 
 
 def failures_of(catalog: Catalog, source_id: int, to: int, prefix: str) -> list[FailureRow]:

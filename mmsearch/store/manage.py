@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from mmsearch.errors import StoreError
 from mmsearch.store.details import settle
 from mmsearch.store.links import link_texts, unlink_from_afar, unlink_guessed
+from mmsearch.store.parts import drop_parts
 from mmsearch.store.schema import (
     IS_HIDDEN,
     BigKey,
@@ -31,6 +32,7 @@ from mmsearch.store.schema import (
     source,
     space,
     tag,
+    takeout_part,
     text_,
 )
 from mmsearch.store.transaction import commit, hide, writing
@@ -93,7 +95,7 @@ class _Doomed:
     only_gone: bool
 
     def rows(self, table: sa.Table) -> Any:
-        """The condition on rows of `image` or `text`."""
+        """The condition on rows of `image`, `text` or `takeout_part`."""
         of_source = sa.true() if self.source_id is None else table.c.source_id == self.source_id
         return of_source & table.c.missing_since.is_not(None) if self.only_gone else of_source
 
@@ -108,7 +110,7 @@ class _Doomed:
                     held.c.path == table.c.path,
                     self.rows(held),
                 )
-                for held in (image, text_)
+                for held in (image, text_, takeout_part)
             )
         )
 
@@ -220,7 +222,7 @@ class Sources:
 
     def _rename_file(self, source_id: int, name: str) -> None:
         """The one file of a source has another name now."""
-        for table in (image, text_, container, failure):
+        for table in (image, text_, container, failure, takeout_part):
             self._connection.execute(
                 sa.update(table).where(table.c.source_id == source_id).values(path=name)
             )
@@ -278,6 +280,7 @@ class Sources:
             run(sa.insert(_touched).from_select(["content_id"], sa.union(*held)))
             for table in (container, failure):
                 run(sa.delete(table).where(doomed.files(table)))
+            drop_parts(self._connection, doomed.rows(takeout_part))
             run(sa.delete(text_).where(doomed.rows(text_)))
             pictures = sa.select(image.c.id).where(doomed.rows(image))
             run(sa.update(text_).where(text_.c.image_id.in_(pictures)).values(image_id=None))

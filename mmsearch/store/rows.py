@@ -75,6 +75,18 @@ class FailureRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeoutFile:
+    """A file about a picture in a part of a Google Takeout; the fields are those of the table."""
+
+    folder: str
+    name: str
+    size: int
+    mark: int
+    said: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """A file that the scan saw and the catalog does not have as it is now.
 

@@ -18,7 +18,16 @@ from mmsearch.batches import batches
 from mmsearch.store.alike import unlink_alike
 from mmsearch.store.links import news, unlink_from_afar, unlink_guessed
 from mmsearch.store.rows import Pending, Swept, now
-from mmsearch.store.schema import container, embedding, failure, image, scratch_tables, seen, text_
+from mmsearch.store.schema import (
+    container,
+    embedding,
+    failure,
+    image,
+    scratch_tables,
+    seen,
+    takeout_part,
+    text_,
+)
 from mmsearch.store.transaction import (
     commit,
     execute_many,
@@ -71,7 +80,7 @@ class Scan:
         columns = ["path", "kind", "size", "mtime_ns"]
         with writing(self._connection, self._path):
             for path in paths:
-                for table in (image, text_):
+                for table in (image, text_, takeout_part):
                     there = (table.c.path == path) | inside(table.c.path, path)
                     known = sa.select(
                         table.c.path, sa.literal("unreadable"), sa.literal(-1), sa.literal(-1)
@@ -123,6 +132,8 @@ class Scan:
             missing = self._miss_unseen(image, source_id, under, stamp)
             texts_back = self._bring_back_texts(source_id)
             texts_gone = self._miss_unseen(text_, source_id, under, stamp)
+            self._bring_back_parts(source_id)
+            self._miss_unseen(takeout_part, source_id, under, stamp)
             other_picture = self._follow_sidecars(source_id)
             self._forget_failures(source_id, under)
             if returned or texts_back:
@@ -191,8 +202,17 @@ class Scan:
         )
         return int(self._connection.execute(statement).rowcount)
 
+    def _bring_back_parts(self, source_id: int) -> None:
+        """The parts of a Takeout that returned count again."""
+        self._connection.execute(
+            sa.update(takeout_part)
+            .where(takeout_part.c.source_id == source_id, takeout_part.c.missing_since.is_not(None))
+            .where(_in_same_container(source_id, takeout_part.c.path))
+            .values(missing_since=None, told_with=None)
+        )
+
     def _miss_unseen(self, table: sa.Table, source_id: int, under: str, stamp: datetime) -> int:
-        """Notes of the pictures or texts that the scan did not see since when they are missing."""
+        """Notes of what is kept of files that the scan did not see since when it is missing."""
         statement = (
             sa.update(table)
             .where(table.c.source_id == source_id, table.c.missing_since.is_(None))

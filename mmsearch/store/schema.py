@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
 
 #: The newest migration this code knows; a test ties it to the migration scripts.
-SCHEMA_HEAD = "0004"
+SCHEMA_HEAD = "0005"
 
 
 _BYTES = range(0xDC80, 0xDD00)
@@ -260,6 +260,35 @@ container = Table(
     Column("mtime_ns", sa.BigInteger, nullable=False),
     # The space its texts and members were embedded in: another space must read it again.
     Column("space_id", sa.Integer, ForeignKey("space.id"), nullable=False),
+)
+
+#: A part of an export that Google Takeout wrote as several archives, as long as anything is kept of
+#: it: what it holds about pictures may be about those in other parts (mmsearch.store.parts).
+takeout_part = Table(
+    "takeout_part",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("source_id", sa.Integer, ForeignKey("source.id"), nullable=False),
+    Column("path", FilePath, nullable=False),
+    Column("missing_since", sa.DateTime),
+    # All parts of the export, as they were when their pictures were last told what the files among
+    # them tell; NULL: that is still to be done.
+    Column("told_with", sa.Text),
+    UniqueConstraint("source_id", "path"),
+)
+
+#: A file about a picture in such a part. folder: "" or with a slash at its end. mark: the CRC-32 of
+#: its bytes. said: what it tells (`indexer.beside.said`); NULL: it cannot be used (`problem`).
+takeout_file = Table(
+    "takeout_file",
+    metadata,
+    Column("part_id", BigKey, ForeignKey("takeout_part.id"), primary_key=True),
+    Column("folder", FilePath, primary_key=True),
+    Column("name", FilePath, primary_key=True),
+    Column("size", sa.BigInteger, nullable=False),
+    Column("mark", sa.BigInteger, nullable=False),
+    Column("said", sa.Text),
+    Column("problem", sa.Text),
 )
 
 #: Input that could not be used. `transient`: worth another try though the file is the same.

@@ -30,6 +30,7 @@ from mmsearch.store.items import (
 from mmsearch.store.links import Linked, link_texts
 from mmsearch.store.manage import Sources, Spaces
 from mmsearch.store.naming import Place
+from mmsearch.store.parts import Parts, drop_parts, drop_unseen
 from mmsearch.store.rows import FailureRow, ImageRow, Pending, TextRow, ToldRow, now
 from mmsearch.store.scan import Scan
 from mmsearch.store.schema import (
@@ -44,6 +45,7 @@ from mmsearch.store.schema import (
     source,
     space,
     state,
+    takeout_part,
     text_,
 )
 from mmsearch.store.tags import Tags
@@ -86,6 +88,7 @@ class CatalogWriter:
         self.sources = Sources(path, self._connection)
         self.spaces = Spaces(path, self._connection)
         self.tags = Tags(path, self._connection)
+        self.parts = Parts(path, self._connection)
 
     def close(self) -> None:
         self._connection.close()
@@ -208,7 +211,10 @@ class CatalogWriter:
             if run(sa.select(known)).scalar():
                 # Read in two ways, both asked for (a sidecar and a list of texts), or twice.
                 return self._drop_doubled(source_id, inner_id, sa.cast(prefix, sa.Text))
-        for table in (image, text_, container, failure):
+        # Nothing is kept of those but that reading them was begun.
+        of_outer = takeout_part.c.source_id == source_id
+        drop_parts(self._connection, of_outer & at_place(takeout_part.c.path))
+        for table in (image, text_, container, failure, takeout_part):
             run(
                 sa.update(table)
                 .prefix_with("OR REPLACE" if table is failure else "OR ABORT")
@@ -249,6 +255,7 @@ class CatalogWriter:
         drop(self._connection, *doubled)
         for table in (container, failure):
             run(sa.delete(table).where(table.c.source_id == inner_id))
+        drop_parts(self._connection, takeout_part.c.source_id == inner_id)
         run(sa.delete(source).where(source.c.id == inner_id))
         return True
 
@@ -334,6 +341,7 @@ class CatalogWriter:
                     .where(sa.or_(*gone_text))
                 ).all()
                 drop(self._connection, images, texts)
+                drop_unseen(self._connection, source_id, paths)
             upsert(
                 self._connection,
                 container,

@@ -35,6 +35,12 @@ def _titled(seed: int, title: str) -> bytes:
     return titled(seed, title)
 
 
+def _google(said: int) -> bytes:
+    taken = {"timestamp": str(1_600_000_000 + said)}
+    about = {"title": f"title {said}", "description": f"said at Google {said}"}
+    return json.dumps(about | {"photoTakenTime": taken}).encode()
+
+
 ROOTS = ("photos", "more")
 #: Parts of them that are indexed by themselves, and are sources if they come before the root.
 PARTS = ("in", "in/deep")
@@ -220,6 +226,40 @@ class Folders(RuleBasedStateMachine):
         self.done["archive"] += 1
 
     @rule(
+        root=roots,
+        folder=st.sampled_from(["", "in/"]),
+        part=st.integers(1, 3),
+        pictures=st.lists(st.integers(0, 4), max_size=3, unique=True),
+        about=st.dictionaries(st.integers(0, 4), st.integers(0, 3), max_size=3),
+        edited=st.booleans(),
+    )
+    def takeout(
+        self,
+        root: str,
+        folder: str,
+        part: int,
+        pictures: list[int],
+        about: dict[int, int],
+        edited: bool,
+    ) -> None:
+        """A part of one of Google's exports: what is about a picture may lie in another part."""
+        if root in self.away:
+            return
+        name = f"{folder}takeout-20251101T100000Z-00{part}.zip"
+        path = self._at(root) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as file:
+            for n in pictures:
+                ending = "-edited" if edited and n % 2 else ""
+                file.writestr(f"G/p{n}{ending}.jpg", _titled(80 + n, f"said by {n % 5}"))
+            for n, said in about.items():
+                # The last one is broken.
+                data = _google(said)[: -5 if said == 3 else None]
+                file.writestr(f"G/p{n}.jpg.supplemental-metadata.json", data)
+        self._write(root, name, path.read_bytes())
+        self.done["takeout"] += 1
+
+    @rule(
         root=roots, folder=folders, lines=st.lists(st.tuples(named, st.integers(0, 5)), max_size=4)
     )
     def captions(self, root: str, folder: str, lines: list[tuple[str | None, int]]) -> None:
@@ -245,12 +285,7 @@ class Folders(RuleBasedStateMachine):
         if picked := self._pick(number, _KINDS_OF_PICTURE):
             root, name = picked
             of = name if full else name.rpartition(".")[0]
-            if google:
-                taken = {"timestamp": str(1_600_000_000 + said)}
-                about = {"title": f"title {said}", "description": f"said at Google {said}"}
-                data = json.dumps(about | {"photoTakenTime": taken}).encode()
-            else:
-                data = _XMP.format(said).encode()
+            data = _google(said) if google else _XMP.format(said).encode()
             self._write(root, of + (".json" if google else ".xmp"), data)
             self.done["tell"] += 1
 

@@ -173,7 +173,15 @@ def _as_schema_0001(library: Path, copy: Path) -> Path:
         triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
         for (name,) in triggers.fetchall():
             connection.execute(f"DROP TRIGGER {name}")
-        for table in ("tag", "words_stale", "image_words", "text_words", "details_stale"):
+        for table in (
+            "tag",
+            "words_stale",
+            "image_words",
+            "text_words",
+            "details_stale",
+            "takeout_file",
+            "takeout_part",
+        ):
             connection.execute(f"DROP TABLE {table}")
         for index, table, column in (
             ("ix_image_folder", "image", "folder"),

@@ -9,10 +9,17 @@ import pytest
 
 from indexer.beside import packets, takeout
 from indexer.beside.names import beside
+from indexer.beside.said import said_in
 from mmsearch.told import Told
 
 LONG = "00000PORTRAIT_00000_BURST20180703145712345_COVER"  # 48 characters
 CUT = LONG[:46]
+
+
+def google(name: str, said: dict[str, object]) -> Told | None:
+    """What Takeout's file tells of the picture with this name."""
+    found = said_in("a.json", json.dumps(said).encode())
+    return None if found is None else found.of(name)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +215,7 @@ def test_xmp_in_other_encodings() -> None:
     ],
 )
 def test_json_of_others(said: object) -> None:
-    assert takeout.read(json.dumps(said).encode(), "a.jpg") is None
+    assert takeout.read(json.dumps(said).encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -239,7 +246,7 @@ def test_json_of_others(said: object) -> None:
     ],
 )
 def test_takeout_as_it_should_not_be(more: dict[str, object], gaps: dict[str, object]) -> None:
-    told = takeout.read(json.dumps({"title": "a.jpg"} | more).encode(), "a.jpg")
+    told = google("a.jpg", {"title": "a.jpg"} | more)
     assert told is not None
     assert {name: getattr(told.gaps, name) for name in gaps} == gaps
 
@@ -257,6 +264,6 @@ def test_takeout_as_it_should_not_be(more: dict[str, object], gaps: dict[str, ob
     ],
 )
 def test_takeout_titles(title: str, name: str, expected: object) -> None:
-    told = takeout.read(json.dumps({"title": title, "geoData": {}}).encode(), name)
+    told = google(name, {"title": title, "geoData": {}})
     assert told is not None
     assert told.gaps.title == (title[:-4] if expected is ... else expected)

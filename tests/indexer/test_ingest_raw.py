@@ -13,6 +13,7 @@ import pytest
 import raws
 from collection import encoded, failures, names, picture, run, texts, unchanged, write
 from PIL import Image
+from test_ingest_archives import shard_of
 
 from indexer.cli import summary
 from mmsearch.library import Library
@@ -208,3 +209,38 @@ def test_in_an_archive(tmp_path: Path, library: Path, model: str) -> None:
         archive.writestr("2.JPG", encoded(2, "JPEG"))
     assert run(library, tmp_path / "photos", model=model).encoded_images == 2
     assert names(library) == ["a.zip!/1.DNG", "a.zip!/2.JPG"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tgz", "takeout-20251101T100000Z-001.zip"])
+def test_a_broken_picture_in_an_archive_does_not_hide_its_raw_file(
+    tmp_path: Path, library: Path, model: str, name: str
+) -> None:
+    files = {
+        "in/0.jpg": encoded(0, "JPEG")[:-900],
+        "in/0.NEF": shot(0),
+        "in/0.jpg.txt": b"a boat",
+        "in/0.jpg.xmp": DARKTABLE,
+        "in/1.jpg": encoded(1, "JPEG"),
+        "in/1.NEF": shot(1),
+        "in/2.heic": b"broken",
+        "in/2.jpg": encoded(2, "JPEG"),
+        "in/2.dng": shot(2),
+        "in/3.jpg": b"broken",
+    }
+    (tmp_path / "photos").mkdir()
+    path = tmp_path / "photos" / name
+    shard_of(path, files, "w:gz" if name.endswith("gz") else "w")
+    report = run(library, tmp_path / "photos", model=model)
+    assert (report.encoded_images, report.failed) == (3, 3)
+    assert names(library) == [f"{name}!/in/{of}" for of in ("0.NEF", "1.jpg", "2.jpg")]
+    assert set(failures(library)) == {f"{name}!/in/{of}" for of in ("0.jpg", "2.heic", "3.jpg")}
+    with Library(library, device="cpu") as lib:
+        hits = {hit.image.name: hit.captions for hit in lib.search("waves", k=9)}
+        assert sorted(hits["0.NEF"]) == ["a boat", "sea"]
+    assert unchanged(run(library))
+    # It was mended.
+    shard_of(path, files | {"in/0.jpg": encoded(0, "JPEG")}, "w:gz" if name[-2:] == "gz" else "w")
+    os.utime(path, (5000, 5000))
+    run(library)
+    assert names(library) == [f"{name}!/in/{of}" for of in ("0.jpg", "1.jpg", "2.jpg")]
+    assert unchanged(run(library))

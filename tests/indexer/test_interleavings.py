@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # A longer run for the curious: MMSEARCH_LONG=1.
-EXAMPLES, STEPS = (300, 40) if os.environ.get("MMSEARCH_LONG") else (12, 12)
+EXAMPLES, STEPS = (300, 40) if os.environ.get("MMSEARCH_LONG") else (12, 14)
 
 pytestmark = pytest.mark.timeout(0 if os.environ.get("MMSEARCH_LONG") else 600)
 
@@ -33,5 +33,14 @@ def test_any_interleaving(tmp_path: Path) -> None:
     assert table["differences"] == 0
     assert table["checks"] >= EXAMPLES
     # It is not always the same few things that happen.
-    for what in ("kills", "unmount", "rename", "delete", "index all", "switch asked", "tell"):
+    for what in (
+        "kills",
+        "unmount",
+        "rename",
+        "delete",
+        "index all",
+        "switch asked",
+        "tell",
+        "takeout",
+    ):
         assert table.get(what, 0) > 0, table
