@@ -2,8 +2,8 @@
 
 Threads that share each product wait for the slowest of them at every one of a batch's hundreds of
 steps. Threads that have a part each wait once, and where batches follow each other, not even then.
-32 pictures at a time through ViT-B-32-256 on two cores (bf16, Zen 4): 31 a second instead of 30;
-23 instead of 16 where another program wants one core, 18 instead of 15 where it wants both.
+32 pictures at a time through ViT-B-32-256 on two cores (bf16, Zen 4): 33 a second either way; 21
+instead of 13 where another program wants one core, 17 instead of 11 where it wants both.
 """
 
 from __future__ import annotations
