@@ -239,6 +239,17 @@ class Scan:
     def _forget_failures(self, source_id: int, under: str) -> None:
         """Those of files that are gone, or that are others now."""
         run = self._connection.execute
+        inner = sa.exists().where(
+            failure.c.source_id == source_id,
+            failure.c.path == container.c.path,
+            sa.or_(failure.c.member != "", failure.c.key != ""),
+        )
+        # An archive or a list that returns is read again, or what it failed at would not be known.
+        run(
+            sa.delete(container)
+            .where(container.c.source_id == source_id, inside(container.c.path, under))
+            .where(~sa.exists().where(seen.c.path == container.c.path), inner)
+        )
         run(
             sa.delete(failure)
             .where(failure.c.source_id == source_id, inside(failure.c.path, under))

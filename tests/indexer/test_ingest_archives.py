@@ -51,6 +51,29 @@ def shard_of(path: Path, files: dict[str, bytes], mode: str = "w") -> None:
             shard.addfile(info, io.BytesIO(data))
 
 
+def test_what_was_wrong_in_archives_and_lists_is_known_again_when_they_return(
+    library: Path, photos: Path, model: str
+) -> None:
+    shard_of(photos / "z.zip", {"a.png": encoded(10), "bad.png": b"no picture"})
+    write(photos / "captions.jsonl", b'{"image": "1.png", "text": "one"}\n{broken\n')
+    zip_of(photos / "whole.zip", c=encoded(11))
+    run(library, photos, model=model)
+    wrong, known = failures(library), names(library)
+    assert len(wrong) == 2
+    lent = [photos / name for name in ("z.zip", "captions.jsonl", "whole.zip")]
+    for path in lent:
+        path.rename(photos.with_name(path.name))
+    assert run(library).missing == 2
+    assert not failures(library)
+    for path in lent:
+        photos.with_name(path.name).rename(path)
+    report = run(library)
+    assert (report.encoded_images, report.returned) == (0, 1)  # what was whole is not read again
+    assert failures(library) == wrong
+    assert names(library) == known
+    assert unchanged(run(library))
+
+
 @pytest.mark.parametrize("name", ["s.tar", "s.zip", "s.tar.gz"])
 def test_texts_beside_pictures_in_archives(
     library: Path, photos: Path, model: str, name: str
