@@ -13,7 +13,7 @@ from time import perf_counter
 
 from indexer.beside import parts
 from indexer.beside.inside import split
-from indexer.beside.names import beside, tell_of
+from indexer.beside.names import beside, is_beside, tell_of
 from indexer.beside.notes import Seen, noted
 from indexer.beside.said import said_of
 from indexer.report import Report
@@ -47,7 +47,7 @@ class PartFiles:
 
     def add(self, file: archive.Text) -> bool:
         """Takes a file. False: it is none of this kind."""
-        if not parts.may_be_about_pictures(file):
+        if not is_beside(file.name):
             return False
         found = parts.about_pictures(file)
         if found is not None:

@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from indexer.beside.inside import is_another_programs, split
-from indexer.beside.names import is_beside
 from indexer.beside.said import NotReadableError, said_in
 from mmsearch import archive
 from mmsearch.store import TakeoutFile
@@ -74,8 +73,3 @@ def about_pictures(file: archive.Text) -> TakeoutFile | None:
                 return None
             said = found.text()
     return TakeoutFile(folder, name, len(file.data), zlib.crc32(file.data), said, problem)
-
-
-def may_be_about_pictures(file: archive.Text) -> bool:
-    """Whether a file in a part may be of this kind, by its name."""
-    return is_beside(file.name)

@@ -1,4 +1,8 @@
-"""From the paths that exported embeddings name to files, and to the sources they belong to."""
+"""From the paths that exported embeddings name to files, and to the sources they belong to.
+
+Paths stay the strings that they are told as: `Path` would write some of them in another way, and
+refuses others.
+"""
 
 from __future__ import annotations
 

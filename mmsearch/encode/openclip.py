@@ -200,40 +200,39 @@ class OpenClipEncoder:
         """Vectors of no more pictures than memory is thought to hold."""
         if self._cuda is not None:
             return self._checked(*self._finish(self._cuda.start(part)))
-        if (running := self._in_parts(part)) is not None:
-            return self._joined(running, len(part))
+        if (divided := self._in_parts(part)) is not None:
+            return self._joined(divided)
         started = perf_counter()
         vectors = self._unit(self._image_features, part)
         self._pictures.took(len(part), perf_counter() - started)
         return vectors
 
-    def _in_parts(self, batch: NDArray[np.uint8]) -> streams.Running[Vectors] | None:
-        """The parts of a batch, under way; None where it is not divided."""
+    def _in_parts(self, batch: NDArray[np.uint8]) -> _Divided | None:
+        """A batch whose parts are under way; None where it is not divided."""
         parts = streams.parts([1] * len(batch), self._part) if self._divides else []
         if len(parts) < 2:
             return None
-        return streams.Running(
-            [partial(self._unit, self._image_features, batch[part]) for part in parts]
-        )
+        works = [partial(self._unit, self._image_features, batch[part]) for part in parts]
+        return _Divided(batch, streams.Running(works))
 
-    def _joined(self, running: streams.Running[Vectors], pictures: int) -> Vectors:
-        vectors = np.concatenate(running.results())
-        self._pictures.took(pictures, running.seconds)
+    def _joined(self, divided: _Divided) -> Vectors:
+        """The vectors (n, dim) of all parts. Raises torch.OutOfMemoryError."""
+        vectors = np.concatenate(divided.running.results())
+        self._pictures.took(len(divided.batch), divided.running.seconds)
         return vectors
 
     def _divide(self, batch: NDArray[np.uint8]) -> _Divided | Vectors:
         """A batch whose parts are under way; the vectors of one that is not divided."""
         self._check(batch)
-        running = self._in_parts(batch) if len(batch) <= self._pictures.most else None
-        return self.encode_images(batch) if running is None else _Divided(batch, running)
+        divided = self._in_parts(batch) if len(batch) <= self._pictures.most else None
+        return self.encode_images(batch) if divided is None else divided
 
     def _join(self, divided: _Divided | Vectors) -> Vectors:
         if not isinstance(divided, _Divided):
             return divided
-        count = len(divided.batch)
-        vectors = self._attempt(lambda _: self._joined(divided.running, count), divided.batch)
+        vectors = self._attempt(lambda _: self._joined(divided), divided.batch)
         if vectors is None:
-            self._pictures.too_large(count)
+            self._pictures.too_large(len(divided.batch))
             return self.encode_images(divided.batch)
         return vectors
 
