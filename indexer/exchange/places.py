@@ -1,7 +1,7 @@
 """From the paths that exported embeddings name to files, and to the sources they belong to.
 
-Paths stay the strings that they are told as: `Path` would write some of them in another way, and
-refuses others.
+Paths stay the strings that they are told as: `Path` would write some of them in another way, and it
+raises where os.path says that nothing is there (a name that is too long).
 """
 
 from __future__ import annotations
